@@ -1,0 +1,30 @@
+"""What a plugin is written against: contracts, records, errors, offers and hook specifications.
+
+Owns the API generations and the hook marker; everything else lives in one module a topic and is imported on use, because each attrs
+class costs about a tenth of a bare interpreter's start. Imports nothing of the host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+__all__ = ["FAMILIES", "GENERATIONS", "hookimpl"]
+
+FAMILIES: Final = ("device", "firmware", "client", "operator")
+"""Families of hooks. The entry-point group of a family is `nvcore.FAMILY.vGENERATION`."""
+
+GENERATIONS: Final[dict[str, int]] = {"device": 1, "firmware": 1, "client": 1, "operator": 1, "command": 1}
+"""The one API generation of each family that this host speaks; a plugin of another one is shown as incompatible and never imported."""
+
+if TYPE_CHECKING:
+    from pluggy import HookimplMarker
+
+    hookimpl: HookimplMarker
+
+
+def __getattr__(name: str) -> object:
+    if name == "hookimpl":  # on use: pluggy costs two bare starts, and `plugins list` does without it
+        from pluggy import HookimplMarker
+
+        return HookimplMarker("nvcore")
+    raise AttributeError(f"module 'nvcore.api' has no attribute {name!r}")

@@ -1,0 +1,181 @@
+"""Offers: what hooks return. Every offer has `name` and `summary`; the host stamps the plugin's name on it.
+
+`open` and friends are called later and only for offers that are used; making an offer must cost nothing and touch nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from nvcore.api.client import ClientDriver
+    from nvcore.api.clock import Clock
+    from nvcore.api.control import HostView
+    from nvcore.api.device import Bus
+    from nvcore.api.firmware import FirmwareBackend
+    from nvcore.api.identity import GpuIdentity
+    from nvcore.api.needs import BootNeeds
+
+__all__ = [
+    "BusOffer",
+    "CheckOffer",
+    "ClientOffer",
+    "ConfigSection",
+    "Finding",
+    "FirmwareOffer",
+    "HostInfo",
+    "InterfaceOffer",
+    "MetricOffer",
+    "PanelOffer",
+    "Sample",
+    "ServiceOffer",
+]
+
+
+@attrs.define
+class HostInfo:
+    """What every hook gets. mode: "daemon", "embedded", "command" or "doctor". config: this plugin's configuration record or None.
+
+    shared: a dictionary of this plugin in this host, so that its offers can find one another without module globals. state_dir: the plugin's
+    folder in the state directory (None without one); clock: the host's clock.
+    """
+
+    version: str
+    generations: Mapping[str, int]
+    mode: Literal["daemon", "embedded", "command", "doctor"]
+    clock: Clock
+    config: Any = None
+    state_dir: Path | None = None
+    shared: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.define
+class BusOffer:
+    """A bus: `schemes` are the words before the colon of a source that it serves; `open(config)` makes it."""
+
+    name: str
+    summary: str
+    schemes: Sequence[str]
+    open: Callable[[Mapping[str, object]], Bus]
+    plugin: str = ""
+
+
+@attrs.define
+class FirmwareOffer:
+    """A firmware backend for `chips` (names as in "GA100") in `versions` (labels, for display)."""
+
+    name: str
+    summary: str
+    chips: Sequence[str]
+    versions: Sequence[str]
+    open: Callable[[], FirmwareBackend]
+    plugin: str = ""
+
+
+@attrs.define
+class ClientOffer:
+    """A client driver for `functions`; `needs(identity)` is pure and asked before boot."""
+
+    name: str
+    summary: str
+    functions: Sequence[str]
+    needs: Callable[[GpuIdentity], BootNeeds]
+    open: Callable[[], ClientDriver]
+    plugin: str = ""
+
+
+@attrs.define
+class ConfigSection:
+    """The plugin's section `[plugins.NAME]`: an attrs class whose fields are its keys, and `migrate(version, table)` for older files."""
+
+    name: str
+    summary: str
+    record: type
+    migrate: Callable[[int, dict[str, Any]], dict[str, Any]] | None = None
+    plugin: str = ""
+
+
+@attrs.define
+class InterfaceOffer:
+    """A varlink interface: `text` its description; `observe` and `control` partition its methods; `handler` serves them."""
+
+    name: str
+    summary: str
+    text: str
+    observe: frozenset[str]
+    control: frozenset[str]
+    handler: object
+    plugin: str = ""
+
+
+@attrs.define
+class PanelOffer:
+    """Rows for the status screen: `columns` are (key, heading, "left" | "right"); `snapshot()` gives rows of JSON-able values; the core draws.
+
+    schema: name and version, as in "nvcore.vgpu/1". order: smaller is higher on the screen.
+    """
+
+    name: str
+    summary: str
+    schema: str
+    columns: Sequence[tuple[str, str, Literal["left", "right"]]]
+    order: int
+    snapshot: Callable[[], list[dict[str, Any]]]
+    plugin: str = ""
+
+
+@attrs.frozen
+class Sample:
+    """One value of a metric, with its labels."""
+
+    value: float
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.define
+class MetricOffer:
+    """A metric: `name` as in "nvcore_vgpus", unit in the name."""
+
+    name: str
+    summary: str
+    kind: Literal["gauge", "counter"]
+    unit: str
+    labels: Sequence[str]
+    collect: Callable[[], Iterable[Sample]]
+    plugin: str = ""
+
+
+@attrs.frozen
+class Finding:
+    """One result of a doctor check. severity "ok" findings say what was proved."""
+
+    severity: Literal["ok", "note", "warning", "error"]
+    text: str
+    code: str | None = None
+    remedy: str | None = None
+
+
+@attrs.define
+class CheckOffer:
+    """A doctor check; `needs_host` checks run in the daemon only."""
+
+    name: str
+    summary: str
+    run: Callable[[], Iterable[Finding]]
+    needs_host: bool = False
+    plugin: str = ""
+
+
+@attrs.define
+class ServiceOffer:
+    """Something that runs beside the host (an exporter, a fleet agent). `start(view)` must return; `stop()` must end it within its time."""
+
+    name: str
+    summary: str
+    start: Callable[[HostView], None]
+    stop: Callable[[], None]
+    plugin: str = ""

@@ -1,0 +1,203 @@
+"""The seam between the device (registers, memory, engines) and the behavioural GSP inside it.
+
+They touch at few points: the start of the GSP, the queue doorbell, the message interrupt, and the objects that the GSP asks the host engine to
+make. Neither side imports the other; both import this. All calls happen under the device's one lock, on the thread that made the access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Protocol
+
+__all__ = ["Aperture", "ChannelHost", "ChannelState", "Environment", "Faults", "Gsp", "Memory", "Ticker", "Violations"]
+
+
+class Aperture(Enum):
+    """Where a physical address lies."""
+
+    VRAM = "vram"
+    SYSTEM = "system"
+
+
+class Memory(Protocol):
+    """Physical memory as the GPU sees it. System accesses outside every DMA map, or with bus mastering off, are violations: reads give all-ones
+    bytes, writes vanish."""
+
+    vram_size: int
+
+    def read(self, aperture: Aperture, address: int, size: int) -> bytes:
+        """Bytes."""
+        ...
+
+    def write(self, aperture: Aperture, address: int, data: bytes | memoryview) -> None:
+        """Store bytes."""
+        ...
+
+    def fill(self, aperture: Aperture, address: int, size: int, value: int) -> None:
+        """Fill with one byte."""
+        ...
+
+
+class Violations(Protocol):
+    """The log of everything a polite driver would not do, and the counters of what the model does not know."""
+
+    def violation(self, name: str, text: str) -> None:
+        """One violation, e.g. ("unaligned-wpr", "gspFwWprStart 0x…")."""
+        ...
+
+    def unknown_register(self, offset: int, write: bool) -> None:
+        """An access to a register without a row."""
+        ...
+
+    def unknown_control(self, command: int) -> None:
+        """A control without a handler (answered "not supported")."""
+        ...
+
+
+class Faults(Protocol):
+    """Faults armed by name. `take` is asked at the place where the fault would act."""
+
+    def take(self, name: str) -> str | None:
+        """The argument of an armed fault of that name ("" when it has none) and one use less; None when it is not armed."""
+        ...
+
+    def peek(self, name: str) -> str | None:
+        """The same without using it up."""
+        ...
+
+
+class Ticker(Protocol):
+    """Time for the model."""
+
+    def now(self) -> float:
+        """Monotonic seconds of the model's clock."""
+        ...
+
+    def call_at(self, when: float, what: object) -> None:
+        """Call the callable `what` at or after `when`, under the device's lock (real time: a timer thread; tests: the virtual clock)."""
+        ...
+
+
+class ChannelState(Protocol):
+    """What the GSP hands to the host engine when a channel is allocated."""
+
+    chid: int
+    runlist: int
+    engine_type: int  # NV2080 numbering: GR0 1, COPYn 9+n
+    gpfifo: int
+    entries: int
+    instance: int  # VRAM address
+    userd: int  # VRAM address
+    gfid: int
+    channel_class: int
+    objects: Mapping[int, int]  # handle -> class allocated under it
+
+
+class ChannelHost(Protocol):
+    """The host engine (PBDMA, runlists, copy engines) as the GSP uses it."""
+
+    def add(self, channel: ChannelState) -> None:
+        """A channel was allocated; it does not run yet."""
+        ...
+
+    def set_enabled(self, runlist: int, chid: int, enabled: bool) -> None:
+        """Scheduled or not. Disabled = no method executes after this returns."""
+        ...
+
+    def remove(self, runlist: int, chid: int) -> None:
+        """Freed."""
+        ...
+
+    def set_page_directory(self, instance_owner: object, address: int | None) -> None:
+        """An address space's root was set (cross-check of the instance block) or unset (None: channels of it must not translate any more)."""
+        ...
+
+    def engine_object(self, runlist: int, chid: int, class_id: int) -> None:
+        """An engine object was allocated under a channel: its methods are accepted."""
+        ...
+
+
+class Environment(Protocol):
+    """What the GSP sees of the device."""
+
+    memory: Memory
+    violations: Violations
+    faults: Faults
+    ticker: Ticker
+    channels: ChannelHost
+
+    @property
+    def chip(self) -> object:
+        """The chip's row (`nvcore_softgpu.chips.Chip`)."""
+        ...
+
+    def raise_message(self) -> None:
+        """A message is in the status queue: set SWGEN0, the GSP's leaf bit, the interrupt."""
+        ...
+
+    def set_mailbox(self, index: int, value: int) -> None:
+        """Write one of the GSP falcon's mailboxes."""
+        ...
+
+    def set_halted(self, halted: bool) -> None:
+        """RISC-V halted bit (and the HALT interrupt line when it stops by fault)."""
+        ...
+
+    def set_bar2_entry(self, value: int, shift: int) -> None:
+        """UPDATE_BAR_PDE for BAR2: entry 0 of the GSP's own BAR2 directory; 0 disables."""
+        ...
+
+    def bar_directories(self) -> tuple[int, int]:
+        """VRAM addresses of the BAR1 and BAR2 root directories that the GSP owns."""
+        ...
+
+    def sriov(self) -> Mapping[str, int]:
+        """The SR-IOV facts of the configuration space: total_vfs, first_vf_offset, stride, vf bar sizes and addresses."""
+        ...
+
+    def vgpu_doorbell(self, gfid: int) -> None:
+        """(device → GSP direction is `Gsp.vgpu_doorbell`); this one raises the VF's interrupt towards the host."""
+        ...
+
+
+class Gsp(Protocol):
+    """The behavioural GSP-RM as the device uses it."""
+
+    @property
+    def running(self) -> bool:
+        """Started and not halted."""
+        ...
+
+    def start(self, meta: Mapping[str, int], libos_arguments: int) -> str | None:
+        """The booter or the FMC released the core. meta: the WPR meta by field name, layout filled in by the device where the GPU chooses it. Reads the
+        libos arguments and RMARGS, creates the status queue, handles what is queued, posts INIT_DONE. Returns a reason when it cannot start."""
+        ...
+
+    def resume(self, meta: Mapping[str, int]) -> str | None:
+        """Start again after a suspend: own state kept, queue headers not reinitialised."""
+        ...
+
+    def doorbell(self) -> None:
+        """The command-queue doorbell was written."""
+        ...
+
+    def vgpu_doorbell(self, gfid: int) -> None:
+        """The doorbell of a vGPU's host RPC channel was written."""
+        ...
+
+    def stop(self) -> None:
+        """The core was reset or unloaded: forget everything."""
+        ...
+
+    def halt(self, cause: str) -> None:
+        """Die: answer nothing more."""
+        ...
+
+    def channel_fault(self, runlist: int, chid: int, cause: str, address: int | None) -> None:
+        """The host engine stopped a channel: report RC_TRIGGERED (and the Xid text)."""
+        ...
+
+    def view(self) -> dict[str, object]:
+        """The device's own view: live RM objects by kind, channels, vGPU tasks, JSON-able."""
+        ...
