@@ -1,6 +1,7 @@
 """Clients: drivers of functions. Match, probe, and what a client must answer when hardware fails under it.
 
-The order on a fault: the core disables the channels first, then tells the owner (`on_fault`), the owner errors its own fences without waiting
+The order on a fault: the core disables the channels first, then tells the owner (`on_fault`), the owner errors its own fences without
+waiting
 for hardware, then `quiesce` with a deadline, then `resume` with a new generation. A missed deadline: the core revokes alone.
 """
 
@@ -73,7 +74,14 @@ class ClientContext(Protocol):
 
     @signalling_safe
     def report(
-        self, kind: EventKind, text: str, *, grant: str | None = None, vm: str | None = None, code: str | None = None, action: str | None = None
+        self,
+        kind: EventKind,
+        text: str,
+        *,
+        grant: str | None = None,
+        vm: str | None = None,
+        code: str | None = None,
+        action: str | None = None,
     ) -> None:
         """Write a line into the event log."""
         ...
@@ -84,7 +92,8 @@ class ClientContext(Protocol):
 
     @may_sleep
     def run(self, call: Callable[[], object], *, timeout: float) -> object:
-        """Run `call` on the GPU's life-cycle thread, where session calls are legal, and return or raise what it does. WaitTimeout after `timeout`
+        """Run `call` on the GPU's life-cycle thread, where session calls are legal, and return or raise what it does. WaitTimeout after
+        `timeout`
         seconds: the call then goes on, its result is dropped."""
         ...
 

@@ -21,7 +21,8 @@ InterruptKind = Literal["intx", "msi", "msix"]
 
 @attrs.frozen
 class PciIdentity:
-    """Who a function is on its bus. `address` is "DDDD:BB:DD.F" (a made-up one on buses without PCI); ids are 16 bit, class_code 24 bit."""
+    """Who a function is on its bus. `address` is "DDDD:BB:DD.F" (a made-up one on buses without PCI); ids are 16 bit, class_code 24
+    bit."""
 
     address: str
     vendor: int
@@ -42,7 +43,8 @@ class SharedMemory:
 
 
 class Bar(Protocol):
-    """One base address register's window. Offsets and sizes in bytes; accesses outside raise `ContractError` before reaching the device."""
+    """One base address register's window. Offsets and sizes in bytes; accesses outside raise `ContractError` before reaching the
+    device."""
 
     index: int
     size: int
@@ -167,7 +169,8 @@ class Device(Protocol):
 
     @may_sleep
     def map_dma(self, address: int, size: int, fd: int, offset: int, *, readable: bool = True, writable: bool = True) -> None:
-        """Let the device reach a client's memory at bus `address`. The descriptor is duplicated. Overlap, misalignment, wrap, zero size and a
+        """Let the device reach a client's memory at bus `address`. The descriptor is duplicated. Overlap, misalignment, wrap, zero size
+        and a
         file that is too short raise UsageError and change nothing."""
         ...
 

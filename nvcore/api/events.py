@@ -24,7 +24,19 @@ class Rung(Enum):
 
 
 EventKind = Literal[
-    "boot", "unload", "state", "fault", "recovery", "grant", "client", "plugin", "device", "firmware-message", "vgpu", "operator", "lost-events"
+    "boot",
+    "unload",
+    "state",
+    "fault",
+    "recovery",
+    "grant",
+    "client",
+    "plugin",
+    "device",
+    "firmware-message",
+    "vgpu",
+    "operator",
+    "lost-events",
 ]
 
 
@@ -32,8 +44,10 @@ EventKind = Literal[
 class Fault:
     """One fault at the rung where it was met.
 
-    cause: short name ("mmu-fault", "firmware-halt", "invalidate-timeout", "missed-deadline", …). code: a problem code for `nvcore explain`.
-    channel: channel id with `engine`; function: VF number from 1, 0 = the physical function, None = not told. address: GPU virtual address.
+    cause: short name ("mmu-fault", "firmware-halt", "invalidate-timeout", "missed-deadline", …). code: a problem code for `nvcore
+    explain`.
+    channel: channel id with `engine`; function: VF number from 1, 0 = the physical function, None = not told. address: GPU virtual
+    address.
     generation: of the GPU when it happened. text: words of the firmware, untrusted.
     """
 
@@ -102,7 +116,8 @@ class FirmwareHalted(FirmwareEvent):
 
 @attrs.frozen
 class FirmwareMessage(FirmwareEvent):
-    """Words of the firmware, and anything that has no meaning for the core: `name` as in "xid-31", "unknown-event"; `number` where it has one."""
+    """Words of the firmware, and anything that has no meaning for the core: `name` as in "xid-31", "unknown-event"; `number` where it
+    has one."""
 
     name: str
     text: str

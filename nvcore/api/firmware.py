@@ -1,7 +1,9 @@
 """Firmware: the backend that knows images, the session that is a running firmware, and the report of how it came up.
 
-Firmware versions never show through: no versioned struct, no raw control number, no raw register value crosses this module. A version is a
-label for people and for pinning. `open`, not `boot`: a guest-side backend on a vGPU and re-adoption of a running firmware fit the contract too.
+Firmware versions never show through: no versioned struct, no raw control number, no raw register value crosses this module. A version is
+a
+label for people and for pinning. `open`, not `boot`: a guest-side backend on a vGPU and re-adoption of a running firmware fit the
+contract too.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ __all__ = ["BootReport", "BootStage", "FirmwareBackend", "FirmwareImage", "Firmw
 
 @attrs.frozen
 class FirmwareImage:
-    """One usable firmware for one chip. kind: "vendor" (a published image) or "synthetic". problem: why it cannot be used, None when it can.
+    """One usable firmware for one chip. kind: "vendor" (a published image) or "synthetic". problem: why it cannot be used, None when it
+    can.
 
     looked_for: the files that make it up, with what was found ("path: ok", "path: missing") — shown when something is missing.
     """
@@ -50,7 +53,8 @@ class BootStage:
 
 @attrs.frozen
 class BootReport:
-    """How a boot went. cause: None on success, else the first cause in words; code: its problem code. logs: by region, "never written" included."""
+    """How a boot went. cause: None on success, else the first cause in words; code: its problem code. logs: by region, "never written"
+    included."""
 
     chip: str
     image: FirmwareImage
@@ -78,7 +82,8 @@ class UnloadReport:
 
 @attrs.frozen
 class SavedState:
-    """What the next process needs to take down a firmware that this one left running: opaque to the core, stored in the state directory."""
+    """What the next process needs to take down a firmware that this one left running: opaque to the core, stored in the state
+    directory."""
 
     backend: str
     version: str
@@ -89,7 +94,8 @@ class SavedState:
 class OpenContext:
     """What the core hands to `FirmwareBackend.open`.
 
-    deliver: called by `FirmwareSession.receive` for every event, on the receiver thread; never sleeps. progress: told each finished stage.
+    deliver: called by `FirmwareSession.receive` for every event, on the receiver thread; never sleeps. progress: told each finished
+    stage.
     wake: makes the receiver look at the session soon (a call was sent). saved: state of an earlier process of ours, if there is one.
     version: the one version to use, None = the backend's preferred. time_scale: multiplies every limit (software models are slow).
     """
@@ -108,7 +114,8 @@ class OpenContext:
 
 
 class FirmwareSession(Protocol):
-    """A running firmware on one device. Session calls (of families too) may sleep and are answered, refused, or fail with the first cause."""
+    """A running firmware on one device. Session calls (of families too) may sleep and are answered, refused, or fail with the first
+    cause."""
 
     report: BootReport
     image: FirmwareImage
@@ -129,12 +136,14 @@ class FirmwareSession(Protocol):
 
     @may_sleep
     def open_tenant(self, label: str) -> Tenant:
-        """A root for objects in the firmware that live and die together. One per grant; closing it frees what is below it, channels first."""
+        """A root for objects in the firmware that live and die together. One per grant; closing it frees what is below it, channels
+        first."""
         ...
 
     @interrupt_safe
     def receive(self) -> int:
-        """Drain what the firmware sent: complete waiting calls, hand events to `deliver`. Called by the core's receiver thread only. Returns how
+        """Drain what the firmware sent: complete waiting calls, hand events to `deliver`. Called by the core's receiver thread only.
+        Returns how
         many messages were taken. Takes no sender's lock, never raises for a bad message: it declares the firmware dead instead."""
         ...
 
@@ -166,7 +175,8 @@ class FirmwareBackend(Protocol):
 
     @may_sleep
     def supports(self, chip: ChipId) -> Sequence[FirmwareImage]:
-        """Images for this chip, preferred first; those with a `problem` are listed too. Empty: the chip is not supported by this backend."""
+        """Images for this chip, preferred first; those with a `problem` are listed too. Empty: the chip is not supported by this
+        backend."""
         ...
 
     @may_sleep
@@ -176,5 +186,6 @@ class FirmwareBackend(Protocol):
 
     @may_sleep
     def recover(self, context: OpenContext) -> UnloadReport:
-        """Take down a firmware found running: with `context.saved` by the saved unload, else say whose it may be. Never starts anything."""
+        """Take down a firmware found running: with `context.saved` by the saved unload, else say whose it may be. Never starts
+        anything."""
         ...

@@ -34,7 +34,8 @@ GrantState = Literal["live", "quiescing", "revoked", "released"]
 
 @attrs.frozen
 class Share:
-    """A share of an engine: `weight` against the other shares of that engine (1 to 1000), `timeslice_us` None for the firmware's default."""
+    """A share of an engine: `weight` against the other shares of that engine (1 to 1000), `timeslice_us` None for the firmware's
+    default."""
 
     engine: str
     weight: int = 100
@@ -45,8 +46,10 @@ class Share:
 class GrantRequest:
     """What a client asks for. Zero or empty = none.
 
-    vram: bytes; vram_align: bytes, power of two, at least 4 KiB (the VMMU segment for vGPUs); vram_at: exact start or None; top_down: search from
-    the end. channels: a contiguous run of ids, `channels_at` its exact start; power_of_two_channels: aligned to its own size. bar1: bytes of
+    vram: bytes; vram_align: bytes, power of two, at least 4 KiB (the VMMU segment for vGPUs); vram_at: exact start or None; top_down:
+    search from
+    the end. channels: a contiguous run of ids, `channels_at` its exact start; power_of_two_channels: aligned to its own size. bar1:
+    bytes of
     window, whole 2 MiB entries. functions: VF numbers (from 1) by name. vectors, heads: numbers of each. shares: engines.
     """
 
@@ -154,7 +157,8 @@ class AddressSpace(Protocol):
 
     @signalling_safe
     def invalidate(self) -> InvalidateTicket:
-        """Start dropping cached translations. Allocates nothing: tickets come from a reserve made with the space. On a dead generation the ticket
+        """Start dropping cached translations. Allocates nothing: tickets come from a reserve made with the space. On a dead generation
+        the ticket
         is done at once, with its error."""
         ...
 
@@ -169,7 +173,8 @@ class Doorbell(Protocol):
 
     @signalling_safe
     def ring(self) -> bool:
-        """Tell the hardware to look at the channel's ring. False when the channel was disabled or the generation is dead: nothing was rung."""
+        """Tell the hardware to look at the channel's ring. False when the channel was disabled or the generation is dead: nothing was
+        rung."""
         ...
 
 
@@ -265,7 +270,8 @@ class Grant(Protocol):
     def create_channel(
         self, space: AddressSpace, engine: str, *, ring_address: int, ring_entries: int, instance: int, userd: int, privileged: bool = False
     ) -> Channel:
-        """A channel on `engine` with a free id of the grant; enabled when this returns. Addresses as in `families.channel.ChannelSpec`; instance
+        """A channel on `engine` with a free id of the grant; enabled when this returns. Addresses as in `families.channel.ChannelSpec`;
+        instance
         and userd must lie inside the grant."""
         ...
 

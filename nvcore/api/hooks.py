@@ -1,7 +1,9 @@
 """Hook specifications, one class a family, and the Protocols that plugin modules type-check against.
 
-Every hook is `def NAME(host: HostInfo) -> Iterable[Offer]`. Hooks are for wiring: each is called once per host, on the main thread, after all
-selected plugins are registered; it must not block and must not touch hardware. One that raises is recorded against its plugin; the results
+Every hook is `def NAME(host: HostInfo) -> Iterable[Offer]`. Hooks are for wiring: each is called once per host, on the main thread,
+after all
+selected plugins are registered; it must not block and must not touch hardware. One that raises is recorded against its plugin; the
+results
 of the others are kept. Results are combined by concatenation; two offers of one name or one claim are a reported conflict. Since API 1.
 """
 
@@ -27,7 +29,16 @@ if TYPE_CHECKING:
         ServiceOffer,
     )
 
-__all__ = ["SPECIFICATIONS", "ClientHooks", "ClientPlugin", "DeviceHooks", "DevicePlugin", "FirmwareHooks", "FirmwarePlugin", "OperatorHooks"]
+__all__ = [
+    "SPECIFICATIONS",
+    "ClientHooks",
+    "ClientPlugin",
+    "DeviceHooks",
+    "DevicePlugin",
+    "FirmwareHooks",
+    "FirmwarePlugin",
+    "OperatorHooks",
+]
 
 hookspec: Final = HookspecMarker("nvcore")
 

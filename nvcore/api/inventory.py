@@ -58,7 +58,8 @@ class MemoryRegion:
 
 @attrs.frozen
 class VgpuSupport:
-    """vGPU side of a GPU: `functions` VFs prepared for, `host` whether the firmware was started as a vGPU host; `reason` when it was not."""
+    """vGPU side of a GPU: `functions` VFs prepared for, `host` whether the firmware was started as a vGPU host; `reason` when it was
+    not."""
 
     host: bool
     functions: int
@@ -69,7 +70,8 @@ class VgpuSupport:
 class Inventory:
     """What one GPU has.
 
-    channels: channel ids per runlist, [first_channel, channels). vmmu_segment: bytes, None when there is no VMMU. page_tables: format version
+    channels: channel ids per runlist, [first_channel, channels). vmmu_segment: bytes, None when there is no VMMU. page_tables: format
+    version
     (2 or 3). bar1_size: bytes. firmware: a label for provenance, never to be compared or parsed. capabilities: names, open-ended.
     """
 

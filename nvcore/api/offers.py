@@ -40,7 +40,8 @@ __all__ = [
 class HostInfo:
     """What every hook gets. mode: "daemon", "embedded", "command" or "doctor". config: this plugin's configuration record or None.
 
-    shared: a dictionary of this plugin in this host, so that its offers can find one another without module globals. state_dir: the plugin's
+    shared: a dictionary of this plugin in this host, so that its offers can find one another without module globals. state_dir: the
+    plugin's
     folder in the state directory (None without one); clock: the host's clock.
     """
 
@@ -114,7 +115,8 @@ class InterfaceOffer:
 
 @attrs.define
 class PanelOffer:
-    """Rows for the status screen: `columns` are (key, heading, "left" | "right"); `snapshot()` gives rows of JSON-able values; the core draws.
+    """Rows for the status screen: `columns` are (key, heading, "left" | "right"); `snapshot()` gives rows of JSON-able values; the core
+    draws.
 
     schema: name and version, as in "nvcore.vgpu/1". order: smaller is higher on the screen.
     """
@@ -172,7 +174,8 @@ class CheckOffer:
 
 @attrs.define
 class ServiceOffer:
-    """Something that runs beside the host (an exporter, a fleet agent). `start(view)` must return; `stop()` must end it within its time."""
+    """Something that runs beside the host (an exporter, a fleet agent). `start(view)` must return; `stop()` must end it within its
+    time."""
 
     name: str
     summary: str

@@ -41,7 +41,8 @@ class BOOT_42(Register, offset=0x000A00):
 
 
 class ChipRow(NamedTuple):
-    """One chip: `number` = architecture << 4 | implementation; interrupt_leaves: leaf registers per function; page_tables: format version."""
+    """One chip: `number` = architecture << 4 | implementation; interrupt_leaves: leaf registers per function; page_tables: format
+    version."""
 
     name: str
     number: int
@@ -93,7 +94,8 @@ def chip_row(name: str) -> ChipRow:
 def identify(io: RegisterIo) -> ChipId:
     """The chip behind BAR0 `io`.
 
-    Raises DeviceGone when the bus gives error patterns (powered down, in reset, left), NotSupportedError for a chip without a row and for a
+    Raises DeviceGone when the bus gives error patterns (powered down, in reset, left), NotSupportedError for a chip without a row and
+    for a
     virtual function.
     """
     boot0 = BOOT_0.read(io)
@@ -107,10 +109,14 @@ def identify(io: RegisterIo) -> ChipId:
     if boot0.architecture_high == 0 and boot0.architecture < 0xC:
         raise NotSupportedError("the chip is older than Turing", seen=f"PMC_BOOT_0 {boot0.raw:#010x}")
     if BOOT_1.read(io).vgpu:
-        raise NotSupportedError("this is a virtual function, not a GPU", seen="PMC_BOOT_1 says so", remedy="name the physical function as source")
+        raise NotSupportedError(
+            "this is a virtual function, not a GPU", seen="PMC_BOOT_1 says so", remedy="name the physical function as source"
+        )
     boot42 = BOOT_42.read_alive(io)
     number = boot42.architecture << 4 | boot42.implementation
     row = _BY_NUMBER.get(number)
     if row is None:
-        raise NotSupportedError(f"unknown chip {number:#x}", expected="a chip of the table, Turing or later", seen=f"PMC_BOOT_42 {boot42.raw:#010x}")
+        raise NotSupportedError(
+            f"unknown chip {number:#x}", expected="a chip of the table, Turing or later", seen=f"PMC_BOOT_42 {boot42.raw:#010x}"
+        )
     return ChipId(row.name, row.family, f"{boot42.major_revision:x}{boot42.minor_revision:x}")

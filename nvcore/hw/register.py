@@ -8,7 +8,8 @@
     CPUCTL.zero().replace(startcpu=1).write(bar, FALCON_GSP)
     QUEUE_HEAD.read(bar, index=1)                 # an array: offset + index * stride
 
-`base` moves a register that is declared relative to a unit (falcons). A bar is anything with read32 and write32 (`nvcore.api.device.Bar`).
+`base` moves a register that is declared relative to a unit (falcons). A bar is anything with read32 and write32
+(`nvcore.api.device.Bar`).
 Plain classes and descriptors: an attrs class a register would cost thirty times more at import. Runs in any thread; holds no state.
 """
 
@@ -77,7 +78,9 @@ class Register:
         if offset is None:  # an intermediate class
             return
         if offset % 4 or (count > 1 and stride < 4):
-            raise ContractError(f"register {cls.__name__} misdeclared", expected="aligned offset; stride for arrays", seen=f"{offset:#x}, {stride}")
+            raise ContractError(
+                f"register {cls.__name__} misdeclared", expected="aligned offset; stride for arrays", seen=f"{offset:#x}, {stride}"
+            )
         cls.OFFSET, cls.STRIDE, cls.COUNT = offset, stride, count
         fields = {name: value for klass in reversed(cls.__mro__) for name, value in vars(klass).items() if isinstance(value, Field)}
         used = 0
@@ -111,7 +114,10 @@ class Register:
         raw = io.read32(cls.address(base, index))
         if is_bus_error(raw):
             raise DeviceGone(
-                f"register {cls.__name__} cannot be read", seen=f"{raw:#010x}", where=f"{cls.address(base, index):#x}", remedy="reset the device"
+                f"register {cls.__name__} cannot be read",
+                seen=f"{raw:#010x}",
+                where=f"{cls.address(base, index):#x}",
+                remedy="reset the device",
             )
         return cls(raw)
 
@@ -157,7 +163,8 @@ class Register:
 
 
 def is_bus_error(raw: int) -> bool:
-    """Whether a 32-bit word is one that a dead bus or a blocked register gives (reference page gsp-boot.md 1.1): all ones, or 0xbadXYYYY."""
+    """Whether a 32-bit word is one that a dead bus or a blocked register gives (reference page gsp-boot.md 1.1): all ones, or
+    0xbadXYYYY."""
     return raw == _ALL_ONES or raw >> 20 == 0xBAD
 
 

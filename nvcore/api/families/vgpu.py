@@ -42,7 +42,8 @@ class VgpuTypeSpec:
 class VgpuSpec:
     """One vGPU to bring up.
 
-    function: VF number from 1. address: bus address of the VF. channels: run of channel ids on every runlist. framebuffer: whole VMMU segments.
+    function: VF number from 1. address: bus address of the VF. channels: run of channel ids on every runlist. framebuffer: whole VMMU
+    segments.
     heap: VRAM for the firmware's task of this vGPU, outside the framebuffer. uuid: the vGPU's own.
     """
 
@@ -78,7 +79,8 @@ class VgpuFamily(Family, Protocol):
 
     @may_sleep
     def bootload(self, tenant: Tenant, spec: VgpuSpec, heap: Lease) -> VgpuRef:
-        """Start the firmware's task for this vGPU and wait until it says that it runs. `heap`: a lease on `spec.heap`, kept by the family until cleanup."""
+        """Start the firmware's task for this vGPU and wait until it says that it runs. `heap`: a lease on `spec.heap`, kept by the
+        family until cleanup."""
         ...
 
     @may_sleep
