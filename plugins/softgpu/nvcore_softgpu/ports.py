@@ -6,11 +6,24 @@ make. Neither side imports the other; both import this. All calls happen under t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Aperture", "ChannelHost", "ChannelState", "Environment", "Faults", "Gsp", "Memory", "Ticker", "Violations"]
+__all__ = [
+    "AddressSpaceOwner",
+    "Aperture",
+    "ChannelHost",
+    "ChannelState",
+    "ChipFacts",
+    "EngineFacts",
+    "Environment",
+    "Faults",
+    "Gsp",
+    "Memory",
+    "Ticker",
+    "Violations",
+]
 
 
 class Aperture(Enum):
@@ -79,6 +92,67 @@ class Ticker(Protocol):
         ...
 
 
+class EngineFacts(Protocol):
+    """One engine behind a runlist. The order of a chip's engines is the order of the FIFO table: the first engine of a runlist names it."""
+
+    @property
+    def name(self) -> str:
+        """GR0, CE0, CE1, …"""
+        ...
+
+    @property
+    def engine_type(self) -> int:
+        """NV2080 and RM numbering where they agree: GR0 1, COPYn 9+n."""
+        ...
+
+    @property
+    def runlist(self) -> int:
+        """Runlist id, below 64: it goes into the doorbell token."""
+        ...
+
+    @property
+    def runlist_base(self) -> int:
+        """Register base of the runlist (RUNLIST_PRI_BASE)."""
+        ...
+
+    @property
+    def nonstall_vector(self) -> int:
+        """Interrupt vector raised after semaphore releases; 0xffffffff for none."""
+        ...
+
+
+class ChipFacts(Protocol):
+    """What the GSP has to know of the chip's row; everything else (classes, floorsweeping, sizes) is the GSP's own table by chip name."""
+
+    @property
+    def name(self) -> str:
+        """GA100 or GH100, in any case."""
+        ...
+
+    @property
+    def page_tables(self) -> int:
+        """Page-table format: 2 or 3."""
+        ...
+
+    @property
+    def gsp_vector(self) -> int:
+        """Stall vector of the GSP's message interrupt, below 256."""
+        ...
+
+    @property
+    def engines(self) -> Sequence[EngineFacts]:
+        """Engines in FIFO table order."""
+        ...
+
+
+class AddressSpaceOwner(Protocol):
+    """The address space given to `ChannelHost.set_page_directory`."""
+
+    def instances(self) -> tuple[int, ...]:
+        """VRAM addresses of the instance blocks of the channels that live in it now."""
+        ...
+
+
 class ChannelState(Protocol):
     """What the GSP hands to the host engine when a channel is allocated."""
 
@@ -110,7 +184,8 @@ class ChannelHost(Protocol):
         ...
 
     def set_page_directory(self, instance_owner: object, address: int | None) -> None:
-        """An address space's root was set (cross-check of the instance block) or unset (None: channels of it must not translate any more)."""
+        """An address space's root was set (cross-check of the instance block) or unset (None: channels of it must not translate any more).
+        `instance_owner` has what `AddressSpaceOwner` names."""
         ...
 
     def engine_object(self, runlist: int, chid: int, class_id: int) -> None:
@@ -129,7 +204,7 @@ class Environment(Protocol):
 
     @property
     def chip(self) -> object:
-        """The chip's row (`nvcore_softgpu.chips.Chip`)."""
+        """The chip's row (`nvcore_softgpu.chips.Chip`), which has what `ChipFacts` names."""
         ...
 
     def raise_message(self) -> None:
@@ -153,7 +228,8 @@ class Environment(Protocol):
         ...
 
     def sriov(self) -> Mapping[str, int]:
-        """The SR-IOV facts of the configuration space: total_vfs, first_vf_offset, stride, vf bar sizes and addresses."""
+        """The SR-IOV facts of the configuration space: total_vfs, first_vf_offset, stride, and for n = 0..2 (VF BAR0, the pair 1/2, the pair
+        3/4) barN_size and barN_address. Empty on a GPU without the capability."""
         ...
 
     def vgpu_doorbell(self, gfid: int) -> None:
