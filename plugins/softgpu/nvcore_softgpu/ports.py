@@ -2,6 +2,9 @@
 
 They touch at few points: the start of the GSP, the queue doorbell, the message interrupt, and the objects that the GSP asks the host engine to
 make. Neither side imports the other; both import this. All calls happen under the device's one lock, on the thread that made the access.
+
+Whoever puts a device together does it with `nvcore_softgpu.gsp.make_gsp(environment) -> Gsp` and `nvcore_softgpu.images.open_shelf(folder)`
+(both imported on use, in `nvcore_softgpu.bus`). Engines, vectors and runlists are columns of the chip's row (`chips.Chip.engines`, `gsp_vector`).
 """
 
 from __future__ import annotations
@@ -150,6 +153,29 @@ class AddressSpaceOwner(Protocol):
 
     def instances(self) -> tuple[int, ...]:
         """VRAM addresses of the instance blocks of the channels that live in it now."""
+        ...
+
+
+class KnownImage(Protocol):
+    """A GSP image whose file the model can read (by its own parser, in `images/`), for page by page comparison in the booter and the FMC."""
+
+    version: str  # release string, e.g. "570.144"
+
+    @property
+    def image(self) -> memoryview:
+        """The bytes of `.fwimage`, not padded."""
+        ...
+
+    def signature(self, section: str) -> bytes | None:
+        """The signature section of that name (".fwsignature_ga100"), or None."""
+        ...
+
+
+class ImageShelf(Protocol):
+    """The images of one firmware folder (`firmware=DIR` of the source). `nvcore_softgpu.images.open_shelf(folder)` makes it."""
+
+    def candidates(self, chip: str) -> Sequence[KnownImage]:
+        """Images for a chip by name ("GA100"), in any release; empty when the folder has none. Files are read on the first use."""
         ...
 
 
