@@ -5,12 +5,11 @@ Importing this package costs nothing: it holds the version and nothing else. `nv
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
 __all__ = ["Host", "__version__"]
 
+TYPE_CHECKING = False  # typing itself costs a whole bare start; type checkers take this name as true
 if TYPE_CHECKING:
     from nvcore.host import Host
 

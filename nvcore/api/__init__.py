@@ -6,7 +6,11 @@ class costs about a tenth of a bare interpreter's start. Imports nothing of the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+TYPE_CHECKING = False  # typing itself costs a whole bare start; type checkers take this name as true
+if TYPE_CHECKING:
+    from typing import Final
+
+    from pluggy import HookimplMarker
 
 __all__ = ["FAMILIES", "GENERATIONS", "hookimpl"]
 
@@ -16,10 +20,7 @@ FAMILIES: Final = ("device", "firmware", "client", "operator")
 GENERATIONS: Final[dict[str, int]] = {"device": 1, "firmware": 1, "client": 1, "operator": 1, "command": 1}
 """The one API generation of each family that this host speaks; a plugin of another one is shown as incompatible and never imported."""
 
-if TYPE_CHECKING:
-    from pluggy import HookimplMarker
-
-    hookimpl: HookimplMarker
+hookimpl: HookimplMarker
 
 
 def __getattr__(name: str) -> object:

@@ -7,7 +7,9 @@ Every error says what was expected, what was seen and what to do. Plugins subcla
 
 from __future__ import annotations
 
-from typing import ClassVar
+TYPE_CHECKING = False  # typing itself costs a whole bare start; type checkers take this name as true
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 __all__ = [
     "BootError",
