@@ -1,0 +1,112 @@
+"""Rules about size and documentation that no linter knows: DESIGN section 10 and house-style.md as arithmetic.
+
+Pure functions from source text to findings; reads files, runs nothing. Lines of code are lines that hold a token other than a comment
+or a docstring.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+__all__ = ["CORE_LIMIT", "FUNCTION_LIMIT", "MODULE_LIMIT", "check", "code_lines", "core_modules", "undocumented"]
+
+CORE_LIMIT: Final = 6000
+"""Lines of code of nvcore without `hw`, `testing` and the two libraries `vmm` and `vfio_user`."""
+
+MODULE_LIMIT: Final = 600
+"""Lines of any one module, everything counted."""
+
+FUNCTION_LIMIT: Final = 70
+"""Lines of any one function, docstring not counted."""
+
+_NOT_CORE: Final = {"hw", "testing", "vmm", "vfio_user"}
+_SILENT: Final = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def code_lines(source: str) -> int:
+    """How many lines hold code: blank lines, comments and docstrings (bare strings) do not count."""
+    bare: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            bare.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _SILENT:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines - bare)
+
+
+def core_modules(package: Path) -> list[Path]:
+    """The modules that the core's limit counts."""
+    return [p for p in sorted(package.rglob("*.py")) if p.relative_to(package).parts[0] not in _NOT_CORE]
+
+
+def _documented_after(body: list[ast.stmt], index: int) -> bool:
+    after = body[index + 1] if index + 1 < len(body) else None
+    return isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+
+
+def _public(tree: ast.Module) -> set[str] | None:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            try:
+                return set(ast.literal_eval(node.value))
+            except ValueError:
+                return None
+    return None
+
+
+def undocumented(source: str) -> Iterator[tuple[int, str]]:
+    """Names of `__all__` that nothing explains: (line, name). Functions and classes are ruff's (D1); here come constants and aliases.
+
+    A constant is explained by a string under it, by a comment on its line or just above, or by its own form (a Literal's members).
+    """
+    tree = ast.parse(source)
+    public = _public(tree)
+    if public is None:
+        return
+    lines = source.splitlines()
+    for index, node in enumerate(tree.body):
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Name) and target.id in public and not target.id.startswith("__"):
+                commented = "#" in lines[node.lineno - 1] or (node.lineno > 1 and lines[node.lineno - 2].lstrip().startswith("#"))
+                literal = isinstance(node.value, ast.Subscript) and "Literal" in ast.unparse(node.value.value)
+                if not (commented or literal or _documented_after(tree.body, index)):
+                    yield node.lineno, target.id
+
+
+def _long_functions(tree: ast.Module) -> Iterator[tuple[int, str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            start = node.body[0].end_lineno or node.lineno if ast.get_docstring(node, clean=False) is not None else node.lineno
+            length = (node.end_lineno or node.lineno) - start
+            if length > FUNCTION_LIMIT:
+                yield node.lineno, node.name, length
+
+
+def check(packages: Iterable[Path], core: Path) -> tuple[list[str], str]:
+    """All findings over some packages, and one line of numbers. core: the folder of nvcore itself."""
+    findings: list[str] = []
+    modules = [path for package in packages for path in sorted(package.rglob("*.py"))]
+    longest = 0
+    for path in modules:
+        source = path.read_text()
+        length = source.count("\n") + (not source.endswith("\n") and source != "")
+        longest = max(longest, length)
+        if length > MODULE_LIMIT:
+            findings.append(f"{path}: {length} lines, the limit is {MODULE_LIMIT}")
+        findings += [f"{path}:{line}: public name {name} is not documented" for line, name in undocumented(source)]
+        tree = ast.parse(source)
+        findings += [f"{path}:{line}: {name} has {n} lines, the limit is {FUNCTION_LIMIT}" for line, name, n in _long_functions(tree)]
+    total = sum(code_lines(path.read_text()) for path in core_modules(core))
+    if total > CORE_LIMIT:
+        findings.append(f"{core}: the core has {total} lines of code, the limit is {CORE_LIMIT}")
+    return findings, f"core {total} of {CORE_LIMIT} lines of code; {len(modules)} modules, the longest {longest} of {MODULE_LIMIT} lines"

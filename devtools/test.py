@@ -1,0 +1,59 @@
+"""`dev.py test`: lint, then every test that needs no whole system, against installed wheels.
+
+Arguments go to pytest (`python3 dev.py test -k ledger tests/core`); with arguments, lint is left out. What runs is what was installed:
+Python's safe path keeps the checkout's own packages out of the tests and of every program that they start.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from devtools import lint, wheels
+from devtools.environments import python_of, refreshed, wheelhouse
+from devtools.layout import ROOT, STATE
+from devtools.pips import pip
+from devtools.say import clean_environment, say
+
+__all__ = ["installed", "main", "pytest"]
+
+_APART = ("tests/system", "tests/bench")
+
+
+def installed() -> Path:
+    """The environment of the tests, with our wheels as the sources are now."""
+    built = wheels.build()
+    folder = lint.tools()
+    refreshed(folder, built)
+    return folder
+
+
+def pytest(arguments: list[str], **more: str) -> int:
+    """Run pytest on installed wheels, with what the install tests need told in the environment; its status."""
+    built = wheels.build()
+    folder = installed()
+    env = clean_environment(
+        NVCORE_LOCKDEP="1", PYTHONSAFEPATH="1", PYTHONDONTWRITEBYTECODE="1", NVCORE_TEST_WHEELS=str(built),
+        NVCORE_TEST_WHEELHOUSE=str(wheelhouse("dev")), NVCORE_TEST_PIP=str(pip()),
+        HYPOTHESIS_STORAGE_DIRECTORY=str(STATE / "cache/hypothesis"), **more,
+    )
+    env["PATH"] = os.pathsep.join([str(folder / "bin"), env.get("PATH", "/usr/bin:/bin")])
+    cache = f"cache_dir={STATE / 'cache/pytest'}"
+    command = [str(python_of(folder)), "-P", "-m", "pytest", "-o", cache, *arguments]
+    sys.stdout.flush()
+    return subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def main(argv: list[str]) -> int:
+    """Lint and test; with arguments only the tests that they name."""
+    if argv:
+        return pytest(argv)
+    say("lint")
+    found = lint.main([])
+    say("tests, on installed wheels")
+    status = pytest(["-q", "tests", *(f"--ignore={folder}" for folder in _APART)])
+    if status == 0 and found:
+        say("the tests passed, lint did not")
+    return status or found
