@@ -96,16 +96,22 @@ class Ticker(Protocol):
 
 
 class EngineFacts(Protocol):
-    """One engine behind a runlist. The order of a chip's engines is the order of the FIFO table: the first engine of a runlist names it."""
+    """One engine behind a runlist, as `nvcore_softgpu.chips.Engine` has it. The order of a chip's engines is the order of the FIFO table: the
+    first engine of a runlist names it."""
 
     @property
     def name(self) -> str:
-        """GR0, CE0, CE1, …"""
+        """GR0, COPY0, COPY1, …"""
         ...
 
     @property
     def engine_type(self) -> int:
         """NV2080 and RM numbering where they agree: GR0 1, COPYn 9+n."""
+        ...
+
+    @property
+    def instance(self) -> int:
+        """Number among engines of its kind."""
         ...
 
     @property
@@ -119,22 +125,72 @@ class EngineFacts(Protocol):
         ...
 
     @property
-    def nonstall_vector(self) -> int:
-        """Interrupt vector raised after semaphore releases; 0xffffffff for none."""
+    def fault_id(self) -> int:
+        """MMU fault id."""
+        ...
+
+    @property
+    def pbdma(self) -> int:
+        """PBDMA that feeds it."""
+        ...
+
+    @property
+    def stall(self) -> int:
+        """Stall vector; 0xffffffff for none."""
+        ...
+
+    @property
+    def nonstall(self) -> int:
+        """Vector raised after semaphore releases; 0xffffffff for none."""
         ...
 
 
 class ChipFacts(Protocol):
-    """What the GSP has to know of the chip's row; everything else (classes, floorsweeping, sizes) is the GSP's own table by chip name."""
+    """What the GSP has to know of the chip's row (`nvcore_softgpu.chips.Chip`)."""
 
     @property
     def name(self) -> str:
-        """GA100 or GH100, in any case."""
+        """GA100 or GH100."""
         ...
 
     @property
-    def page_tables(self) -> int:
+    def device_id(self) -> int:
+        """PCI device id."""
+        ...
+
+    @property
+    def marketing(self) -> str:
+        """Name that the GSP reports."""
+        ...
+
+    @property
+    def flow(self) -> str:
+        """booter or fsp."""
+        ...
+
+    @property
+    def tables(self) -> int:
         """Page-table format: 2 or 3."""
+        ...
+
+    @property
+    def channel_class(self) -> int:
+        """Class of a GPFIFO channel."""
+        ...
+
+    @property
+    def copy_class(self) -> int:
+        """Class of a copy engine object."""
+        ...
+
+    @property
+    def graphics_class(self) -> int:
+        """Class of a 3D object; compute is class + 0x29 on the chips of the model."""
+        ...
+
+    @property
+    def vmmu_segment(self) -> int:
+        """Bytes."""
         ...
 
     @property
