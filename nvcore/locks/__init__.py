@@ -1,0 +1,112 @@
+"""Named locks, signalling sections, fences, and the validator that checks their order in tests.
+
+With the environment's `NVCORE_LOCKDEP=1` every lock and section is checked (rules L1 to L9 of `nvcore.locks.rules`) and a broken rule raises;
+with `log` it is logged once; otherwise `Lock()` is a bare `threading.Lock()` and the assertions do nothing. One switch, decided at import.
+
+Locks that are many together (`WwLock`), fences and reserves are imported on use. The library starts no thread of its own and knows no core state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nvcore.api.marks import LOCKDEP
+from nvcore.locks.primitives import (
+    duplicate_fd,
+    eventfd,
+    live_threads,
+    log_gate,
+    memfd,
+    open_fd,
+    start_thread,
+)
+
+if LOCKDEP and not TYPE_CHECKING:
+    from nvcore.locks.checked import *  # noqa: F403
+else:
+    from nvcore.locks.plain import (
+        Lock,
+        RLock,
+        allocate,
+        assert_held,
+        assert_none_held,
+        atomic,
+        begin_signalling,
+        counting,
+        declare_order,
+        end_signalling,
+        might_sleep,
+        might_wait,
+        mmap_lock,
+        signalling,
+        task_stack,
+        user_copy,
+    )
+
+if TYPE_CHECKING:
+    from nvcore.locks.condition import Condition
+    from nvcore.locks.fence import Fence, Timeline
+    from nvcore.locks.reserve import Reserve
+    from nvcore.locks.rules import RULES, RuleBroken
+    from nvcore.locks.types import LockLike
+    from nvcore.locks.ww import AcquireContext, BackOff, WwLock
+
+__all__ = [
+    "LOCKDEP",
+    "RULES",
+    "AcquireContext",
+    "BackOff",
+    "Condition",
+    "Fence",
+    "Lock",
+    "LockLike",
+    "RLock",
+    "Reserve",
+    "RuleBroken",
+    "Timeline",
+    "WwLock",
+    "allocate",
+    "assert_held",
+    "assert_none_held",
+    "atomic",
+    "begin_signalling",
+    "counting",
+    "declare_order",
+    "duplicate_fd",
+    "end_signalling",
+    "eventfd",
+    "live_threads",
+    "log_gate",
+    "memfd",
+    "might_sleep",
+    "might_wait",
+    "mmap_lock",
+    "open_fd",
+    "signalling",
+    "start_thread",
+    "task_stack",
+    "user_copy",
+]
+
+_ON_USE = {
+    "AcquireContext": "ww",
+    "BackOff": "ww",
+    "Condition": "condition",
+    "Fence": "fence",
+    "LockLike": "types",
+    "RULES": "rules",
+    "Reserve": "reserve",
+    "RuleBroken": "rules",
+    "Timeline": "fence",
+    "WwLock": "ww",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _ON_USE.get(name)
+    if module is None:
+        raise AttributeError(f"module 'nvcore.locks' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"nvcore.locks.{module}"), name)
+    return value

@@ -1,0 +1,54 @@
+"""The allocation gate (rule L8): what nvcore's allocating primitives ask first, and the audit hook for what asks nobody.
+
+Imports, opened files, sockets and threads raise audit events; other descriptors and logging go through `allocate`. Installs one audit hook
+in the process, for ever (Python cannot remove one): its cost outside of sections is one set lookup per event.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from nvcore.locks.graph import RECLAIM, show, trace
+from nvcore.locks.rules import broken
+from nvcore.locks.stack import current, touch
+
+if TYPE_CHECKING:
+    from nvcore.locks.reserve import Reserve
+
+__all__ = ["allocate"]
+
+_WATCHED: Final = {"import": "L8.import", "open": "L8.open", "socket.__new__": "L8.open", "_thread.start_new_thread": "L8.open"}
+
+
+def allocate(what: str, reserve: Reserve | None = None) -> None:
+    """Say that memory, a descriptor or a thread is made here.
+
+    In a signalling or atomic section one is drawn from `reserve`, or from the reserve that is entered; without either the rule is broken.
+    Elsewhere it counts as an allocation that may enter reclaim: the locks held now must never be taken in the signalling path.
+    """
+    stack = current()
+    if reserve is None:
+        reserve = stack.reserve
+    if reserve is not None:
+        reserve.draw(what)
+    elif stack.signalling or stack.atomic:
+        broken("L8.allocation", f"{what} in {stack.name}", now=show(trace(2)))
+    else:
+        touch(RECLAIM)
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    rule = _WATCHED.get(event)
+    if rule is None:
+        return
+    stack = current()
+    if (stack.signalling or stack.atomic) and not stack.reporting and stack.reserve is None:
+        stack.reporting = True  # a report may itself format, and in production log
+        try:
+            broken(rule, f"{event} {args[0]!r} in {stack.name}" if args else event, now=show(trace(2)))
+        finally:
+            stack.reporting = False
+
+
+sys.addaudithook(_audit)

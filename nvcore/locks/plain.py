@@ -1,0 +1,121 @@
+"""The same names with the validator off (rule L11): bare `threading` locks, and assertions that do nothing.
+
+Imports `threading` and nothing else. `checked` holds the other half.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from nvcore.locks.reserve import Reserve
+    from nvcore.locks.types import LockLike
+
+__all__ = [
+    "Lock",
+    "RLock",
+    "allocate",
+    "assert_held",
+    "assert_none_held",
+    "atomic",
+    "begin_signalling",
+    "counting",
+    "declare_order",
+    "end_signalling",
+    "might_sleep",
+    "might_wait",
+    "mmap_lock",
+    "signalling",
+    "task_stack",
+    "user_copy",
+]
+
+
+class _Nothing:
+    """A context manager that does nothing."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+
+_NOTHING: Final = _Nothing()
+
+
+def Lock(class_name: str, subclass: int = 0, *, leaf: bool = False) -> LockLike:
+    """A bare `threading.Lock`; the class matters to the validator only."""
+    return threading.Lock()
+
+
+def RLock(class_name: str, subclass: int = 0, *, leaf: bool = False) -> LockLike:
+    """A bare `threading.RLock`."""
+    return threading.RLock()
+
+
+def signalling() -> _Nothing:
+    """The code between a fence's publication and its signal."""
+    return _NOTHING
+
+
+def atomic() -> _Nothing:
+    """Code that must not sleep."""
+    return _NOTHING
+
+
+def counting() -> _Nothing:
+    """Descriptors and threads are counted by the validator only."""
+    return _NOTHING
+
+
+def task_stack(name: str) -> _Nothing:
+    """A task's own stack of held locks."""
+    return _NOTHING
+
+
+def begin_signalling() -> bool:
+    """As `signalling()`, by hand."""
+    return False
+
+
+def end_signalling(cookie: bool) -> None:
+    """The end of `begin_signalling`."""
+
+
+def allocate(what: str, reserve: Reserve | None = None) -> None:
+    """Count a draw on an explicit reserve."""
+    if reserve is not None:
+        reserve.draw(what)
+
+
+def might_sleep(where: str) -> None:
+    """Checked by the validator only."""
+
+
+def might_wait(what: str = "a fence") -> None:
+    """Checked by the validator only."""
+
+
+def user_copy(what: str = "client memory") -> None:
+    """Checked by the validator only."""
+
+
+def mmap_lock(what: str = "a client's memory map") -> None:
+    """Checked by the validator only."""
+
+
+def assert_held(lock: object) -> None:
+    """Checked by the validator only."""
+
+
+def assert_none_held(where: str = "here") -> None:
+    """Checked by the validator only."""
+
+
+def declare_order(*names: str) -> None:
+    """Checked by the validator only."""

@@ -1,0 +1,77 @@
+"""nvcore's own allocating primitives: descriptors, threads and logging, each through the allocation gate (rule L8).
+
+Owns the list of live threads that were started here. Whatever in nvcore makes a descriptor or a thread makes it with these, so that the
+validator sees it; with the validator off they add one function call. Any thread may call them, outside of signalling sections.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from nvcore.api.marks import LOCKDEP
+
+__all__ = ["duplicate_fd", "eventfd", "live_threads", "log_gate", "memfd", "open_fd", "start_thread"]
+
+if LOCKDEP:
+    from nvcore.locks.gate import allocate
+else:
+    from nvcore.locks.plain import allocate
+
+_threads: set[threading.Thread] = set()
+
+
+def open_fd(path: str | os.PathLike[str], flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
+    """As `os.open`, always close-on-exec. The caller owns the descriptor. Raises OSError."""
+    allocate(f"descriptor of {os.fspath(path)}")
+    return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+
+
+def memfd(name: str, flags: int = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING) -> int:
+    """As `os.memfd_create`; sealable unless told otherwise. The caller owns the descriptor. Raises OSError."""
+    allocate(f"memfd {name}")
+    return os.memfd_create(name, flags)
+
+
+def eventfd(initial: int = 0, flags: int = os.EFD_CLOEXEC | os.EFD_NONBLOCK) -> int:
+    """As `os.eventfd`, non-blocking unless told otherwise. The caller owns the descriptor. Raises OSError."""
+    allocate("eventfd")
+    return os.eventfd(initial, flags)
+
+
+def duplicate_fd(fd: int) -> int:
+    """As `os.dup`: not inherited by children. The caller owns the new descriptor. Raises OSError."""
+    allocate(f"duplicate of descriptor {fd}")
+    return os.dup(fd)
+
+
+def start_thread(name: str, target: Callable[[], object], daemon: bool = True) -> threading.Thread:
+    """Start a named thread. It stands in `live_threads()` until `target` has returned."""
+    allocate(f"thread {name}")
+
+    def body() -> None:
+        try:
+            target()
+        finally:
+            _threads.discard(thread)
+
+    thread = threading.Thread(target=body, name=name, daemon=daemon)
+    _threads.add(thread)
+    try:
+        thread.start()
+    except BaseException:
+        _threads.discard(thread)
+        raise
+    return thread
+
+
+def live_threads() -> list[threading.Thread]:
+    """Threads of `start_thread` that still run, by name."""
+    return sorted(_threads, key=lambda thread: thread.name)
+
+
+def log_gate(record: object) -> bool:
+    """A filter for `logging` handlers and loggers: `handler.addFilter(log_gate)`. Logging in a signalling section breaks L8.allocation."""
+    allocate("a log record")
+    return True

@@ -1,0 +1,188 @@
+"""Reservation locks: many may be held together, under one acquire context, in any order, with back-off instead of deadlock (rule L1).
+
+Wait-die: a context that holds something waits only for younger ones; before an older one it backs off (drops everything, waits for the
+contended lock alone, starts again), keeping its age, so that the oldest always gets through. Any thread.
+Source: Documentation/locking/ww-mutex-design.rst, Linux 7.3.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+
+from nvcore.api.clock import SYSTEM, Clock
+from nvcore.api.errors import ContractError, WaitTimeout
+from nvcore.api.marks import LOCKDEP
+
+if LOCKDEP:
+    from nvcore.locks.graph import RESERVATION, show, trace
+    from nvcore.locks.rules import broken
+    from nvcore.locks.stack import acquired, before, current, released
+
+__all__ = ["AcquireContext", "BackOff", "WwLock"]
+
+_stamps = itertools.count(1)
+
+
+class BackOff(Exception):
+    """An older context holds `lock`: release all of this context's locks, then start again with `lock` (`AcquireContext.back_off`)."""
+
+    def __init__(self, lock: WwLock) -> None:
+        super().__init__(lock.name)
+        self.lock = lock
+
+
+class _Waiter:
+    __slots__ = ("event", "holds", "stamp")
+
+    def __init__(self, stamp: int, holds: bool) -> None:
+        self.stamp = stamp
+        self.holds = holds
+        self.event = threading.Event()
+
+
+class WwLock:
+    """One reservation lock. Alone: `acquire`, `release`; several together: `AcquireContext.lock`."""
+
+    __slots__ = ("_guard", "_owner", "_waiters", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._guard = threading.Lock()
+        self._owner: int | None = None
+        self._waiters: list[_Waiter] = []
+
+    def locked(self) -> bool:
+        """Whether anyone holds it."""
+        return self._owner is not None
+
+    def acquire(self, timeout: float, clock: Clock = SYSTEM) -> None:
+        """Take it without a context: allowed while no other reservation lock is held. Raises WaitTimeout."""
+        self._take(next(_stamps), None, timeout, clock)
+
+    def try_acquire(self, context: AcquireContext | None = None) -> bool:
+        """Take it if it is free; never waits."""
+        with self._guard:
+            if self._owner is not None:
+                return False
+            self._owner = context.stamp if context else next(_stamps)
+        if context is not None:
+            context.held.append(self)
+        if LOCKDEP:
+            acquired(self, RESERVATION, context)
+        return True
+
+    def release(self) -> None:
+        """Give it back (without a context; a context releases its own)."""
+        self._drop()
+
+    def _drop(self) -> None:
+        if LOCKDEP:
+            released(self, RESERVATION)
+        with self._guard:
+            if self._owner is None:
+                raise ContractError(f"reservation lock {self.name} is released but not held")
+            self._owner = None
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let every waiter judge anew who comes before it. Called with the guard held."""
+        for waiter in self._waiters:
+            waiter.event.set()
+
+    def _take(self, stamp: int, context: AcquireContext | None, timeout: float, clock: Clock) -> None:
+        if LOCKDEP:
+            before(self, RESERVATION, blocking=True, context=context)
+        waiter = _Waiter(stamp, bool(context and context.held))
+        deadline = clock.now() + timeout
+        with self._guard:
+            self._waiters.append(waiter)
+        try:
+            while not self._try(waiter):
+                left = deadline - clock.now()
+                if left <= 0 or not clock.wait(waiter.event, left):
+                    if self._try(waiter):  # the last moment, for a stalled host
+                        break
+                    raise WaitTimeout(
+                        f"reservation lock {self.name} was not released",
+                        expected=f"within {timeout:g} s",
+                        seen=f"held by context {self._owner}, {len(self._waiters)} waiting",
+                    )
+        finally:
+            with self._guard:
+                self._waiters.remove(waiter)
+                self._wake()
+        if LOCKDEP:
+            acquired(self, RESERVATION, context)
+
+    def _try(self, waiter: _Waiter) -> bool:
+        """Take the lock for the oldest waiter; raise BackOff for one that would wait for an older context while it holds locks."""
+        with self._guard:
+            waiter.event.clear()
+            oldest = min(w.stamp for w in self._waiters)
+            if self._owner is None and oldest == waiter.stamp:
+                self._owner = waiter.stamp
+                self._wake()
+                return True
+            older = oldest if self._owner is None else self._owner
+            if waiter.holds and older < waiter.stamp:
+                raise BackOff(self)
+            return False
+
+
+class AcquireContext:
+    """A set of reservation locks taken together by one thread or task. `with` it: all are released at the end."""
+
+    __slots__ = ("_clock", "_timeout", "backoffs", "held", "stamp")
+
+    def __init__(self, timeout: float = 10.0, clock: Clock = SYSTEM) -> None:
+        self.stamp = next(_stamps)
+        self.held: list[WwLock] = []
+        self.backoffs = 0
+        self._timeout = timeout
+        self._clock = clock
+
+    def lock(self, lock: WwLock) -> None:
+        """Take one more. Raises BackOff when an older context is in the way, WaitTimeout after the context's time-out. Twice is once."""
+        if lock in self.held:
+            return
+        lock._take(self.stamp, self, self._timeout, self._clock)
+        self.held.append(lock)
+
+    def back_off(self, lock: WwLock) -> None:
+        """Release everything and wait for the contended lock alone; then take the others again."""
+        self.backoffs += 1
+        self.release_all()
+        self.lock(lock)
+
+    def lock_all(self, locks: Iterable[WwLock]) -> None:
+        """Take all of them, backing off as often as needed. Raises WaitTimeout with whatever is held left to the caller's `with`."""
+        wanted = list(locks)
+        while True:
+            try:
+                for lock in wanted:
+                    self.lock(lock)
+                return
+            except BackOff as contended:
+                blocked = contended.lock
+            self.back_off(blocked)
+
+    def release_all(self) -> None:
+        """Release every lock, last taken first; the context keeps its age."""
+        while self.held:
+            self.held.pop()._drop()
+
+    def __enter__(self) -> AcquireContext:
+        if LOCKDEP:
+            stack = current()
+            if stack.context is not None:
+                broken("L1.ww-two-contexts", f"in {stack.name}", now=show(trace(2)))
+            stack.context = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if LOCKDEP:
+            current().context = None
+        self.release_all()
