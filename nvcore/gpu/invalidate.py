@@ -1,0 +1,199 @@
+"""Dropping cached translations: the core's one part in a map path.
+
+Owns the invalidate registers of one GPU behind a leaf lock that is held for register accesses only, and the tickets in flight and pending. It never
+waits for a client, calls none, and allocates nothing after a space was made: each space brings a ring of tickets. A batch of waiting tickets costs
+one invalidate. One that takes longer than the limit fails all tickets, in flight and pending, and is reported once as a fault of the GPU.
+Any thread; inside signalling sections. Source: open-gpu-kernel-modules 570.144 dev_vm.h; Linux 7.3 nouveau nvkm/subdev/mmu (2 s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from nvcore.api.clock import Clock
+from nvcore.api.errors import DeviceGone
+from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
+from nvcore.hw.mmu import INVALIDATE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
+from nvcore.hw.register import RegisterIo, is_bus_error
+from nvcore.locks import Lock
+
+__all__ = ["Invalidator", "Ticket", "TicketRing"]
+
+LIMIT: Final = 2.0
+"""Default seconds that one invalidate may take."""
+
+_RING: Final = 32
+_PDB, _PDB_HIGH, _TRIGGER = INVALIDATE_PDB.address(), INVALIDATE_PDB_HIGH.address(), INVALIDATE.address()
+_ONE: Final = INVALIDATE.of(all_addresses=1, system_membar=1, acknowledge=1, trigger=1).raw
+_ALL: Final = INVALIDATE.of(all_addresses=1, all_directories=1, system_membar=1, acknowledge=1, trigger=1).raw
+_BUSY: Final = INVALIDATE.trigger.mask
+
+
+class Ticket:
+    """One asked-for invalidate. It is the caller's until it is done; the ring of its space reuses it 31 invalidates later."""
+
+    __slots__ = ("_invalidator", "done", "error", "pdb")
+
+    def __init__(self, invalidator: Invalidator) -> None:
+        self._invalidator = invalidator
+        self.done, self.pdb = True, 0
+        self.error: str | None = None
+
+    @interrupt_safe
+    @signalling_safe
+    def poll(self) -> bool:
+        """Look at the hardware once; whether the ticket is done."""
+        if not self.done:
+            self._invalidator.poll()
+        return self.done
+
+    @may_sleep
+    def wait(self, timeout: float) -> bool:
+        """Wait until done, at most `timeout` seconds; whether it is. The GPU's own limit ends it earlier with an error."""
+        from nvcore.locks import might_wait
+
+        might_wait("invalidate ticket")
+        clock = self._invalidator.clock
+        deadline, pause = clock.now() + timeout, 0.00005
+        while not self.poll():
+            if clock.now() >= deadline:
+                return self.poll()
+            clock.sleep(pause)
+            pause = min(pause * 2, 0.005)
+        return True
+
+
+class TicketRing:
+    """The reserve of one address space: at most one ticket of it is pending and one in flight, so a ring of 32 never runs dry."""
+
+    __slots__ = ("_next", "_tickets", "pending")
+
+    def __init__(self, invalidator: Invalidator) -> None:
+        self._tickets = tuple(Ticket(invalidator) for _ in range(_RING))
+        self._next = 0
+        self.pending: Ticket | None = None
+
+    def take(self) -> Ticket:
+        """The next free ticket, armed; called under the leaf lock."""
+        ticket = self._tickets[self._next]
+        self._next = (self._next + 1) % _RING
+        ticket.done, ticket.error = False, None
+        return ticket
+
+
+class Invalidator:
+    """The invalidate unit of one GPU.
+
+    on_timeout: called once, outside the lock, with the cause; it only hands the fault over. limit: seconds.
+    """
+
+    __slots__ = ("_active", "_io", "_lock", "_on_timeout", "_pending", "_since", "clock", "dead", "limit")
+
+    def __init__(self, io: RegisterIo, clock: Clock, on_timeout: Callable[[str], None], limit: float = LIMIT) -> None:
+        self._io, self.clock, self._on_timeout, self.limit = io, clock, on_timeout, limit
+        self._lock = Lock("invalidate", leaf=True)
+        self._active: list[Ticket] = []
+        self._pending: list[tuple[Ticket, TicketRing]] = []
+        self._since: float | None = None
+        self.dead: str | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody has to look at the hardware again."""
+        return bool(self._active or self._pending)
+
+    @signalling_safe
+    def start(self, ring: TicketRing, pdb: int) -> Ticket:
+        """Ask for an invalidate of the space whose root directory lies at `pdb`. One that has not started yet covers later changes too, so a
+        second request before it starts is given the same ticket. After the GPU's generation died the ticket is done, with its error."""
+        cause = None
+        with self._lock:
+            ticket = ring.pending
+            if ticket is None:
+                ticket = ring.take()
+                ticket.pdb = pdb
+                if self.dead is not None:
+                    ticket.error, ticket.done = self.dead, True
+                    return ticket
+                ring.pending = ticket
+                self._pending.append((ticket, ring))
+            cause = self._advance()
+        if cause is not None:
+            self._on_timeout(cause)
+        return ticket
+
+    @interrupt_safe
+    @signalling_safe
+    def poll(self) -> None:
+        """Look at the hardware once, finish and start what can be."""
+        with self._lock:
+            cause = self._advance()
+        if cause is not None:
+            self._on_timeout(cause)
+
+    def fail_all(self, cause: str) -> None:
+        """The generation is dead: every ticket fails, and every later one at once, with the first cause."""
+        with self._lock:
+            self._fail(cause)
+
+    def revive(self) -> None:
+        """A new generation runs."""
+        with self._lock:
+            self.dead = None
+
+    def _fail(self, cause: str) -> None:
+        if self.dead is None:
+            self.dead = cause
+        for ticket, ring in self._pending:
+            ring.pending = None
+            ticket.error, ticket.done = self.dead, True
+        for ticket in self._active:
+            ticket.error, ticket.done = self.dead, True
+        self._pending.clear()
+        self._active.clear()
+        self._since = None
+
+    def _advance(self) -> str | None:
+        """One step, under the lock. The cause, when this step found the unit stuck."""
+        if not (self._active or self._pending) or self.dead is not None:
+            return None
+        try:
+            raw = self._io.read32(_TRIGGER)
+            if is_bus_error(raw):
+                raise DeviceGone("the invalidate register cannot be read", seen=f"{raw:#010x}")
+            if raw & _BUSY:  # ours, or the firmware's: ours then starts behind it, within the same limit
+                now = self.clock.now()
+                if self._since is None:
+                    self._since = now
+                elif now - self._since >= self.limit:
+                    cause = f"invalidate-timeout: busy for {self.limit:g} s, INVALIDATE {raw:#010x}"
+                    self._fail(cause)
+                    return cause
+                return None
+            for ticket in self._active:
+                ticket.done = True
+            self._active.clear()
+            self._since = None
+            if self._pending:
+                self._begin()
+        except DeviceGone as error:
+            self._fail(f"device-gone: {error.what}")
+            return self.dead
+        return None
+
+    def _begin(self) -> None:
+        first = self._pending[0][0].pdb
+        single = True
+        for ticket, ring in self._pending:
+            ring.pending = None
+            single = single and ticket.pdb == first
+            self._active.append(ticket)
+        self._pending.clear()
+        self._since = self.clock.now()
+        if single:
+            self._io.write32(_PDB, (first >> 12) << 4 & 0xFFFFFFF0)
+            self._io.write32(_PDB_HIGH, first >> 40)
+            self._io.write32(_TRIGGER, _ONE)
+        else:
+            self._io.write32(_TRIGGER, _ALL)

@@ -1,0 +1,87 @@
+"""Leases: the only way to touch granted memory, revocable at any moment.
+
+Owns the state of each lease and the mapping behind it. `revoke` may run in any thread, also the receiver's: it calls no client; a view that a
+holder kept then shows anonymous zeros. What a lease is on belongs to its grant; scrubbing too. Source: DESIGN "Faults", on revocation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError
+from nvcore.api.inventory import Range
+from nvcore.api.marks import may_sleep, signalling_safe
+from nvcore.gpu.memory import Mapped, VramAccess
+
+__all__ = ["MemoryLease"]
+
+
+class MemoryLease:
+    """A claim on `range` (VRAM addresses). mapped: the memory in this process, or None where every access goes through the window."""
+
+    __slots__ = ("_cause", "_forget", "_mapped", "_vram", "label", "range")
+
+    def __init__(self, item: Range, vram: VramAccess, mapped: Mapped | None, forget: Callable[[MemoryLease], None], label: str) -> None:
+        self.range, self._vram, self._mapped, self._forget, self.label = item, vram, mapped, forget, label
+        self._cause: str | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether it has been neither revoked nor released."""
+        return self._cause is None
+
+    def _check(self, offset: int, size: int) -> None:
+        if self._cause is not None:
+            raise LeaseRevoked(
+                f"the lease on [{self.range.start:#x}, {self.range.end:#x}) of {self.label} is gone",
+                seen=self._cause,
+                remedy="acquire the memory again after resume, or give up",
+            )
+        if offset < 0 or size < 0 or offset + size > self.range.size:
+            raise ContractError("access outside of a lease", expected=f"within {self.range.size:#x} bytes", seen=f"{offset:#x} + {size:#x}")
+
+    @signalling_safe
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes at `offset`. Raises LeaseRevoked, ContractError."""
+        self._check(offset, size)
+        mapped = self._mapped
+        if mapped is not None:
+            return bytes(mapped.view[offset : offset + size])
+        return self._vram.read(self.range.start + offset, size)
+
+    @signalling_safe
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Store at `offset`. Raises LeaseRevoked, ContractError."""
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        self._check(offset, size)
+        mapped = self._mapped
+        if mapped is not None:
+            mapped.view[offset : offset + size] = data
+        else:
+            self._vram.write(self.range.start + offset, data)
+
+    @may_sleep
+    def view(self) -> memoryview:
+        """The whole lease, writable. Raises LeaseRevoked; NotSupportedError where the device cannot be mapped revocably."""
+        self._check(0, 0)
+        if self._mapped is None:
+            raise NotSupportedError("this device's memory cannot be mapped", remedy="use read and write of the lease")
+        return self._mapped.view
+
+    @may_sleep
+    def release(self) -> None:
+        """Give it back. Idempotent."""
+        self._end("released by its holder")
+
+    def revoke(self, cause: str) -> None:
+        """Take it back from its holder, whatever views exist. Idempotent."""
+        self._end(cause)
+
+    def _end(self, cause: str) -> None:
+        if self._cause is not None:
+            return
+        self._cause = cause
+        mapped, self._mapped = self._mapped, None
+        if mapped is not None:
+            mapped.revoke()
+        self._forget(self)

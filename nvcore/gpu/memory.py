@@ -1,0 +1,159 @@
+"""How the processor reaches VRAM: descriptors of the device where it shares them, the PRAMIN window where it does not.
+
+Owns the window register (one leaf lock per GPU, held for one window's accesses) and the descriptors of shared extents. Any thread. Decides nothing
+about who may touch what: grants and leases do. Source: open-gpu-kernel-modules 570.144 dev_bus.h, dev_xtl_ep_pri.h; mmap(2), fallocate(2).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from nvcore.api.device import Device
+from nvcore.api.errors import DeviceGone, NotSupportedError, OutOfResources, UsageError
+from nvcore.api.inventory import Range
+from nvcore.hw.mmu import PRAMIN, PRAMIN_SIZE, WINDOW, WINDOW_HOPPER
+from nvcore.locks import Lock
+
+if TYPE_CHECKING:
+    from ctypes import Array, c_char
+
+__all__ = ["Extent", "Mapped", "VramAccess"]
+
+_PAGE: Final = 0x1000
+_PROT: Final = 3  # PROT_READ | PROT_WRITE
+_MAP_SHARED: Final = 1
+_MAP_REPLACE: Final = 0x2 | 0x20 | 0x10 | 0x4000  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE
+_PUNCH: Final = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+
+
+@lru_cache(maxsize=1)
+def _libc() -> Any:
+    """libc through ctypes, imported when the first memory is mapped: the mmap module cannot map over an address."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    return libc
+
+
+class Mapped:
+    """A piece of an extent in this process. `view` stays harmless for as long as somebody holds it, also after `revoke`."""
+
+    __slots__ = ("_address", "_array", "_size", "view")
+
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        import ctypes
+        import weakref
+
+        skew = offset % _PAGE
+        self._size = (size + skew + _PAGE - 1) // _PAGE * _PAGE
+        address = _libc().mmap(None, self._size, _PROT, _MAP_SHARED, fd, offset - skew)
+        if address in (None, ctypes.c_void_p(-1).value):
+            raise OutOfResources(f"{size:#x} bytes of device memory cannot be mapped", seen=os.strerror(ctypes.get_errno()))
+        self._address: int = address
+        self._array: Array[c_char] | None = (ctypes.c_char * self._size).from_address(address)
+        # the memory goes when the last view of it dies, not before: a view over unmapped memory would end the process
+        weakref.finalize(self._array, _libc().munmap, address, self._size).atexit = False
+        self.view = memoryview(self._array).cast("B")[skew : skew + size]
+
+    def revoke(self) -> None:
+        """Put anonymous zeros in the place of the device's memory, under every view that was handed out. Idempotent."""
+        if self._array is None:
+            return
+        if _libc().mmap(self._address, self._size, _PROT, _MAP_REPLACE, -1, 0) != self._address:
+            raise OutOfResources("anonymous memory cannot be mapped over a revoked lease", seen=f"{self._size:#x} bytes")
+        self._array = None
+        self.view = memoryview(b"")
+
+
+class Extent:
+    """A descriptor onto one granted range. `close` gives it back; mappings made of it live on."""
+
+    __slots__ = ("_fd", "_offset", "range")
+
+    def __init__(self, item: Range, fd: int, offset: int) -> None:
+        self.range, self._fd, self._offset = item, fd, offset
+
+    def map(self, item: Range) -> Mapped:
+        """Map a part of the extent, given by VRAM addresses."""
+        return Mapped(self._fd, self._offset + item.start - self.range.start, item.size)
+
+    def zero(self, item: Range) -> None:
+        """Fill a part with zeros: by punching it where the descriptor can be punched (memory comes back to the host), else by writing."""
+        if item.start % _PAGE == 0 and item.size % _PAGE == 0:
+            if _libc().fallocate(self._fd, _PUNCH, self._offset + item.start - self.range.start, item.size) == 0:
+                return
+        mapped = self.map(item)
+        block, view = bytes(min(item.size, 1 << 20)), mapped.view
+        for at in range(0, item.size, len(block)):
+            step = min(len(block), item.size - at)
+            view[at : at + step] = block[:step]
+        mapped.revoke()
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class VramAccess:
+    """Access of the core to one GPU's VRAM."""
+
+    __slots__ = ("_bar", "_device", "_lock", "_sharing", "_window")
+
+    def __init__(self, device: Device, *, page_tables: int) -> None:
+        self._device, self._bar = device, device.bars[0]
+        self._lock = Lock("pramin", leaf=True)
+        # the register moved with Hopper, as did the page tables' format
+        self._window = (WINDOW_HOPPER if page_tables >= 3 else WINDOW).address()
+        self._sharing = True
+
+    def extent(self, item: Range) -> Extent | None:
+        """A descriptor onto `item`; None where the device has none to give."""
+        if not self._sharing:
+            return None
+        try:
+            shared = self._device.share(item.start, item.size)
+        except NotSupportedError:
+            self._sharing = False
+            return None
+        except UsageError:  # not an extent that the device can give out by itself
+            return None
+        return Extent(item, shared.fd, shared.offset)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of VRAM through the window."""
+        parts = []
+        while size:
+            skew = address % 0x10000
+            step = min(size, PRAMIN_SIZE - skew)
+            with self._lock:
+                self._bar.write32(self._window, address >> 16)
+                parts.append(self._bar.read(PRAMIN + skew, step))
+            address, size = address + step, size - step
+        return b"".join(parts)
+
+    def write(self, address: int, data: bytes | memoryview) -> None:
+        """Store bytes in VRAM through the window."""
+        view, at = memoryview(data).cast("B"), 0
+        while at < len(view):
+            skew = (address + at) % 0x10000
+            step = min(len(view) - at, PRAMIN_SIZE - skew)
+            with self._lock:
+                self._bar.write32(self._window, (address + at) >> 16)
+                self._bar.write(PRAMIN + skew, view[at : at + step])
+            at += step
+
+    def zero(self, item: Range) -> None:
+        """Fill with zeros through the window. Raises DeviceGone."""
+        if self._device.gone:
+            raise DeviceGone("memory of a device that left cannot be scrubbed")
+        block = bytes(0x10000)
+        for at in range(item.start, item.end, len(block)):
+            self.write(at, memoryview(block)[: min(len(block), item.end - at)])

@@ -1,0 +1,171 @@
+"""The threads of one GPU: workers that take jobs in order, and calls that can be abandoned.
+
+A `Worker` is one thread with a queue: the life-cycle thread, the thread that client callbacks run on, and one delivery thread per client. A callback
+that overruns its deadline is abandoned together with its thread, and a fresh one takes over: a hung client costs a thread, not the host. Jobs are an
+isolation boundary ("worker"): what they raise is handed to whoever waits, or to `on_error`, and ends no thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from nvcore.api.clock import Clock
+from nvcore.api.errors import ContractError, NvcoreError, WaitTimeout
+from nvcore.api.marks import may_sleep, signalling_safe
+from nvcore.locks import Lock, start_thread
+
+__all__ = ["Job", "Worker"]
+
+
+class Job:
+    """One call on a worker, and how it ended."""
+
+    __slots__ = ("call", "done", "error", "result", "what")
+
+    def __init__(self, call: Callable[[], Any], what: str) -> None:
+        self.call, self.what = call, what
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self, on_error: Callable[[str, BaseException], None] | None) -> None:
+        """Run it; an isolation boundary."""
+        try:
+            self.result = self.call()
+        except Exception as error:  # isolation boundary: worker
+            self.error = error
+            if on_error is not None:
+                on_error(self.what, error)
+        except SystemExit as error:  # a plugin's sys.exit must end neither the host nor this thread
+            self.error = ContractError(f"{self.what} called sys.exit", seen=str(error))
+            if on_error is not None:
+                on_error(self.what, self.error)
+        finally:
+            self.call = _nothing
+            self.done.set()
+
+    @may_sleep
+    def wait(self, clock: Clock, timeout: float) -> Any:
+        """The result, or what the call raised. Raises WaitTimeout."""
+        if not clock.wait(self.done, timeout) and not self.done.is_set():
+            raise WaitTimeout(f"{self.what} did not end", expected=f"within {timeout:g} s")
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def _nothing() -> None:
+    return None
+
+
+class Worker:
+    """A thread that runs jobs in order. on_error: told of every job that raised. The thread starts with the first job."""
+
+    __slots__ = ("_abandoned", "_clock", "_flag", "_ident", "_jobs", "_lock", "_on_error", "_running", "_stopping", "_thread", "name")
+
+    def __init__(self, name: str, clock: Clock, on_error: Callable[[str, BaseException], None] | None = None) -> None:
+        self.name, self._clock, self._on_error = name, clock, on_error
+        self._lock = Lock("worker", leaf=True)
+        self._jobs: deque[Job] = deque()
+        self._flag = threading.Semaphore(0)
+        self._thread: threading.Thread | None = None
+        self._ident: int | None = None
+        self._running: Job | None = None
+        self._stopping = False
+        self._abandoned: list[str] = []
+
+    @property
+    def abandoned(self) -> tuple[str, ...]:
+        """What hung here and was left behind."""
+        return tuple(self._abandoned)
+
+    def here(self) -> bool:
+        """Whether the caller is this worker's thread."""
+        return self._ident == threading.get_ident()
+
+    def start(self) -> None:
+        """Make the thread now, so that `post` makes none later (a receiver thread may not)."""
+        if self._thread is None and not self._stopping:
+            self._thread = start_thread(self.name, self._loop)
+
+    @signalling_safe
+    def post(self, call: Callable[[], Any], what: str) -> Job:
+        """Queue a job; does not wait."""
+        job = Job(call, what)
+        if self._stopping:
+            job.error = ContractError(f"{what}: {self.name} is stopped")
+            job.done.set()
+            return job
+        with self._lock:
+            self._jobs.append(job)
+            self._flag.release()
+        return job
+
+    @may_sleep
+    def call(self, call: Callable[[], Any], what: str, timeout: float, *, abandon: bool = False) -> Any:
+        """Run a job and wait for it. Raises what it raises, or WaitTimeout; with `abandon` the thread that hangs in it is then replaced."""
+        if self.here():
+            return call()
+        self.start()
+        job = self.post(call, what)
+        try:
+            return job.wait(self._clock, timeout)
+        except WaitTimeout:
+            if abandon and not job.done.is_set():
+                self._replace(job)
+            raise
+
+    def _replace(self, job: Job) -> None:
+        with self._lock:
+            if self._running is not job:
+                if job in self._jobs:  # it never started
+                    job.call = _nothing
+                return
+            self._abandoned.append(job.what)
+            jobs = deque(self._jobs)
+            self._jobs.clear()
+            self._flag, self._jobs = threading.Semaphore(len(jobs)), jobs
+            self._ident, self._running = None, None
+        self._thread = start_thread(self.name, self._loop)
+
+    def _loop(self) -> None:
+        flag, jobs = self._flag, self._jobs
+        self._ident = threading.get_ident()
+        while flag is self._flag:
+            flag.acquire()
+            if flag is not self._flag:
+                return  # this thread was abandoned and its job came back late
+            if not jobs:
+                return  # stop
+            with self._lock:
+                if flag is not self._flag:
+                    return
+                job = jobs.popleft()
+                self._running = job
+            job.run(self._on_error)
+            with self._lock:
+                if flag is self._flag:
+                    self._running = None
+
+    @may_sleep
+    def stop(self, timeout: float) -> bool:
+        """End the thread after the jobs queued so far; False when it hangs (it is a daemon thread and does not keep the process)."""
+        self._stopping = True
+        thread = self._thread
+        if thread is None:
+            return True
+        self._flag.release()
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+        return not thread.is_alive()
+
+
+def describe_error(error: BaseException) -> tuple[str, str | None, str | None]:
+    """(cause, code, remedy) of what was raised."""
+    if isinstance(error, NvcoreError):
+        seen = f"; seen {error.seen}" if error.seen else ""
+        return f"{error.what}{seen}", error.code, error.remedy
+    return f"{type(error).__name__}: {error}", None, None

@@ -1,0 +1,67 @@
+"""The MMU's registers that the core writes: invalidate, the window into VRAM, the blocks behind BAR1 and BAR2.
+
+Data only. Source: open-gpu-kernel-modules 570.144 dev_vm.h (NV_VIRTUAL_FUNCTION_PRIV_MMU_INVALIDATE*), dev_bus.h (NV_PBUS_BAR0_WINDOW,
+NV_PBUS_BAR1_BLOCK), Hopper's dev_xtl_ep_pri.h (NV_XAL_EP_BAR0_WINDOW); Linux 7.3 nouveau nvkm/subdev/mmu.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nvcore.hw.register import Field, Register
+
+__all__ = [
+    "INVALIDATE",
+    "INVALIDATE_PDB",
+    "INVALIDATE_PDB_HIGH",
+    "PRAMIN",
+    "PRAMIN_SIZE",
+    "WINDOW",
+    "WINDOW_HOPPER",
+]
+
+PRAMIN: Final = 0x700000
+"""Where the window into VRAM lies in BAR0."""
+
+PRAMIN_SIZE: Final = 0x100000
+"""Bytes of the window; its base moves in steps of 64 KiB."""
+
+
+class INVALIDATE_PDB(Register, offset=0xB830A0):
+    """Root directory whose translations are dropped, low part."""
+
+    system = Field(1, 1, "1: the directory lies in system memory")
+    frame = Field(31, 4, "address bits 39:12")
+
+
+class INVALIDATE_PDB_HIGH(Register, offset=0xB830A4):
+    """Root directory, high part."""
+
+    high = Field(19, 0, "address >> 40")
+
+
+class INVALIDATE(Register, offset=0xB830B0):
+    """What to drop, and the trigger, which reads one while busy."""
+
+    all_addresses = Field(0, 0, "every virtual address")
+    all_directories = Field(1, 1, "every root directory")
+    hub_only = Field(2, 2, "only the hub's translations (as behind a BAR)")
+    replay = Field(5, 3, "fault replay: 0 none")
+    system_membar = Field(6, 6, "order writes to system memory first")
+    acknowledge = Field(8, 7, "0 none, 1 global, 2 within the node")
+    use_size = Field(22, 22, "a size is given")
+    cache_level = Field(26, 24, "0 all levels")
+    trigger = Field(31, 31, "1 starts; reads 1 while busy")
+
+
+class WINDOW(Register, offset=0x001700):
+    """Base of PRAMIN on Turing to Ada."""
+
+    base = Field(23, 0, "address >> 16")
+    target = Field(25, 24, "0 video memory, 2 coherent and 3 non-coherent system memory")
+
+
+class WINDOW_HOPPER(Register, offset=0x10FD40):
+    """Base of PRAMIN on Hopper and later."""
+
+    base = Field(22, 0, "address >> 16 (21:0 on GH100)")
