@@ -8,13 +8,13 @@ Nothing here knows what the registers mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import attrs
 
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
 
-__all__ = ["Bar", "Bus", "BusEvent", "Device", "DmaBuffer", "InterruptKind", "PciIdentity", "SharedMemory", "VirtualFunction"]
+__all__ = ["Bar", "Bus", "BusEvent", "Device", "DmaBuffer", "InterruptKind", "MappableBar", "PciIdentity", "SharedMemory", "VirtualFunction"]
 
 InterruptKind = Literal["intx", "msi", "msix"]
 
@@ -84,6 +84,18 @@ class Bar(Protocol):
     @may_sleep
     def view(self, offset: int, size: int) -> memoryview:
         """A writable view of a mapped range. Raises NotSupportedError when the bar is trapped."""
+        ...
+
+
+@runtime_checkable
+class MappableBar(Bar, Protocol):
+    """A bar of which some pages, or all, may be mapped by whoever drives the function: what a VM monitor maps into its guest."""
+
+    areas: Sequence[tuple[int, int]]  # page-aligned (offset, size), ascending, not touching; every other access is trapped
+
+    @may_sleep
+    def descriptor(self) -> SharedMemory:
+        """The file behind the areas: the page at bar offset n lies at file offset `offset + n`. The receiver owns the descriptor."""
         ...
 
 

@@ -1,0 +1,16 @@
+"""vfio-user: a PCI device served to a VM monitor over a unix socket. A library of its own: needs a `nvcore.api.device.Device`, nothing
+else.
+
+    server = DeviceServer(device, "/run/gpu.sock")
+    server.serve()                      # blocks; server.close() from another thread ends it
+
+This side serves what QEMU 11.1 needs: version, device, region and interrupt information, DMA maps, region access (single and batched,
+posted
+or answered), sparse mmap, interrupts by eventfd, reset.
+"""
+
+from __future__ import annotations
+
+from nvcore.vfio_user.server import DeviceServer
+
+__all__ = ["DeviceServer"]

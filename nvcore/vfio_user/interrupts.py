@@ -1,0 +1,96 @@
+"""Interrupts of one client: which eventfd counts which vector.
+
+Owns the received eventfds. Runs on the server's thread. Source: reference page vfio-user.md, section 6; Linux include/uapi/linux/vfio.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from struct import Struct
+from typing import Final
+
+from nvcore.api.device import Device, InterruptKind
+from nvcore.vfio_user.wire import Refused
+
+__all__ = ["IRQ_INDEXES", "Interrupts"]
+
+_SET: Final = Struct("<IIIII")  # argsz, flags, index, start, count
+_INFO: Final = Struct("<IIII")
+NONE, BOOL, EVENTFD = 1, 2, 4
+MASK, UNMASK, TRIGGER = 8, 16, 32
+INFO_EVENTFD, INFO_MASKABLE, INFO_AUTOMASKED, INFO_NORESIZE = 1, 2, 4, 8
+IRQ_INDEXES: Final = 5  # INTx, MSI, MSI-X, ERR, REQ
+_KINDS: Final[tuple[InterruptKind, ...]] = ("intx", "msi", "msix")
+_FLAGS: Final = (INFO_EVENTFD | INFO_MASKABLE | INFO_AUTOMASKED, INFO_EVENTFD | INFO_NORESIZE, INFO_EVENTFD, 0, 0)
+_MAX_VECTOR: Final = 2048
+
+
+class Interrupts:
+    """The client's eventfds by (index, vector)."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._fds: dict[tuple[int, int], int] = {}
+
+    def _count(self, index: int) -> int:
+        return self._device.interrupts.get(_KINDS[index], 0) if index < len(_KINDS) else 0
+
+    def info(self, body: memoryview) -> bytes:
+        """DEVICE_GET_IRQ_INFO."""
+        if len(body) < _INFO.size:
+            raise Refused(errno.EINVAL, "GET_IRQ_INFO too short")
+        argsz, _, index, _ = _INFO.unpack_from(body)
+        if argsz < _INFO.size or index >= IRQ_INDEXES:
+            raise Refused(errno.EINVAL, f"GET_IRQ_INFO argsz {argsz}, index {index}")
+        return _INFO.pack(_INFO.size, _FLAGS[index], index, self._count(index))
+
+    def set(self, body: memoryview, fds: list[int]) -> bytes:
+        """DEVICE_SET_IRQS; takes descriptors out of `fds` as it stores them."""
+        if len(body) < _SET.size:
+            raise Refused(errno.EINVAL, "SET_IRQS too short")
+        argsz, flags, index, start, count = _SET.unpack_from(body)
+        kind, action = flags & 7, flags & 0x38
+        if argsz < _SET.size or flags & ~0x3F or kind not in (NONE, BOOL, EVENTFD) or action not in (MASK, UNMASK, TRIGGER):
+            raise Refused(errno.EINVAL, f"SET_IRQS argsz {argsz}, flags {flags:#x}")
+        if index >= IRQ_INDEXES or start > _MAX_VECTOR or start + count > max(self._count(index), 1 if kind == EVENTFD else 0):
+            raise Refused(errno.EINVAL, f"SET_IRQS index {index}, vectors {start} + {count} of {self._count(index) if index < 5 else 0}")
+        if kind == BOOL and len(body) != _SET.size + count:
+            raise Refused(errno.EINVAL, f"SET_IRQS with {len(body) - _SET.size} flags for {count} vectors")
+        if fds and (kind != EVENTFD or len(fds) != count):
+            raise Refused(errno.EINVAL, f"SET_IRQS with {len(fds)} descriptors for {count} vectors")
+        if action != TRIGGER:
+            return b""  # no maskable line is offered (INTx count 0): there is nothing to hold back
+        if kind == NONE and count == 0:
+            self._disable(index)
+        elif kind == EVENTFD:
+            for vector in range(start, start + count):
+                self._assign(index, vector, fds.pop(0) if fds else None)
+        else:
+            wanted = body[_SET.size :] if kind == BOOL else b"\1" * count
+            self._inject(index, start, bytes(wanted))
+        return b""
+
+    def _assign(self, index: int, vector: int, fd: int | None) -> None:
+        old = self._fds.pop((index, vector), None)
+        if fd is not None:
+            self._fds[index, vector] = fd
+        if vector < self._count(index):
+            self._device.connect_interrupt(_KINDS[index], vector, fd)
+        if old is not None:  # after the new one is in place
+            os.close(old)
+
+    def _inject(self, index: int, start: int, wanted: bytes) -> None:
+        for vector, flag in enumerate(wanted, start):
+            fd = self._fds.get((index, vector))
+            if flag and fd is not None:
+                os.eventfd_write(fd, 1)
+
+    def _disable(self, index: int) -> None:
+        for key in [key for key in self._fds if key[0] == index]:
+            self._assign(*key, None)
+
+    def clear(self) -> None:
+        """Disconnect and close everything: the client is gone."""
+        for key in list(self._fds):
+            self._assign(*key, None)

@@ -1,0 +1,221 @@
+"""The server: one device exported at a unix socket, to one client at a time, in one blocking loop.
+
+Owns the listening socket and the connection. Every command is answered before the next is read, so a read that has been answered has
+seen all
+writes before it. What a client leaves behind (DMA maps, eventfds) is taken back when it goes. Runs in the thread that calls `serve`;
+`close`
+may be called from any thread. Never waits for the client's DMA. Source: libvfio-user docs/vfio-user.rst; reference page vfio-user.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+from nvcore.api.device import Device
+from nvcore.api.errors import DeviceGone, NvcoreError, UsageError
+from nvcore.vfio_user.dma import DmaTable
+from nvcore.vfio_user.interrupts import IRQ_INDEXES, Interrupts
+from nvcore.vfio_user.regions import REGIONS, Regions
+from nvcore.vfio_user.version import answer
+from nvcore.vfio_user.wire import ERROR, NO_REPLY, REPLY, TYPE_MASK, Command, FramingLost, Message, Refused, Stream
+
+__all__ = ["MAX_PATH", "DeviceServer"]
+
+MAX_PATH: Final = 107  # sun_path without its NUL, Linux unix(7)
+_INFO: Final = Struct("<IIII")
+_FLAG_RESET, _FLAG_PCI = 1, 2
+
+Handler = Callable[[Message], bytes]
+
+
+class DeviceServer:
+    """Exports `device` at the socket `path`.
+
+    on_problem is told, in words, of every refused request and of how a connection ended. Raises UsageError for a path that is too long or
+    served by somebody else; a stale socket file is replaced.
+    """
+
+    def __init__(self, device: Device, path: str, *, on_problem: Callable[[str], None] = lambda text: None) -> None:
+        self.device, self.path = device, path
+        self._on_problem = on_problem
+        self._listener = _listen(path)
+        self._connection: socket.socket | None = None
+        self._closed = False
+        self.clients = 0
+        self.messages = 0
+
+    def serve(self, *, once: bool = False) -> None:
+        """Serve clients one after another until `close`; with `once`, until the first has left."""
+        while not self._closed:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                if self._is_closed():
+                    return
+                raise
+            self._connection = connection
+            self.clients += 1
+            try:
+                Session(self, connection).run()
+            finally:
+                self._connection = None
+                connection.close()
+            if once:
+                return
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    def problem(self, text: str) -> None:
+        """Pass on a problem."""
+        self._on_problem(text)
+
+    def close(self) -> None:
+        """Stop serving: the connection ends, the socket file goes. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        for open_socket in (self._listener, self._connection):
+            if open_socket is not None:
+                with contextlib.suppress(OSError):
+                    open_socket.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+class Session:
+    """One client's connection."""
+
+    def __init__(self, server: DeviceServer, connection: socket.socket) -> None:
+        self._server = server
+        self._device = server.device
+        self._stream = Stream(connection)
+        self._regions = Regions(server.device)
+        self._dma = DmaTable(server.device)
+        self._interrupts = Interrupts(server.device)
+        self._greeted = False
+        self._reply_fds: list[int] = []
+        regions = self._regions
+        self._handlers: dict[int, Handler] = {
+            Command.REGION_READ: lambda message: regions.read(message.body),
+            Command.REGION_WRITE: lambda message: regions.write(message.body),
+            Command.REGION_WRITE_MULTI: lambda message: regions.write_multi(message.body),
+            Command.DMA_MAP: lambda message: self._dma.map(message.body, message.fds),
+            Command.DMA_UNMAP: lambda message: self._dma.unmap(message.body),
+            Command.DEVICE_GET_INFO: self._device_info,
+            Command.DEVICE_GET_REGION_INFO: self._region_info,
+            Command.DEVICE_GET_IRQ_INFO: lambda message: self._interrupts.info(message.body),
+            Command.DEVICE_SET_IRQS: lambda message: self._interrupts.set(message.body, message.fds),
+            Command.DEVICE_RESET: self._reset,
+        }
+
+    def run(self) -> None:
+        """Until the client leaves or the stream cannot be trusted any more."""
+        try:
+            while True:
+                message = self._stream.receive()
+                if message is None:
+                    return
+                self._server.messages += 1
+                try:
+                    self._serve(message)
+                finally:
+                    message.close_fds()
+        except FramingLost as lost:
+            self._server.problem(f"connection closed: {lost}")
+        except (BrokenPipeError, ConnectionResetError):
+            self._server.problem("the client left without reading an answer")
+        finally:
+            self._stream.close_fds()
+            self._interrupts.clear()
+            self._dma.clear()
+
+    def _serve(self, message: Message) -> None:
+        if message.flags & TYPE_MASK:
+            raise FramingLost(f"flags {message.flags:#x}: not a command")
+        try:
+            body, error = self._handle(message), 0
+        except Refused as refused:
+            self._server.problem(f"command {message.command}: {refused}")
+            body, error = b"", refused.errno
+        except DeviceGone as gone:
+            self._server.problem(f"command {message.command}: {gone}")
+            body, error = b"", errno.EIO
+        except NvcoreError as problem:  # the device refused; its own text says why
+            self._server.problem(f"command {message.command}: {problem}")
+            body, error = b"", errno.EINVAL
+        try:
+            if not message.flags & NO_REPLY:
+                flags = REPLY | ERROR if error else REPLY
+                self._stream.send(message.ident, message.command, flags, error, body, self._reply_fds)
+        finally:
+            while self._reply_fds:
+                os.close(self._reply_fds.pop())
+
+    def _handle(self, message: Message) -> bytes:
+        if message.command == Command.VERSION:
+            if self._greeted:
+                raise Refused(errno.EINVAL, "a second VERSION")
+            body = answer(message.body)
+            self._greeted = True
+            return body
+        if not self._greeted:
+            raise Refused(errno.EINVAL, "a command before VERSION")
+        handler = self._handlers.get(message.command)
+        if handler is None:
+            raise Refused(errno.EINVAL, "not offered")
+        return handler(message)
+
+    def _device_info(self, message: Message) -> bytes:
+        if len(message.body) < _INFO.size or _INFO.unpack_from(message.body)[0] < _INFO.size:
+            raise Refused(errno.EINVAL, "GET_INFO too short")
+        return _INFO.pack(_INFO.size, _FLAG_RESET | _FLAG_PCI, REGIONS, IRQ_INDEXES)
+
+    def _region_info(self, message: Message) -> bytes:
+        body, self._reply_fds = self._regions.info(message.body)
+        return body
+
+    def _reset(self, message: Message) -> bytes:
+        self._device.reset()
+        return b""
+
+
+def _listen(path: str) -> socket.socket:
+    length = len(os.fsencode(path))
+    if length > MAX_PATH:
+        raise UsageError(
+            f"socket path is too long: {path}", expected=f"at most {MAX_PATH} bytes", seen=length, remedy="choose a shorter path"
+        )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _remove_stale(path)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """Unlink a socket that nobody serves; refuse one that somebody does."""
+    if not os.path.exists(path):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError as error:
+            raise UsageError(f"{path} is in the way", expected="a free path or a stale socket", seen=error.strerror) from error
+        else:
+            raise UsageError(f"{path} is served by another process", remedy="stop it, or choose another path")

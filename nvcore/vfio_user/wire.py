@@ -1,0 +1,172 @@
+"""The wire: headers, commands, and messages cut out of a stream together with the descriptors that belong to them.
+
+Knows framing and nothing of devices. One `Stream` belongs to one thread. Sources: libvfio-user docs/vfio-user.rst; QEMU 11.1
+hw/vfio-user/protocol.h.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+
+__all__ = ["ERROR", "HEADER", "MAX_FDS", "MAX_TRANSFER", "NO_REPLY", "REPLY", "Command", "FramingLost", "Message", "Refused", "Stream"]
+
+HEADER: Final = Struct("<HHIII")  # message id, command, size with header, flags, errno
+TYPE_MASK: Final = 0xF
+REPLY: Final = 0x1
+NO_REPLY: Final = 0x10
+ERROR: Final = 0x20
+MAX_TRANSFER: Final = 1 << 20  # bytes of data in one message (max_data_xfer_size)
+MAX_MESSAGE: Final = MAX_TRANSFER + 4096  # the longest message taken: data and any fixed part before it
+MAX_FDS: Final = 16
+_CHUNK: Final = 1 << 18
+
+
+class Command(IntEnum):
+    """Commands of protocol 0.x."""
+
+    VERSION = 1
+    DMA_MAP = 2
+    DMA_UNMAP = 3
+    DEVICE_GET_INFO = 4
+    DEVICE_GET_REGION_INFO = 5
+    DEVICE_GET_REGION_IO_FDS = 6
+    DEVICE_GET_IRQ_INFO = 7
+    DEVICE_SET_IRQS = 8
+    REGION_READ = 9
+    REGION_WRITE = 10
+    DMA_READ = 11
+    DMA_WRITE = 12
+    DEVICE_RESET = 13
+    REGION_WRITE_MULTI = 15
+    DEVICE_FEATURE = 16
+    MIG_DATA_READ = 17
+    MIG_DATA_WRITE = 18
+
+
+class Refused(Exception):
+    """A request is answered with an errno; nothing was done."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(f"{errno.errorcode.get(number, number)}: {why}")
+        self.errno = number
+
+
+class FramingLost(Exception):
+    """What follows in the stream cannot be trusted: the connection must be closed."""
+
+
+class Message:
+    """One message. `fds` belong to whoever takes them out; what is left is closed by `close_fds`."""
+
+    __slots__ = ("body", "command", "error", "fds", "flags", "ident")
+
+    def __init__(self, ident: int, command: int, flags: int, error: int, body: memoryview, fds: list[int]) -> None:
+        self.ident, self.command, self.flags, self.error, self.body, self.fds = ident, command, flags, error, body, fds
+
+    def close_fds(self) -> None:
+        """Close every descriptor that nobody took."""
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+class Stream:
+    """Messages over a connected unix stream socket, read ahead in large pieces.
+
+    A message's descriptors arrive with its first byte, and the kernel ends a read behind the piece that carried descriptors; so the
+    descriptors of one read belong to the last message that begins in it.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._buffer = bytearray()
+        self._position = 0
+        self._owners: list[tuple[int, list[int]]] = []  # (offset in the buffer where the owning message begins, descriptors)
+        self._scan = 0  # where the next message not yet seen by `_note_fds` begins
+
+    def receive(self) -> Message | None:
+        """The next message; None at the orderly end of the stream. Raises FramingLost."""
+        while True:
+            message = self._cut()
+            if message is not None:
+                return message
+            if not self._fill():
+                if len(self._buffer) > self._position:
+                    raise FramingLost("the stream ended inside a message")
+                return None
+
+    def _cut(self) -> Message | None:
+        buffer, start = self._buffer, self._position
+        if len(buffer) - start < 16:
+            return None
+        ident, command, size, flags, error = HEADER.unpack_from(buffer, start)
+        if size < 16 or size > MAX_MESSAGE:
+            raise FramingLost(f"message of {size} bytes (16 to {MAX_MESSAGE} can be)")
+        if len(buffer) - start < size:
+            return None
+        body = memoryview(bytes(memoryview(buffer)[start + 16 : start + size]))
+        self._position = start + size
+        fds: list[int] = []
+        while self._owners and self._owners[0][0] == start:
+            fds += self._owners.pop(0)[1]
+        return Message(ident, command, flags, error, body, fds)
+
+    def _fill(self) -> bool:
+        if self._position:
+            shift = self._position
+            del self._buffer[:shift]
+            self._owners = [(offset - shift, fds) for offset, fds in self._owners]
+            self._scan -= shift
+            self._position = 0
+        data, ancillary, flags, _ = self._socket.recvmsg(_CHUNK, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+        fds = _descriptors(ancillary)
+        self._buffer += data
+        if fds:
+            self._note_fds(fds)
+        if flags & socket.MSG_CTRUNC:
+            self.close_fds()
+            raise FramingLost(f"more than {MAX_FDS} descriptors with one message")
+        return bool(data)
+
+    def _note_fds(self, fds: list[int]) -> None:
+        """Give `fds` to the last message that begins in the buffer."""
+        position = last = max(self._scan, self._position)
+        while len(self._buffer) - position >= 16:
+            last = position
+            size = HEADER.unpack_from(self._buffer, position)[2]
+            if size < 16:
+                break
+            position += size
+        if position < len(self._buffer):
+            last = position
+        self._scan = last
+        self._owners.append((last, fds))
+
+    def send(self, ident: int, command: int, flags: int, error: int, body: bytes | memoryview, fds: list[int] | None = None) -> None:
+        """Write one message whole; `fds` travel with its first byte and stay the caller's."""
+        head = HEADER.pack(ident, command, 16 + len(body), flags, error)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sent = self._socket.sendmsg([head, body], ancillary)
+        total = 16 + len(body)
+        if sent < total:
+            self._socket.sendall((head + bytes(body))[sent:])
+
+    def close_fds(self) -> None:
+        """Close descriptors of messages that were never cut."""
+        for _, fds in self._owners:
+            for fd in fds:
+                os.close(fd)
+        self._owners.clear()
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
