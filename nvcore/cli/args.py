@@ -1,0 +1,92 @@
+"""Arguments: a small parser for options in front of, between and behind words. Pure; argparse costs more than all of `plugins list`.
+
+An option table maps each spelling to the key of its value; a key that ends in `?` is a flag, in `*` may be given again, in `=` takes its
+value only when attached (`--watch=2`) and is otherwise true. `--` ends the options.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Arguments", "parse"]
+
+
+class Arguments:
+    """What was said: `words` in order, `values` by key (a string, True for a flag, a list for a repeated option)."""
+
+    __slots__ = ("values", "words")
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.values: dict[str, str | bool | list[str]] = {}
+
+    def flag(self, key: str) -> bool:
+        """Whether a flag (or an option with an optional value) was given."""
+        return bool(self.values.get(key))
+
+    def text(self, key: str, default: str | None = None) -> str | None:
+        """The value of an option, `default` when it was not given or had no value."""
+        value = self.values.get(key)
+        return value if isinstance(value, str) else default
+
+    def many(self, key: str) -> list[str]:
+        """All values of a repeatable option, split at commas."""
+        value = self.values.get(key)
+        return [part for one in value for part in one.split(",") if part] if isinstance(value, list) else []
+
+
+def parse(argv: Sequence[str], options: Mapping[str, str], *, words: tuple[int, int] = (0, 99), stop_at_word: bool = False) -> Arguments:
+    """Parse `argv` against the option table. words: how many words may remain. stop_at_word: leave everything from the first word on.
+
+    Raises UsageError for an unknown option, a missing or superfluous value, too few or too many words.
+    """
+    out = Arguments()
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            out.words += rest
+            break
+        if len(word) < 2 or word[0] != "-":
+            out.words.append(word)
+            if stop_at_word:
+                out.words += rest
+                break
+            continue
+        _option(out, word, rest, options)
+    if not words[0] <= len(out.words) <= words[1] and not stop_at_word:
+        raise _usage(f"{len(out.words)} words given", f"{words[0]} to {words[1]} words" if words[0] != words[1] else f"{words[0]} words")
+    return out
+
+
+def _option(out: Arguments, word: str, rest: list[str], options: Mapping[str, str]) -> None:
+    name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:] and "=", word[2:])
+    key = options.get(name)
+    if key is None:
+        raise _usage(f"unknown option {name}", "one of " + ", ".join(sorted(options)) if options else "no option")
+    if key.endswith("?"):
+        if equals:
+            raise _usage(f"option {name} takes no value", name)
+        out.values[key[:-1]] = True
+        return
+    if key.endswith("="):
+        out.values[key[:-1]] = value if equals else True
+        return
+    if not equals:
+        if not rest:
+            raise _usage(f"option {name} needs a value", f"{name} VALUE")
+        value = rest.pop(0)
+    if key.endswith("*"):
+        many = out.values.setdefault(key[:-1], [])
+        if isinstance(many, list):
+            many.append(value)
+    else:
+        out.values[key] = value
+
+
+def _usage(what: str, expected: str) -> Exception:
+    from nvcore.api.errors import UsageError
+
+    return UsageError(what, expected=expected)

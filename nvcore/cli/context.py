@@ -1,0 +1,137 @@
+"""Context: what a command gets (`nvcore.api.command.CommandIO`), and what the core's own commands may ask beyond that.
+
+Owns the streams, the global options and the configuration, read once and on use. Main thread. Imports nothing before it is asked.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from nvcore.cli.output import ascii_only, safe, width
+from nvcore.plugins.select import Selection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, TextIO
+
+    from nvcore.cli.args import Arguments
+    from nvcore.config.model import Configuration
+
+__all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context"]
+
+SELECTION_OPTIONS = {"--only": "only*", "--no-plugins": "none?", "-p": "p*"}
+GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
+"""Read anywhere on the line, before the command sees it; a command must not give them another meaning."""
+
+
+class Context:
+    """Streams, global options, configuration, selection. Implements CommandIO."""
+
+    def __init__(self, given: Arguments) -> None:
+        self.stdout: TextIO = sys.stdout
+        self.stderr: TextIO = sys.stderr
+        self.given = given
+        self.config_path = given.text("config")
+        self._configuration: Configuration | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether standard output carries ASCII only."""
+        return ascii_only(self.stdout)
+
+    @property
+    def columns(self) -> int | None:
+        """Width of the terminal; None where unknown."""
+        return width(self.stdout)
+
+    @property
+    def socket(self) -> str:
+        """Path of the control socket: `--socket`, then NVCORE_SOCKET, then the configuration's, then the default."""
+        import os
+
+        from nvcore.config.places import socket_path
+
+        given = self.given.text("socket") or os.environ.get("NVCORE_SOCKET")
+        if given:
+            return given
+        configured = self.configuration().host.socket if self._files() else None
+        return configured or socket_path()
+
+    @property
+    def timeout(self) -> float:
+        """`--timeout` in seconds, 30 by default. Raises UsageError."""
+        text = self.given.text("timeout") or "30"
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < 1e9:
+            from nvcore.api.errors import UsageError
+
+            raise UsageError(f"{text!r} is no time-out", expected="seconds above 0")
+        return seconds
+
+    def _files(self) -> list[str]:
+        from nvcore.config.places import config_files
+
+        return config_files(self.config_path)
+
+    def configuration(self) -> Configuration:
+        """The configuration, read on first use. Raises ConfigError."""
+        if self._configuration is None:
+            from nvcore.config.files import load
+
+            self._configuration = load(self.config_path)
+        return self._configuration
+
+    @property
+    def selects(self) -> bool:
+        """Whether the command line itself selects plugins."""
+        return any(key in self.given.values for key in ("only", "none", "p"))
+
+    def selection(self) -> Selection:
+        """The command line's selection laid over the configuration's; files are read only where there are any. Raises UsageError."""
+        only = self.given.many("only") if "only" in self.given.values else None
+        disabled: dict[str, str] = {}
+        for word in self.given.many("p"):
+            if not word.startswith("no:") or len(word) == 3:
+                from nvcore.api.errors import UsageError
+
+                raise UsageError(f"-p {word} has no meaning", expected="-p no:NAME")
+            disabled[word[3:]] = "-p no:"
+        said = Selection(only, disabled=disabled, none=self.given.flag("none"))
+        if said.none or not self._files():
+            return said
+        lists = self.configuration().plugins
+        return said.under(lists.only, lists.disable, lists.required)
+
+    def out(self, text: str) -> None:
+        """Write data to standard output, control characters escaped (newline and tab are kept)."""
+        plain = self.plain
+        self.stdout.write("\n".join("\t".join(safe(cell, plain) for cell in line.split("\t")) for line in text.split("\n")))
+
+    def say(self, text: str) -> None:
+        """Write one line for the reader to standard error."""
+        self.stderr.write(safe(text, ascii_only(self.stderr)) + "\n")
+
+    def show(
+        self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]], name: str = "name"
+    ) -> None:
+        """Print rows; see CommandIO.show."""
+        from nvcore.cli.output import Column, chosen, show
+
+        kinds = [Column(field, heading, wide=kind == "wide", right=kind == "right") for field, heading, kind in columns]
+        show(chosen({"output": output}), schema=schema, key=key, rows=rows, columns=kinds, stream=self.stdout, name=name)
+
+    def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
+        """One call to the daemon; see CommandIO.call."""
+        from nvcore.cli.control import call
+
+        return call(self.socket, method, parameters or {}, timeout=self.timeout if timeout is None else timeout)
+
+    def stream(self, method: str, parameters: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """A call with `more`; see CommandIO.stream."""
+        from nvcore.cli.control import stream
+
+        return stream(self.socket, method, parameters or {}, timeout=self.timeout)

@@ -1,0 +1,161 @@
+"""The entry of `nvcore`: global options, the noun, its command, and how errors, closed pipes and interrupts end.
+
+Owns the exit code. Main thread. Parses plugin selection before any import; imports a command only when its noun is used, a plugin only when
+the noun is the plugin's. Help lists nouns from the index without importing any.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from nvcore.cli.args import parse
+from nvcore.cli.nouns import NOUNS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nvcore.api.errors import NvcoreError
+    from nvcore.cli.context import Context
+    from nvcore.plugins.states import Plugin
+
+__all__ = ["main"]
+
+_PIPE_CLOSED = 141  # what a shell reports for a program ended by SIGPIPE
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code (DESIGN: 0 ok, 1 failed, 2 usage, 3 not found, 4 permission, 5 unreachable, 6 differs, 7 partial)."""
+    if sys.stdout is None or sys.stderr is None:  # started with a closed stream: nothing to write to is no reason to fail
+        sys.stdout = sys.stdout or open(os.devnull, "w")
+        sys.stderr = sys.stderr or open(os.devnull, "w")
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _close_quietly()
+        return _PIPE_CLOSED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except _errors() as error:  # evaluated only when something was raised
+        return _report(error)
+
+
+def _errors() -> type[NvcoreError]:
+    from nvcore.api.errors import NvcoreError
+
+    return NvcoreError
+
+
+def _close_quietly() -> None:
+    """Point the stream at nothing, so that the interpreter's last flush has no second BrokenPipeError to show."""
+    try:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+    except (OSError, ValueError):
+        pass  # a stream without a descriptor: nothing will be flushed to a pipe
+
+
+def _report(error: NvcoreError) -> int:
+    """Print an error as a colleague would say it: what failed, what was seen, what to do."""
+    from nvcore.cli.output import ascii_only, safe
+
+    lines = [f"error: {error.what} ({error.code})"]
+    for word, value in (("at", error.where), ("expected", error.expected), ("seen", error.seen), ("do", error.remedy)):
+        if value:
+            lines.append(f"  {word}: {value}")
+    plain = ascii_only(sys.stderr)
+    try:
+        sys.stdout.flush()
+        sys.stderr.write("".join(safe(line, plain) + "\n" for line in lines))
+    except BrokenPipeError:
+        _close_quietly()
+    return error.exit_code or 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    from nvcore.cli.context import GLOBAL_OPTIONS, SELECTION_OPTIONS, Context
+
+    front = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}
+    given = parse(argv, front, stop_at_word=True)
+    if given.flag("version"):
+        from nvcore import __version__
+
+        sys.stdout.write(f"nvcore {__version__}\n")
+        return 0
+    noun, rest = (given.words[0], given.words[1:]) if given.words else ("help", [])
+    lifted = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS} if noun in NOUNS else GLOBAL_OPTIONS
+    rest = _lift(rest, lifted, given.values)
+    context = Context(given)
+    if given.flag("help") or noun == "help":
+        from nvcore.cli.help import help_text
+
+        context.out(help_text(context.selection()))
+        return 0 if given.words or given.flag("help") else 2
+    if noun in NOUNS:
+        module = __import__(NOUNS[noun][0], fromlist=["command"])
+        return int(module.command(rest, context))
+    return _plugin_command(noun, rest, context)
+
+
+def _lift(argv: list[str], options: dict[str, str], values: dict[str, str | bool | list[str]]) -> list[str]:
+    """Take global options out of the words behind the noun; what stands behind `--` is left alone."""
+    rest: list[str] = []
+    at = 0
+    while at < len(argv):
+        word = argv[at]
+        if word == "--":
+            return rest + argv[at:]
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if name in options and len(word) > 1:
+            takes = 1 if not options[name].endswith("?") and name == word else 0
+            found = parse(argv[at : at + 1 + takes], options)
+            for key, value in found.values.items():
+                old = values.get(key)
+                values[key] = old + value if isinstance(old, list) and isinstance(value, list) else value
+            at += 1 + takes
+        else:
+            rest.append(word)
+            at += 1
+    return rest
+
+
+def _plugin_command(noun: str, argv: list[str], context: Context) -> int:
+    from nvcore.plugins.index import scan
+    from nvcore.plugins.select import inventory, select
+
+    plugins = select(inventory(scan()), context.selection())
+    owners = [plugin for plugin in plugins if noun in plugin.commands]
+    if not owners:
+        from nvcore.cli.help import unknown_noun
+
+        raise unknown_noun(noun, plugins)
+    owner = _usable(noun, owners)
+    from nvcore.plugins.loader import import_object
+
+    command = import_object(owner, owner.commands[noun])
+    if not callable(command):
+        from nvcore.api.errors import PluginError
+
+        raise PluginError(f"command {noun} of {owner.distribution} cannot be called", expected="a callable", seen=type(command).__name__)
+    return int(command(argv, context))
+
+
+def _usable(noun: str, owners: list[Plugin]) -> Plugin:
+    """The plugin whose command is run. Raises where none, or more than one, may be."""
+    usable = [plugin for plugin in owners if plugin.state == "selected"]
+    if len({plugin.distribution for plugin in usable}) > 1:
+        from nvcore.api.errors import ConflictError
+
+        names = [plugin.distribution for plugin in usable]
+        raise ConflictError(f"command {noun!r} is offered by {' and '.join(names)}", remedy=f"pip uninstall one, or -p no:{names[0]}")
+    if not usable:
+        from nvcore.api.errors import PluginError
+
+        plugin = owners[0]
+        raise PluginError(f"command {noun!r} is of plugin {plugin.name}, which is {plugin.state}: {plugin.reason}", remedy=plugin.remedy)
+    return usable[0]

@@ -1,0 +1,68 @@
+"""Places: where the host keeps its socket, its state and its configuration. Pure but for the environment; any thread; imports nothing.
+
+Root uses /run/nvcore and /var/lib/nvcore, others $XDG_RUNTIME_DIR/nvcore and $XDG_STATE_HOME/nvcore; systemd's $RUNTIME_DIRECTORY and
+$STATE_DIRECTORY go first. NVCORE_SOCKET names the socket itself; NVCORE_CONFIG one file instead of all system files.
+Source: file-hierarchy(7), XDG base directory specification 0.8, systemd.exec(5).
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ETC", "USR_LIB", "config_files", "runtime_dir", "socket_path", "state_dir"]
+
+USR_LIB = "/usr/lib/nvcore"
+ETC = "/etc/nvcore"
+
+
+def runtime_dir(environ: Mapping[str, str] = os.environ) -> str:
+    """Folder of the control socket. Not created here."""
+    if given := environ.get("RUNTIME_DIRECTORY", ""):
+        return given.partition(":")[0]
+    if os.geteuid() == 0:
+        return "/run/nvcore"
+    return os.path.join(environ.get("XDG_RUNTIME_DIR") or f"/tmp/nvcore-{os.geteuid()}", "nvcore")
+
+
+def state_dir(environ: Mapping[str, str] = os.environ) -> str:
+    """Folder of what must survive a restart. Not created here."""
+    if given := environ.get("STATE_DIRECTORY", ""):
+        return given.partition(":")[0]
+    if os.geteuid() == 0:
+        return "/var/lib/nvcore"
+    home = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return os.path.join(home, "nvcore")
+
+
+def socket_path(environ: Mapping[str, str] = os.environ) -> str:
+    """The control socket: NVCORE_SOCKET, or `nvcore.sock` in the runtime folder."""
+    return environ.get("NVCORE_SOCKET") or os.path.join(runtime_dir(environ), "nvcore.sock")
+
+
+def _toml(folder: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".toml") and name[0] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def config_files(given: str | None = None, *, environ: Mapping[str, str] = os.environ, usr: str = USR_LIB, etc: str = ETC) -> list[str]:
+    """Configuration files in the order in which they apply; later ones win.
+
+    Vendor files, nvcore.toml, then drop-ins in lexical order; a drop-in masks the vendor file of its name. `given` (`--config`) goes last,
+    NVCORE_CONFIG before it; with either, the system's files are not read. Raises PermissionError where a folder cannot be listed.
+    """
+    named = [path for path in (environ.get("NVCORE_CONFIG"), given) if path]
+    if named:
+        return named
+    drop_ins = os.path.join(etc, "conf.d")
+    late = _toml(drop_ins)
+    files = [os.path.join(usr, name) for name in _toml(usr) if name not in late]
+    main = os.path.join(etc, "nvcore.toml")
+    if os.path.lexists(main):
+        files.append(main)
+    return files + [os.path.join(drop_ins, name) for name in late]

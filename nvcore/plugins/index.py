@@ -1,0 +1,300 @@
+"""The index: which plugins are installed, read from the metadata of distributions without importing any of them.
+
+Owns the scan of `sys.path`. Runs on the caller's thread, keeps nothing. Never imports a plugin, `importlib.metadata` (3.5 bare starts) or a
+package that the scan finds. It sees plain folders on `sys.path` only, no zip archives; the first place of a distribution on the path wins.
+What cannot be read is named as a `Problem` and skipped.
+Source: PyPA entry points and recording installed projects specifications; the same answer as `importlib.metadata` (tests/plugins).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from nvcore.plugins.names import normalise
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Distribution", "EntryPoint", "Index", "Problem", "scan"]
+
+_METADATA_LIMIT = 1 << 20  # headers come first; a longer file is damaged or hostile
+
+
+class EntryPoint:
+    """One line of `entry_points.txt` in a group `nvcore.FAMILY.vGENERATION`. `value` is `module` or `module:attribute`, extras cut off."""
+
+    __slots__ = ("family", "generation", "name", "value")
+
+    def __init__(self, family: str, generation: int, name: str, value: str) -> None:
+        self.family, self.generation, self.name, self.value = family, generation, name, value
+
+    @property
+    def group(self) -> str:
+        """`nvcore.client.v1`."""
+        return f"nvcore.{self.family}.v{self.generation}"
+
+    @property
+    def module(self) -> str:
+        """The module to import."""
+        return self.value.partition(":")[0].strip()
+
+
+class Distribution:
+    """One installed distribution, at its first place on the path.
+
+    name: normalised; spelled: as its metadata or folder spells it; metadata: its dist-info or egg-info; location: the folder on `sys.path`.
+    shadowed: metadata of further copies later on the path. hidden: why `python -I` does not see it ("" when it does).
+    requires: its `Requires-Dist` lines, read only where it has entry points of ours.
+    """
+
+    __slots__ = ("entry_points", "hidden", "location", "metadata", "name", "requires", "shadowed", "spelled", "version")
+
+    def __init__(self, spelled: str, version: str, metadata: str, location: str, hidden: str) -> None:
+        self.spelled, self.version, self.metadata, self.location, self.hidden = spelled, version, metadata, location, hidden
+        self.name = normalise(spelled)
+        self.shadowed: list[str] = []
+        self.entry_points: list[EntryPoint] = []
+        self.requires: list[str] = []
+
+
+class Problem:
+    """Something the scan could not use: `where` is a path, `what` says why it was skipped, `remedy` what to do."""
+
+    __slots__ = ("code", "remedy", "what", "where")
+
+    def __init__(self, code: str, where: str, what: str, remedy: str) -> None:
+        self.code, self.where, self.what, self.remedy = code, where, what, remedy
+
+    def as_dict(self) -> dict[str, str]:
+        """The problem as JSON views carry it."""
+        return {"code": self.code, "where": self.where, "what": self.what, "remedy": self.remedy}
+
+
+class Index:
+    """The result of a scan: `distributions` by normalised name (all of them), `problems`, and `leftovers` of pip (`~name`)."""
+
+    __slots__ = ("distributions", "leftovers", "problems")
+
+    def __init__(self) -> None:
+        self.distributions: dict[str, Distribution] = {}
+        self.problems: list[Problem] = []
+        self.leftovers: list[str] = []
+
+    def versions(self) -> dict[str, str]:
+        """Normalised name to version; the host's own version is what runs, not what some metadata says."""
+        from nvcore import __version__
+
+        found = {name: dist.version for name, dist in self.distributions.items()}
+        found["nvcore"] = __version__
+        return found
+
+    def plugins(self) -> list[Distribution]:
+        """Distributions with entry points of ours, by name."""
+        return sorted((dist for dist in self.distributions.values() if dist.entry_points), key=lambda dist: dist.name)
+
+
+def scan(path: Iterable[str] | None = None) -> Index:
+    """Scan `path` (default `sys.path`). Raises nothing: what cannot be read becomes a problem."""
+    index = Index()
+    hidden = _hidden_places() if path is None else {}
+    seen: set[tuple[int, int]] = set()
+    for entry in sys.path if path is None else path:
+        folder = entry or "."
+        try:
+            info = os.stat(folder)
+            key = (info.st_dev, info.st_ino)
+            if key in seen:  # the same folder under two names (lib64 beside lib)
+                continue
+            seen.add(key)
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # normal on a path; archives are not scanned
+        except (OSError, ValueError) as error:
+            index.problems.append(Problem("NVC-1110", folder, f"this folder on the path cannot be read: {_words(error)}",
+                                          "give the user read access or take it off the path"))
+            continue
+        _folder(index, os.path.abspath(folder), names, hidden.get(key, ""))
+    return index
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _hidden_places() -> dict[tuple[int, int], str]:
+    """Folders that an isolated interpreter (`-I`, which the daemon is) does not have on its path, and why."""
+    places: dict[str, str] = {}
+    if not sys.flags.safe_path and sys.path:
+        places[sys.path[0] or "."] = "only in the folder of the command or the current folder"
+    for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not sys.flags.ignore_environment else ():
+        if entry:
+            places[entry] = "only on PYTHONPATH"
+    site = sys.modules.get("site")
+    if site is not None and site.ENABLE_USER_SITE and site.USER_SITE:
+        places[site.USER_SITE] = "only in the user's own site directory"
+    found: dict[tuple[int, int], str] = {}
+    for place, why in places.items():
+        try:
+            info = os.stat(place)
+        except OSError:
+            continue
+        found[info.st_dev, info.st_ino] = why
+    return found
+
+
+def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
+    here: dict[str, Distribution] = {}
+    for name in sorted(names):
+        if name[0] == "~":
+            index.leftovers.append(os.path.join(folder, name))
+            continue
+        if not name.endswith((".dist-info", ".egg-info")):
+            continue
+        metadata = os.path.join(folder, name)
+        dist = _distribution(index, folder, name, metadata, hidden)
+        if dist is None:
+            continue
+        twin = here.get(dist.name)
+        if twin is not None:
+            dist = _two_here(index, twin, dist)
+        here[dist.name] = dist
+    for dist in here.values():
+        first = index.distributions.setdefault(dist.name, dist)
+        if first is not dist:
+            first.shadowed += [dist.metadata, *dist.shadowed]
+            if not dist.hidden:
+                first.hidden = ""
+
+
+def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribution:
+    """Two metadata folders of one distribution in one folder: the newer one is shown, both are reported."""
+    from nvcore.plugins.versions import VersionSyntax, key
+
+    try:
+        newer, older = (other, one) if key(other.version) >= key(one.version) else (one, other)
+    except VersionSyntax:
+        newer, older = one, other
+    newer.shadowed += [older.metadata, *older.shadowed]
+    index.problems.append(Problem("NVC-1111", older.metadata,
+                                  f"two versions of {newer.spelled} in one folder: {older.version or '?'} and {newer.version or '?'}",
+                                  f"pip install --force-reinstall '{newer.spelled}=={newer.version}', then remove the older metadata"))
+    return newer
+
+
+def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: str) -> Distribution | None:
+    """Read one metadata folder; METADATA itself only where there are entry points of ours."""
+    stem, kind = name[:-10], name[-9:]
+    spelled, _, version = stem.partition("-")
+    if kind == "egg-info":
+        version = version.partition("-py")[0]
+    dist = Distribution(spelled, version, metadata, folder, hidden)
+    try:
+        text = _read(os.path.join(metadata, "entry_points.txt"))
+        dist.entry_points = _entry_points(text) if text and "nvcore." in text else []
+    except (OSError, UnicodeDecodeError) as error:
+        return _damaged(index, metadata, f"entry_points.txt cannot be read: {_words(error)}")
+    if not dist.entry_points and (version or kind == "dist-info"):
+        return dist if spelled else _damaged(index, metadata, "it has no name")
+    try:
+        text = _read(os.path.join(metadata, "METADATA" if kind == "dist-info" else "PKG-INFO"))
+        if text is None and kind == "egg-info":
+            text = _read(metadata)  # Debian ships egg-info as one file
+    except (OSError, UnicodeDecodeError) as error:
+        return _damaged(index, metadata, f"its metadata cannot be read: {_words(error)}")
+    return _headers(index, dist, text, kind)
+
+
+def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> Distribution | None:
+    """Name, version and requirements from the metadata; a distribution with plugins must have the first two."""
+    headers = _fields(text or "")
+    name = headers.get("name", [""])[0]
+    if not name:
+        return _damaged(index, dist.metadata, "its metadata has no Name" if text is not None else "it has no METADATA file")
+    fresh = Distribution(name, headers.get("version", [dist.version])[0], dist.metadata, dist.location, dist.hidden)
+    fresh.entry_points = dist.entry_points
+    fresh.requires = headers.get("requires-dist", [])
+    if kind == "egg-info" and fresh.entry_points and not fresh.requires:
+        fresh.requires = _egg_requires(index, dist.metadata)
+    return fresh
+
+
+def _damaged(index: Index, metadata: str, what: str) -> None:
+    index.problems.append(Problem("NVC-1110", metadata, f"damaged metadata: {what}; this distribution is skipped",
+                                  "reinstall the distribution, or remove this folder"))
+
+
+def _read(path: str) -> str | None:
+    """The text of a metadata file; None when there is none. Raises OSError, UnicodeDecodeError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        data = os.read(descriptor, _METADATA_LIMIT)
+    except IsADirectoryError:
+        return None
+    finally:
+        os.close(descriptor)
+    return data.decode("utf-8")
+
+
+def _entry_points(text: str) -> list[EntryPoint]:
+    """The lines of groups `nvcore.FAMILY.vN`; other groups are not looked at."""
+    found: list[EntryPoint] = []
+    family, generation = "", 0
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith("[") and line.endswith("]"):
+            family, generation = _group(line[1:-1].strip())
+        elif family and line and line[0] not in "#;":
+            name, equals, value = line.partition("=")
+            value = value.partition("[")[0].strip()
+            if equals and name.strip() and value:
+                found.append(EntryPoint(family, generation, name.strip(), value))
+    return found
+
+
+def _group(group: str) -> tuple[str, int]:
+    words = group.split(".")
+    if len(words) == 3 and words[0] == "nvcore" and words[1] and words[2][:1] == "v" and words[2][1:].isascii() and words[2][1:].isdigit():
+        return words[1], int(words[2][1:])
+    return "", 0
+
+
+def _fields(text: str) -> dict[str, list[str]]:
+    """Headers of an e-mail like file up to the first empty line, keys lower case."""
+    fields: dict[str, list[str]] = {}
+    key = ""
+    for line in text.splitlines():
+        if not line:
+            break
+        if line[0] in " \t":
+            if key:
+                fields[key][-1] += " " + line.strip()
+            continue
+        key, colon, value = line.partition(":")
+        key = key.strip().lower() if colon else ""
+        if key:
+            fields.setdefault(key, []).append(value.strip())
+    return fields
+
+
+def _egg_requires(index: Index, metadata: str) -> list[str]:
+    """`requires.txt` of an egg-info: sections `[extra:marker]`; only lines that hold without an extra are returned."""
+    try:
+        text = _read(os.path.join(metadata, "requires.txt")) or ""
+    except (OSError, UnicodeDecodeError) as error:
+        index.problems.append(Problem("NVC-1110", metadata, f"requires.txt cannot be read: {_words(error)}", "reinstall the distribution"))
+        return []
+    lines: list[str] = []
+    suffix: str | None = ""
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith("["):
+            extra, _, marker = line.strip("[]").partition(":")
+            suffix = None if extra else f"; {marker}"
+        elif line and suffix is not None:
+            lines.append(line + suffix)
+    return lines

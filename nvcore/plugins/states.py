@@ -1,0 +1,85 @@
+"""States: one record per plugin, from found to started, or disabled, incompatible, failed; all JSON-able.
+
+Owns the record and its vocabulary. Changed by one thread at a time (the one that owns the host). Never imports a plugin, attrs or pluggy:
+`plugins list` builds these for 1.3 of a bare start.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nvcore.plugins.index import EntryPoint
+
+__all__ = ["STATES", "Plugin", "partial"]
+
+STATES = ("found", "selected", "imported", "registered", "started", "disabled", "incompatible", "failed")
+"""Every state. The first five follow one another; the others are ends, with a reason, a code and (but for disabled) a remedy."""
+
+
+class Plugin:
+    """One plugin: the entry points of one name in one distribution.
+
+    families: family to entry point of the generation that this host speaks. commands: noun to entry-point value. state: one of STATES.
+    code, reason, remedy: why it is in an end state. notes: what a reader should know though it is no failure. hooks: what it implements.
+    import_ms: how long its import took, None before it. offers: how many offers its hooks returned. key: unique in a host.
+    """
+
+    __slots__ = (
+        "code", "commands", "conflicts", "distribution", "families", "hooks", "import_ms", "key", "location", "name", "notes", "offers",
+        "reason", "remedy", "required", "selected_by", "state", "version",
+    )  # fmt: skip
+
+    def __init__(self, name: str, distribution: str, version: str, location: str) -> None:
+        self.name, self.distribution, self.version, self.location = name, distribution, version, location
+        self.key = name
+        self.families: dict[str, EntryPoint] = {}
+        self.commands: dict[str, str] = {}
+        self.state = "found"
+        self.code: str | None = None
+        self.reason: str | None = None
+        self.remedy: str | None = None
+        self.notes: list[str] = []
+        self.conflicts: list[str] = []
+        self.hooks: list[str] = []
+        self.import_ms: float | None = None
+        self.offers = 0
+        self.required = False
+        self.selected_by: str | None = None
+
+    def end(self, state: str, code: str | None, reason: str, remedy: str | None) -> None:
+        """Put it into an end state. The first failure stands: a later one would hide the cause."""
+        if self.state not in ("failed", "incompatible"):
+            self.state, self.code, self.reason, self.remedy = state, code, reason, remedy
+
+    @property
+    def broken(self) -> bool:
+        """Whether something about it is wrong (disabled is not wrong)."""
+        return self.state in ("failed", "incompatible") or bool(self.conflicts)
+
+    def as_dict(self) -> dict[str, object]:
+        """The record as JSON views and the control socket carry it (schema nvcore.plugins/1)."""
+        return {
+            "name": self.name,
+            "distribution": self.distribution,
+            "version": self.version,
+            "state": self.state,
+            "code": self.code,
+            "reason": self.reason,
+            "remedy": self.remedy,
+            "notes": list(self.notes),
+            "conflicts": list(self.conflicts),
+            "required": self.required,
+            "selected_by": self.selected_by,
+            "families": {family: point.value for family, point in self.families.items()},
+            "generations": {family: point.generation for family, point in self.families.items()},
+            "commands": dict(self.commands),
+            "hooks": list(self.hooks),
+            "offers": self.offers,
+            "import_ms": self.import_ms,
+            "location": self.location,
+        }
+
+
+def partial(plugins: list[Plugin]) -> bool:
+    """Whether exit code 7 is due."""
+    return any(plugin.broken for plugin in plugins)
