@@ -1,0 +1,49 @@
+"""`dev.py bench`: the measurements of tests/bench, each a script that prints one JSON object.
+
+Runs them one after another on installed wheels (never two at once: they measure) and prints one object, keyed by script. Arguments
+choose scripts by name. What a script writes to standard error is shown as it comes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+from devtools.environments import python_of
+from devtools.layout import ROOT
+from devtools.say import Failed, clean_environment
+from devtools.test import installed
+
+__all__ = ["main"]
+
+_LIMIT = 900.0  # seconds for one script
+
+
+def main(argv: list[str]) -> int:
+    """Run the chosen scripts, or all; 1 if any failed or found a bar missed (its exit status)."""
+    folder = ROOT / "tests/bench"
+    scripts = {p.stem: p for p in sorted(folder.glob("*.py")) if not p.stem.startswith(("_", "test_", "conftest"))}
+    unknown = set(argv) - set(scripts)
+    if unknown:
+        raise Failed(f"no such measurement: {', '.join(sorted(unknown))}; there are: {', '.join(scripts) or 'none'}")
+    environment = installed()
+    env = clean_environment(PYTHONSAFEPATH="1", PYTHONHASHSEED="0")
+    env["PATH"] = os.pathsep.join([str(environment / "bin"), env.get("PATH", "/usr/bin:/bin")])
+    results: dict[str, Any] = {}
+    failed = []
+    for name in argv or scripts:
+        command = [str(python_of(environment)), "-P", str(scripts[name])]
+        done = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=_LIMIT, check=False)
+        try:
+            results[name] = json.loads(done.stdout)
+        except ValueError:
+            results[name] = {"error": f"ended with {done.returncode} and printed no JSON"}
+            failed.append(name)
+        if done.returncode and name not in failed:
+            failed.append(name)
+    print(json.dumps(results, indent=2))
+    if failed:
+        raise Failed(f"bench: {', '.join(failed)}")
+    return 0
