@@ -1,0 +1,41 @@
+"""Errors of the queues and calls. Each is one thing a caller can do something about; texts name the numbers that were seen."""
+
+from __future__ import annotations
+
+from nvcore.api.errors import FirmwareDead, FirmwareRefused, FormatError, WaitTimeout
+
+__all__ = ["CallRefused", "CallTimeout", "FirmwareIsDead", "QueueCorrupt", "QueueFull"]
+
+
+class QueueCorrupt(FormatError):
+    """The status queue cannot be believed any more (checksum, sequence, lengths or pointers); nothing of the record was used."""
+
+    code = "NVC-2210"
+
+
+class QueueFull(WaitTimeout):
+    """The firmware did not take messages out of the command queue in time."""
+
+    code = "NVC-2211"
+
+
+class CallTimeout(WaitTimeout):
+    """The firmware did not answer a call in time. A late answer is drained and reported, never given to another call."""
+
+    code = "NVC-2212"
+
+
+class CallRefused(FirmwareRefused):
+    """The firmware answered a call with an error. `status` is its number."""
+
+    code = "NVC-2213"
+
+    def __init__(self, what: str, status: int, *, seen: object = None, where: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(what, expected="status 0", seen=seen, where=where, remedy=remedy)
+        self.status = status
+
+
+class FirmwareIsDead(FirmwareDead):
+    """The firmware was declared dead; `seen` is the first cause."""
+
+    code = "NVC-2214"
