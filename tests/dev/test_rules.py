@@ -1,0 +1,136 @@
+"""The rules of size and documentation count what they say, and the API snapshot notices every change of a signature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+MODULE = '''"""Docstring
+of two lines."""
+
+# a comment
+import os  # code
+
+
+def name() -> str:
+    """What it does."""
+    text = """a string
+    that is code"""
+    return text + os.sep
+'''
+
+
+def test_only_code_counts() -> None:
+    from devtools.structure import code_lines
+
+    assert code_lines(MODULE) == 5
+    assert code_lines("") == 0
+
+
+def test_the_core_is_the_host_without_data_kit_and_libraries(tmp_path: Path) -> None:
+    from devtools.structure import core_modules
+
+    for name in ("gpu/a.py", "hw/b.py", "testing/c.py", "vmm/d.py", "vfio_user/e.py", "locks/f.py", "g.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.name for p in core_modules(tmp_path)] == ["g.py", "a.py", "f.py"] or {p.name for p in core_modules(tmp_path)} == {"a.py", "f.py", "g.py"}
+
+
+def test_long_modules_and_functions_and_a_large_core_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from devtools import structure
+
+    core = tmp_path / "nvcore"
+    core.mkdir()
+    (core / "long.py").write_text("x = 1\n" * 601)
+    (core / "deep.py").write_text("def f():\n" + "    x = 1\n" * 71)
+    monkeypatch.setattr(structure, "CORE_LIMIT", 100)
+    findings, numbers = structure.check([core], core)
+    text = "\n".join(findings)
+    assert "601 lines" in text and "f has 71 lines" in text and "core has 673 lines of code" in text
+    assert "2 modules" in numbers
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('__all__ = ["A"]\nA = 1\n', ["A"]),
+        ('__all__ = ["A"]\nA = 1\n"""One."""\n', []),
+        ('__all__ = ["A"]\nA = 1  # one\n', []),
+        ('__all__ = ["A"]\n# one\nA: int = 1\n', []),
+        ('__all__ = ["A"]\nA = Literal["x"]\n', []),
+        ('__all__ = []\nA = 1\n', []),
+    ],
+)
+def test_a_public_constant_without_a_word_is_found(source: str, found: list[str]) -> None:
+    from devtools.structure import undocumented
+
+    assert [name for _, name in undocumented(source)] == found
+
+
+API = '''"""Contract."""
+from typing import Protocol
+import attrs
+__all__ = ["Bus", "LIMIT", "Range", "find"]
+LIMIT = 3
+
+@attrs.frozen
+class Range:
+    """A range."""
+    start: int
+    size: int = 0
+    _hidden: int = 0
+
+class Bus(Protocol):
+    """A bus."""
+    @may_sleep
+    def scan(self, *, limit: int = LIMIT) -> list[Range]:
+        """Scan."""
+
+def find(name: str, /) -> Range: ...
+def _private() -> None: ...
+'''
+
+
+def snapshot(folder: Path, source: str) -> str:
+    from devtools.snapshot import render
+
+    package = folder / "nvcore/api"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "bus.py").write_text(source)
+    return render(package)
+
+
+def test_the_snapshot_has_every_public_name_once(tmp_path: Path) -> None:
+    assert snapshot(tmp_path, API).split("\n\n")[1].splitlines() == [
+        "[nvcore.api.bus]",
+        "LIMIT = 3",
+        "def find(name: str, /) -> Range",
+        "@attrs.frozen class Range",
+        "    start: int",
+        "    size: int = 0",
+        "class Bus(Protocol)",
+        "    @may_sleep def scan(self, *, limit: int=LIMIT) -> list[Range]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("LIMIT = 3", "LIMIT = 4"),
+        ("start: int", "start: float"),
+        ("start: int\n    size: int = 0", "size: int = 0\n    start: int"),
+        ("    @may_sleep\n", ""),
+        ("limit: int = LIMIT", "limit: int = 7"),
+        ("attrs.frozen", "attrs.define"),
+        ("name: str, /", "name: str"),
+        ("class Bus(Protocol)", "class Bus(Device)"),
+    ],
+)
+def test_the_snapshot_changes_with_the_contract(tmp_path: Path, old: str, new: str) -> None:
+    assert old in API
+    assert snapshot(tmp_path, API) != snapshot(tmp_path, API.replace(old, new))
+
+
+def test_the_snapshot_does_not_change_with_words_or_private_names(tmp_path: Path) -> None:
+    assert snapshot(tmp_path, API) == snapshot(tmp_path, API.replace("A bus.", "Any bus.").replace("_private", "_secret").replace("_hidden", "_h"))
