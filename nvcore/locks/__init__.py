@@ -1,9 +1,9 @@
 """Named locks, signalling sections, fences, and the validator that checks their order in tests.
 
-With the environment's `NVCORE_LOCKDEP=1` every lock and section is checked (rules L1 to L9 of `nvcore.locks.rules`) and a broken rule raises;
-with `log` it is logged once; otherwise `Lock()` is a bare `threading.Lock()` and the assertions do nothing. One switch, decided at import.
-
-Locks that are many together (`WwLock`), fences and reserves are imported on use. The library starts no thread of its own and knows no core state.
+With the environment's `NVCORE_LOCKDEP=1` every lock and section is checked (rules L1 to L9 of `nvcore.locks.rules`) and a broken rule
+raises; with `log` it is logged once; otherwise `Lock()` is a bare `threading.Lock()` and the assertions do nothing. One switch, decided at
+import. Locks that are many together (`WwLock`), fences and reserves are imported on use. The library starts no thread of its own and knows
+no state of the core. Any thread may use it.
 """
 
 from __future__ import annotations

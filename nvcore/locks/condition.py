@@ -25,7 +25,7 @@ class Condition:
         self._waiters: list[threading.Event] = []
 
     def wait(self, timeout: float, clock: Clock = SYSTEM) -> bool:
-        """Give the lock back, wait for `notify`, take it again; False when `timeout` seconds of `clock` passed first. The lock must be held."""
+        """Give the lock back, wait for `notify`, take it again; False when `timeout` seconds of `clock` passed first. Hold the lock."""
         event = threading.Event()
         self._waiters.append(event)
         self.lock.release()

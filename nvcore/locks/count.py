@@ -1,7 +1,7 @@
 """Descriptors and threads counted before and after a signalling section (rule L8, for what raises no audit event).
 
-The numbers are the whole process's, so a comparison says something only when no other thread could have changed them: with one thread alive,
-or inside `counting()`, by which a test promises that the others are quiet. Runs in the thread of the section.
+The numbers are the whole process's, so a comparison says something only when no other thread could have changed them: with one thread
+alive, or inside `counting()`, by which a test promises that the others are quiet. Runs in the thread of the section.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fences: a promise that something will be done in bounded time, and the checks of its life (rule L9).
 
-A fence is unpublished, published (others may wait for it: from here on its job cannot fail), then signalled, with or without an error. Owns a
-private lock, held for a few assignments only; callbacks run without it, inside `signalling()`. Any thread.
+A fence is unpublished, published (others may wait for it: from here on its job cannot fail), then signalled, with or without an error.
+Owns a private lock, held for a few assignments only; callbacks run without it, inside `signalling()`. Any thread.
 Source: drivers/dma-buf/dma-fence.c, Linux 7.3.
 """
 

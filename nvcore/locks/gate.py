@@ -1,6 +1,6 @@
 """The allocation gate (rule L8): what nvcore's allocating primitives ask first, and the audit hook for what asks nobody.
 
-Imports, opened files, sockets and threads raise audit events; other descriptors and logging go through `allocate`. Installs one audit hook
+Imports, opened files and sockets raise audit events; threads, other descriptors and logging go through `allocate`. Installs one audit hook
 in the process, for ever (Python cannot remove one): its cost outside of sections is one set lookup per event.
 """
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nvcore.locks.graph import RECLAIM, show, trace
 from nvcore.locks.rules import broken
-from nvcore.locks.stack import current, touch
+from nvcore.locks.stack import current, existing, touch
 
 if TYPE_CHECKING:
     from nvcore.locks.reserve import Reserve
 
-__all__ = ["allocate"]
+__all__ = ["allocate", "refuse_in_path"]
 
-_WATCHED: Final = {"import": "L8.import", "open": "L8.open", "socket.__new__": "L8.open", "_thread.start_new_thread": "L8.open"}
+_WATCHED: Final = {"import": "L8.import", "open": "L8.open", "socket.__new__": "L8.open"}
 
 
 def allocate(what: str, reserve: Reserve | None = None) -> None:
@@ -38,12 +38,24 @@ def allocate(what: str, reserve: Reserve | None = None) -> None:
         touch(RECLAIM)
 
 
+def refuse_in_path(what: str) -> None:
+    """As `allocate` for what no reserve can hold: logging."""
+    stack = current()
+    if stack.signalling or stack.atomic:
+        if not stack.reporting:
+            broken("L8.allocation", f"{what} in {stack.name}", now=show(trace(2)))
+    else:
+        touch(RECLAIM)
+
+
 def _audit(event: str, args: tuple[Any, ...]) -> None:
     rule = _WATCHED.get(event)
     if rule is None:
         return
-    stack = current()
-    if (stack.signalling or stack.atomic) and not stack.reporting and stack.reserve is None:
+    stack = existing()
+    if stack is None or stack.reporting or not (stack.signalling or stack.atomic):
+        return
+    if stack.reserve is None or event == "import":  # nvcore's primitives have drawn on the reserve; nothing reserves an import
         stack.reporting = True  # a report may itself format, and in production log
         try:
             broken(rule, f"{event} {args[0]!r} in {stack.name}" if args else event, now=show(trace(2)))

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from types import CodeType
 from typing import Final
 
@@ -138,7 +139,7 @@ def declare_order(*names: str) -> None:
     Classes are made as plain ones where they do not exist yet. Raises RuleBroken when a contrary order has been seen.
     """
     classes = [_classes.get((name, 0)) or lock_class(name) for name in names]
-    for held, wanted in zip(classes, classes[1:], strict=False):
+    for held, wanted in pairwise(classes):
         if wanted not in held.after:
             add_edge(held, trace(2), wanted)
 

@@ -27,6 +27,7 @@ __all__ = [
     "might_sleep",
     "might_wait",
     "mmap_lock",
+    "refuse_in_path",
     "signalling",
     "task_stack",
     "user_copy",
@@ -91,6 +92,10 @@ def allocate(what: str, reserve: Reserve | None = None) -> None:
     """Count a draw on an explicit reserve."""
     if reserve is not None:
         reserve.draw(what)
+
+
+def refuse_in_path(what: str) -> None:
+    """Checked by the validator only."""
 
 
 def might_sleep(where: str) -> None:

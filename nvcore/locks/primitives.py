@@ -15,9 +15,9 @@ from nvcore.api.marks import LOCKDEP
 __all__ = ["duplicate_fd", "eventfd", "live_threads", "log_gate", "memfd", "open_fd", "start_thread"]
 
 if LOCKDEP:
-    from nvcore.locks.gate import allocate
+    from nvcore.locks.gate import allocate, refuse_in_path
 else:
-    from nvcore.locks.plain import allocate
+    from nvcore.locks.plain import allocate, refuse_in_path
 
 _threads: set[threading.Thread] = set()
 
@@ -73,5 +73,5 @@ def live_threads() -> list[threading.Thread]:
 
 def log_gate(record: object) -> bool:
     """A filter for `logging` handlers and loggers: `handler.addFilter(log_gate)`. Logging in a signalling section breaks L8.allocation."""
-    allocate("a log record")
+    refuse_in_path("a log record")
     return True

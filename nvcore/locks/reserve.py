@@ -15,8 +15,8 @@ __all__ = ["Reserve"]
 class Reserve:
     """A fixed number of allocations made in advance.
 
-    `with reserve:` lets nvcore's allocating primitives inside draw on it; `draw()` takes one by hand. `used` counts draws, `over` those beyond
-    `count` (each a violation, L8.over-use), `unused` what is left.
+    `with reserve:` lets nvcore's allocating primitives inside draw on it; `draw()` takes one by hand. `used` counts draws, `over` those
+    beyond `count` (each a violation, L8.over-use), `unused` what is left.
     """
 
     __slots__ = ("_outer", "count", "name", "over", "used")

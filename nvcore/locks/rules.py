@@ -34,7 +34,7 @@ RULES: Final[dict[str, str]] = {
     "L7.held": "a lock is held where none may be",
     "L8.allocation": "an allocation in a section that must not allocate, without a reserve",
     "L8.import": "a module is imported in a section that must not allocate",
-    "L8.open": "a file, socket or thread is made in a section that must not allocate",
+    "L8.open": "a file or socket is opened in a section that must not allocate",
     "L8.count": "descriptors or threads grew in number over a signalling section",
     "L8.over-use": "more was drawn from a reserve than it holds",
     "L8.under-use": "a reserve that had to be used up was not",

@@ -88,7 +88,7 @@ def atomic() -> _Atomic:
 
 
 def might_sleep(where: str) -> None:
-    """Say that the caller may block, allocate or call the firmware: an error in atomic code, under a leaf lock and in the signalling path."""
+    """Say that the caller may block, allocate or call the firmware: never in atomic code, under a leaf lock or in the signalling path."""
     stack = current()
     if stack.atomic or stack.signalling:
         section = "an atomic section" if stack.atomic else "a signalling section"

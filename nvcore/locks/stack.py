@@ -15,7 +15,7 @@ from nvcore.locks.rules import broken
 if TYPE_CHECKING:
     from nvcore.locks.reserve import Reserve
 
-__all__ = ["Held", "Stack", "acquired", "before", "current", "released", "task_stack"]
+__all__ = ["Held", "Stack", "acquired", "before", "current", "drop_left_over", "existing", "released", "task_stack", "touch"]
 
 
 class Held:
@@ -59,6 +59,23 @@ def current() -> Stack:
     if stack is None:
         stack = _local.stack = Stack(threading.current_thread().name)
     return stack
+
+
+def existing() -> Stack | None:
+    """As `current`, but None for a thread that has held nothing so far: for callers that may run in half-made threads."""
+    return _local.stack
+
+
+def drop_left_over() -> list[str]:
+    """At the end of a test: what the calling thread still holds, as text; its stack is then started anew."""
+    stack = _local.stack
+    _local.stack = None
+    if stack is None:
+        return []
+    left = [f"{held.cls.label} is still held, taken at {show(held.where)}" for held in stack.held]
+    if stack.signalling or stack.atomic:
+        left.append(f"{stack.name} is still in a signalling or atomic section")
+    return left
 
 
 class task_stack:

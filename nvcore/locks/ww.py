@@ -135,7 +135,7 @@ class WwLock:
 class AcquireContext:
     """A set of reservation locks taken together by one thread or task. `with` it: all are released at the end."""
 
-    __slots__ = ("_clock", "_timeout", "backoffs", "held", "stamp")
+    __slots__ = ("_clock", "_outer", "_timeout", "backoffs", "held", "stamp")
 
     def __init__(self, timeout: float = 10.0, clock: Clock = SYSTEM) -> None:
         self.stamp = next(_stamps)
@@ -143,6 +143,7 @@ class AcquireContext:
         self.backoffs = 0
         self._timeout = timeout
         self._clock = clock
+        self._outer: object = None
 
     def lock(self, lock: WwLock) -> None:
         """Take one more. Raises BackOff when an older context is in the way, WaitTimeout after the context's time-out. Twice is once."""
@@ -179,10 +180,10 @@ class AcquireContext:
             stack = current()
             if stack.context is not None:
                 broken("L1.ww-two-contexts", f"in {stack.name}", now=show(trace(2)))
-            stack.context = self
+            self._outer, stack.context = stack.context, self
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         if LOCKDEP:
-            current().context = None
+            current().context = self._outer
         self.release_all()

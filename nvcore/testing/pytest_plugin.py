@@ -1,0 +1,130 @@
+"""The pytest plugin: the lock validator on in every test, and every test checked for what it left behind.
+
+Sets `NVCORE_LOCKDEP=1` (unless the environment says otherwise) before anything of nvcore is imported; then fails a test that broke a
+lock rule unseen, or left a held lock, a published fence, a live nvcore thread or descriptors. `@pytest.mark.nvcore_leaks(reason)`
+exempts a test from the last two. Installed as the pytest entry point `nvcore`; the fixtures are `virtual_clock` and the automatic `nvcore_leaks`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if "nvcore.api.marks" not in sys.modules:
+    os.environ.setdefault("NVCORE_LOCKDEP", "1")
+
+if TYPE_CHECKING:
+    from nvcore.testing.clock import VirtualClock
+
+__all__ = ["nvcore_leaks", "virtual_clock"]
+
+_GRACE = 2.0
+"""Real seconds in which threads of a test may end after it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker; pass every log record through the allocation gate."""
+    config.addinivalue_line("markers", "nvcore_leaks(reason): this test may leave threads or descriptors behind")
+    from nvcore.locks import LOCKDEP, log_gate
+
+    if not LOCKDEP:
+        return
+    make = logging.getLogRecordFactory()
+
+    def gated(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        log_gate(record)
+        return record
+
+    logging.setLogRecordFactory(gated)
+    config.add_cleanup(lambda: logging.setLogRecordFactory(make))
+
+
+def pytest_report_header() -> str:
+    """Say whether the validator is on."""
+    from nvcore.api.marks import LOCKDEP
+
+    return f"nvcore: lock validator {'on' if LOCKDEP else 'off'}"
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the descriptor of the listing itself
+            continue
+    return found
+
+
+def _left_threads(before: list[threading.Thread]) -> list[str]:
+    """nvcore threads that a test started and that outlive it and the grace."""
+    from nvcore.locks import live_threads
+
+    give_up = time.monotonic() + _GRACE
+    left = [thread for thread in live_threads() if thread not in before]
+    for thread in left:
+        thread.join(max(0.0, give_up - time.monotonic()))
+    return [thread.name for thread in left if thread.is_alive()]
+
+
+def _left_descriptors(before: dict[int, str]) -> list[str]:
+    """Descriptors that were not there before, once garbage is gone."""
+    if len(os.listdir("/proc/self/fd")) - 1 <= len(before):
+        return []
+    gc.collect()
+    now = _descriptors()
+    if len(now) <= len(before):
+        return []
+    return [f"{fd} -> {target}" for fd, target in now.items() if before.get(fd) != target]
+
+
+@pytest.fixture(autouse=True)
+def nvcore_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test for swallowed violations, fences never signalled, threads and descriptors left behind."""
+    from nvcore.locks import LOCKDEP, live_threads
+
+    threads, descriptors = live_threads(), _descriptors()
+    known: list[Any] = []
+    if LOCKDEP:
+        from nvcore.locks.rules import violations
+
+        known = list(violations())
+    yield
+    problems = []
+    if LOCKDEP:
+        from nvcore.locks.fence import check_all_signalled
+        from nvcore.locks.rules import RuleBroken, forget, violations
+        from nvcore.locks.stack import drop_left_over
+
+        problems += drop_left_over()
+        for error in violations():
+            if error not in known:
+                problems.append(str(error))
+                forget(error)
+        try:
+            check_all_signalled()
+        except RuleBroken as error:
+            forget(error)
+            problems.append(str(error))
+    if request.node.get_closest_marker("nvcore_leaks") is None:
+        problems += [f"thread left behind: {name}" for name in _left_threads(threads)]
+        problems += [f"descriptor left behind: {text}" for text in _left_descriptors(descriptors)]
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
+
+
+@pytest.fixture
+def virtual_clock() -> VirtualClock:
+    """A clock that moves only when the test says so."""
+    from nvcore.testing.clock import VirtualClock
+
+    return VirtualClock()
