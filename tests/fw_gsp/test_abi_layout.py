@@ -43,8 +43,15 @@ def test_what_is_packed_comes_back_and_the_rest_is_zero(values):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("flags", 256), ("flags", -1),
-     ("magic", 2**64), ("magic", "x"), ("magic", None), ("padding", b"123"), ("partitionRpcPadding", [0] * 5)],
+    [
+        ("flags", 256),
+        ("flags", -1),
+        ("magic", 2**64),
+        ("magic", "x"),
+        ("magic", None),
+        ("padding", b"123"),
+        ("partitionRpcPadding", [0] * 5),
+    ],
 )
 def test_a_value_that_does_not_fit_is_refused(name, value):
     with pytest.raises(abi.AbiValueError, match=name):

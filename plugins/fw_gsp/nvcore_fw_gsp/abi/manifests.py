@@ -101,9 +101,7 @@ _V570: Final = _V550._replace(
 )
 _V580: Final = _V570._replace(version="580.142", layout_only=True, reply_sequence=True, intr_subtree_masks=True, log_regions=None)
 _V590: Final = _V580._replace(version="590.48.01")
-_V595: Final = _V590._replace(
-    version="595.45.04", queue_parameters=True, sequencer=False, load_exec_events=True, log_regions=_LOGS_595
-)
+_V595: Final = _V590._replace(version="595.45.04", queue_parameters=True, sequencer=False, load_exec_events=True, log_regions=_LOGS_595)
 
 MANIFESTS: Final = (_V535, _V550, _V570, _V580, _V590, _V595)
 
