@@ -130,7 +130,7 @@ class HsUcode:
         if self.signatures == 1:
             return 0
         burned = newest_bit(fuse)
-        index = self.signatures - 1 if burned == 0 else self.fuse_version - burned
+        index: int = self.signatures - 1 if burned == 0 else self.fuse_version - burned
         if not 0 <= index < self.signatures:
             raise SignatureUnusable(
                 f"no signature of this ucode fits {chip}",
