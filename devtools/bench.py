@@ -35,7 +35,9 @@ def main(argv: list[str]) -> int:
     failed = []
     for name in argv or scripts:
         command = [str(python_of(environment)), "-P", str(scripts[name])]
-        done = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=_LIMIT, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=_LIMIT, check=False
+        )
         try:
             results[name] = json.loads(done.stdout)
         except ValueError:

@@ -36,7 +36,8 @@ class Demo:
         start = time.monotonic()
         command = [str(python_of(self.folder)), "-I", "-m", "nvcore", *words]
         done = subprocess.run(
-            command, cwd=self.home, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            command, cwd=self.home, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+            check=False,
         )
         self.ran.append({"command": ["nvcore", *words], "status": done.returncode, "seconds": round(time.monotonic() - start, 3)})
         print(done.stdout, end="", flush=True)

@@ -49,11 +49,15 @@ def _mypy(python: Path) -> str:
 
 
 def _import_linter(python: Path) -> str:
-    return _tool(python, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache", PYTHONPATH=_PATH)
+    found = _tool(python, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache", PYTHONPATH=_PATH)
+    return "\n".join(line for line in found.splitlines() if line.strip() and not set(line) & set("╔╚╣╩║╝"))  # without its banner
 
 
 def _snapshot(_: Path) -> str:
-    new, place = snapshot.render(ROOT / "nvcore/api"), snapshot.PLACE
+    try:
+        new, place = snapshot.render(ROOT / "nvcore/api"), snapshot.PLACE
+    except SyntaxError as error:
+        return str(error)
     old = place.read_text() if place.exists() else ""
     if new == old:
         return ""

@@ -28,7 +28,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     env = {**os.environ, "PYTHONPATH": str(folder), "NO_COLOR": "1", "COLUMNS": "200"}
-    command = [sys.executable, "-c", program, "--no-cache", "--config", str(folder / "pyproject.toml")]
+    command = [sys.executable, "-c", program, "--no-cache"]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
 
 
@@ -42,19 +42,20 @@ def test_the_sources_keep_the_rules(copy: Path) -> None:
     [
         ("nvcore/plugins", "import nvcore_vfio", "the host imports no plugin"),
         ("nvcore/testing", "from nvcore_softgpu import chips", "the host imports no plugin"),
-        ("nvcore/api", "from nvcore.plugins import index", "api and hw stand alone"),
-        ("nvcore/hw", "from nvcore.api import errors", "api and hw stand alone"),
-        ("nvcore/vfio_user", "from nvcore.locks import Lock", "api and hw stand alone"),
-        ("nvcore/locks", "from nvcore.events import log", "api and hw stand alone"),
+        ("nvcore/api", "from nvcore.plugins import index", "api stands alone"),
+        ("nvcore/api", "from nvcore.hw import chips", "api stands alone"),
+        ("nvcore/hw", "from nvcore.locks import Lock", "api stands alone"),
+        ("nvcore/vfio_user", "from nvcore.locks import Lock", "api stands alone"),
+        ("nvcore/locks", "from nvcore.events import log", "api stands alone"),
         ("nvcore_fw_gsp", "from nvcore.events import log", "fw_gsp imports the public rooms"),
         ("nvcore_fw_gsp", "import nvcore_vfio", "fw_gsp imports the public rooms"),
         ("nvcore_vfio", "from nvcore.plugins import index", "vfio imports the public rooms"),
         ("nvcore_vfio", "from nvcore_fw_gsp import abi", "vfio imports the public rooms"),
         ("nvcore_softgpu", "import nvcore_vfio", "softgpu imports the public rooms"),
         ("nvcore_softgpu", "from nvcore_fw_gsp import boot", "softgpu imports the public rooms"),
-        ("nvcore_softgpu", "from nvcore.hw import pte", "softgpu has page-table code of its own"),
-        ("nvcore_softgpu", "from nvcore import vmm", "softgpu has page-table code of its own"),
-        ("nvcore_fw_gsp/abi", "from nvcore.api import errors", "the firmware's ABI is data"),
+        ("nvcore_softgpu", "from nvcore.hw import pte", "softgpu imports the public rooms"),
+        ("nvcore_softgpu", "from nvcore import vmm", "softgpu imports the public rooms"),
+        ("nvcore_fw_gsp/abi", "from nvcore.locks import Lock", "the firmware's ABI is data"),
     ],
 )
 def test_a_broken_rule_is_caught(copy: Path, place: str, line: str, rule: str) -> None:

@@ -70,8 +70,8 @@ class Environments:
         links = ["--find-links", str(wheels()), "--find-links", os.environ["NVCORE_TEST_WHEELHOUSE"]]
         folder = self._folder / name
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
-        install = [sys.executable, os.environ["NVCORE_TEST_PIP"], "--python", str(folder / "bin/python"), "-q", "install", "--no-index", *links]
-        subprocess.run([*install, *requirements], check=True, timeout=300)
+        pip = [sys.executable, os.environ["NVCORE_TEST_PIP"], "--python", str(folder / "bin/python"), "-q"]
+        subprocess.run([*pip, "install", "--no-index", *links, *requirements], check=True, timeout=300)
         return Clean(folder)
 
 

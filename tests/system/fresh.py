@@ -141,7 +141,7 @@ class Machine:
             chmod 1777 '{root}/tmp'
             """) + newline.join(binds) + textwrap.dedent(f"""
             cd '{root}'
-            exec chroot --userspec={self.uid}:{self.uid} '{root}' /usr/bin/env -i HOME={self.home} USER={"root" if self.uid == 0 else "user"} \\
+            exec chroot --userspec={self.uid}:{self.uid} '{root}' /usr/bin/env -i HOME={self.home} \\
                 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb \\
                 /bin/sh -c 'cd {self.checkout} && {command}'
             """)
