@@ -1,0 +1,82 @@
+"""Entry point of family "operator": configuration, the control interface, the status panel, the doctor's checks. Imports on use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from nvcore.api import hookimpl
+from nvcore.api.offers import CheckOffer, ConfigSection, Finding, HostInfo, InterfaceOffer, PanelOffer
+from nvcore_vfio.plugin import driver
+
+__all__ = ["VfioConfig", "nvcore_config_sections", "nvcore_control_interfaces", "nvcore_doctor_checks", "nvcore_status_panels"]
+
+_COLUMNS = (
+    ("name", "vGPU", "left"),
+    ("place", "GPU/VF", "left"),
+    ("type", "TYPE", "left"),
+    ("slot", "SLOT", "right"),
+    ("vm", "VM", "left"),
+    ("state", "STATE", "left"),
+    ("framebuffer_bytes", "FB", "right"),
+    ("bring_up", "BRING-UP", "left"),
+    ("started_at", "UP", "right"),
+)
+
+
+@attrs.frozen
+class VfioConfig:
+    """`[plugins.vfio]`. vgpus_per_gpu: how many vGPUs memory is set aside for on each GPU; 0 = as many as fit."""
+
+    vgpus_per_gpu: int = 0
+
+
+@hookimpl
+def nvcore_config_sections(host: HostInfo) -> Iterable[ConfigSection]:
+    """The section `[plugins.vfio]`."""
+    return [ConfigSection("vfio", "vGPUs", VfioConfig)]
+
+
+@hookimpl
+def nvcore_control_interfaces(host: HostInfo) -> Iterable[InterfaceOffer]:
+    """`io.nvcore.Vgpu`."""
+    from nvcore_vfio.control import VgpuHandler
+
+    text = (Path(__file__).parent / "data" / "io.nvcore.Vgpu.varlink").read_text("utf-8")
+    handler = VgpuHandler(driver(host))
+    observe, control = frozenset({"List", "Types"}), frozenset({"Create", "Start", "Stop", "Destroy"})
+    return [InterfaceOffer("io.nvcore.Vgpu", "vGPUs", text, observe, control, handler)]
+
+
+@hookimpl
+def nvcore_status_panels(host: HostInfo) -> Iterable[PanelOffer]:
+    """The table of vGPUs."""
+
+    def snapshot() -> list[dict[str, Any]]:
+        rows = [row for manager in driver(host).managers.values() for row in manager.rows()]
+        for row in rows:
+            row["place"] = f"{row['gpu']}/{row['function']}"
+        return rows
+
+    return [PanelOffer("vgpus", "vGPUs", "nvcore.vgpu/1", _COLUMNS, 20, snapshot)]  # type: ignore[arg-type]
+
+
+@hookimpl
+def nvcore_doctor_checks(host: HostInfo) -> Iterable[CheckOffer]:
+    """Whether our list and the firmware's agree, and whether every record can be read."""
+
+    def check() -> Iterator[Finding]:
+        for address, manager in driver(host).managers.items():
+            for problem in manager.damaged:
+                yield Finding("warning", f"{address}: {problem.what} at {problem.where}", problem.code, problem.remedy)
+            ours, theirs = manager.functions_running(), set(manager.firmware_tasks())
+            if ours == theirs:
+                yield Finding("ok", f"{address}: {len(ours)} vGPUs, here and in the firmware")
+            else:
+                text = f"{address}: vGPUs on functions {sorted(ours)} here, {sorted(theirs)} in the firmware"
+                yield Finding("error", text, "NVC-3008", f"nvcore gpus reset {address}")
+
+    return [CheckOffer("vgpus", "vGPUs agree with the firmware", check, needs_host=True)]

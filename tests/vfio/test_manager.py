@@ -1,0 +1,357 @@
+"""vGPUs are declared, started, stopped, made again; whatever fails, the books balance."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from nvcore.api.errors import FormatError, NvcoreError, UsageError
+from nvcore.api.events import Fault, Rung
+from nvcore_vfio.declared import Declared, check_name
+from nvcore_vfio.errors import BringUpFailed, NoCapacity, PinnedMismatch, UnknownVgpu, VgpuExists, VgpuInUse
+from nvcore_vfio.manager import Manager
+from nvcore_vfio.placement import channels_per_vgpu, room
+from nvcore_vfio.types import TYPES
+
+from .fake import MIB, FakeContext, FakeVgpu
+
+KIND = TYPES[0]
+
+
+def manager(context: FakeContext, limit: int | None = None) -> Manager:
+    made = Manager(context, limit)  # type: ignore[arg-type]
+    made.begin()
+    return made
+
+
+def make(made: Manager, name: str | None = None, vm: str | None = None, start: bool = True) -> dict[str, Any]:
+    return made.create("A100-4C", name=name, vm=vm, start=start)
+
+
+def test_a_created_vgpu_has_its_own_memory_channels_and_function(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    first, second = make(made, "one", vm="web"), make(made, "two")
+    assert (first["state"], second["state"]) == ("running", "running")
+    assert {first["slot"], second["slot"]} == {0, 1} and {first["function"], second["function"]} == {1, 2}
+    specs = context.firmware.tasks  # type: ignore[union-attr]
+    assert specs[1].framebuffer[0].size == 3776 * MIB
+    assert specs[1].heap.start == specs[1].framebuffer[0].end and specs[1].heap.size == 64 * MIB  # whole segments
+    assert all(piece.start % (64 * MIB) == 0 for spec in specs.values() for piece in (*spec.framebuffer, spec.heap))
+    assert [grant.scrubbed for grant in context.live] == [[*specs[n].framebuffer, specs[n].heap] for n in (1, 2)]
+
+
+def test_channels_are_split_in_powers_of_two_from_the_top_down(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    runs = [tuple(make(made)["channels"]) for _ in range(10)]
+    assert runs == [(2048 - 128 * (n + 1), 128) for n in range(10)]
+    assert channels_per_vgpu(10) == 128 and channels_per_vgpu(1) == 2048 and channels_per_vgpu(32) == 64
+
+
+def test_list_and_create_agree_about_room_down_to_the_last_slot(tmp_path: Path) -> None:
+    made = manager(FakeContext(tmp_path))
+    for left in range(10, 0, -1):
+        assert made.capacity()[0]["left"] == left
+        make(made)
+    assert made.capacity()[0]["left"] == 0
+    with pytest.raises(NoCapacity, match="all 10 slots"):
+        make(made)
+
+
+def test_one_bad_function_is_left_out_with_its_reason_and_spoils_nothing(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path, functions=3)
+    context.unreadable = {1}
+    made = manager(context)
+    assert made.capacity()[0]["left"] == 2
+    assert [make(made)["function"] for _ in range(2)] == [2, 3]
+    assert "VF 1 does not answer" in (made.capacity()[0]["reason"] or "")
+    with pytest.raises(NoCapacity):
+        make(made)
+
+
+def test_another_size_does_not_mix_in_equal_size_mode() -> None:
+    here = room(KIND, declared={0: 1}, sizes={8}, pool=10, functions=16, unreadable={})
+    assert here.left == 0 and "one size" in (here.reason or "")
+
+
+@pytest.mark.parametrize("call", ["bootload", "configure"])
+def test_a_refused_bring_up_gives_everything_back_and_declares_nothing(tmp_path: Path, call: str) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "stays")
+    context.firmware.refuse = {call}  # type: ignore[union-attr]
+    with pytest.raises(BringUpFailed, match=call):
+        make(made, "fails")
+    assert [row["name"] for row in made.rows()] == ["stays"]
+    assert len(context.live) == 1 and context.leases == 1 and set(context.firmware.tasks) == {1}  # type: ignore[union-attr]
+    assert [path.stem for path in tmp_path.rglob("*.json")] == ["stays"]
+
+
+@pytest.mark.parametrize("call", ["shutdown", "cleanup"])
+def test_a_step_down_that_fails_is_told_and_the_others_still_run(tmp_path: Path, call: str) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one")
+    context.firmware.refuse = {call}  # type: ignore[union-attr]
+    assert call in (made.stop("one")["reason"] or "")
+    assert {"shutdown", "cleanup"} <= set(context.firmware.calls)  # type: ignore[union-attr]
+    assert not context.live and not context.leases
+
+
+def test_the_order_up_and_down_is_the_documented_one(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one")
+    made.stop("one")
+    assert context.firmware.calls == ["upload_types", "bootload", "configure", "shutdown", "cleanup"]  # type: ignore[union-attr]
+
+
+def test_declared_vgpus_are_made_again_after_a_restart_in_their_old_places(tmp_path: Path) -> None:
+    before = manager(FakeContext(tmp_path))
+    rows = [make(before, name) for name in ("one", "two", "three")]
+    before.destroy("two")
+    before.stop("three")
+    after = manager(FakeContext(tmp_path))
+    now = {row["name"]: row for row in after.rows()}
+    assert set(now) == {"one", "three"}
+    assert (now["one"]["state"], now["three"]["state"]) == ("running", "stopped")
+    for row in (rows[0], rows[2]):
+        assert {key: now[row["name"]][key] for key in ("uuid", "slot", "function", "machine")} == {
+            key: row[key] for key in ("uuid", "slot", "function", "machine")
+        }
+
+
+def test_a_vgpu_pinned_to_another_firmware_is_not_started_and_says_why(tmp_path: Path) -> None:
+    make(manager(FakeContext(tmp_path)), "one")
+    path = next(tmp_path.rglob("one.json"))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "firmware": "535.113.01"}))
+    context = FakeContext(tmp_path)
+    after = manager(context)
+    row = after.rows()[0]
+    assert row["state"] == "failed" and "535.113.01" in row["reason"] and "570.144" in row["reason"]
+    assert not context.live
+    with pytest.raises(PinnedMismatch):
+        after.start("one")
+
+
+def test_a_claim_that_outlives_its_process_goes_at_the_next_start_with_an_event(tmp_path: Path) -> None:
+    made = manager(FakeContext(tmp_path))
+    make(made, "one", vm="web")
+    with subprocess.Popen(["sleep", "60"]) as holder:
+        made.start("one", pid=holder.pid)
+        with pytest.raises(VgpuInUse, match=f"process {holder.pid}"):
+            made.stop("one")
+        with pytest.raises(VgpuInUse):
+            made.destroy("one")
+        with pytest.raises(VgpuInUse):
+            made.start("one", pid=os.getpid())
+        holder.kill()
+        holder.wait()
+    context = FakeContext(tmp_path)
+    after = manager(context)
+    assert after.rows()[0]["claim_pid"] is None
+    assert any("stale" in text for text in context.reports)
+    after.destroy("one")
+
+
+def test_a_number_used_again_by_another_process_is_not_the_claim(tmp_path: Path) -> None:
+    made = manager(FakeContext(tmp_path))
+    make(made, "one")
+    made.start("one", pid=os.getpid())
+    path = next(tmp_path.rglob("one.json"))
+    record = json.loads(path.read_text())
+    record["claim"]["started"] -= 1
+    path.write_text(json.dumps(record))
+    assert manager(FakeContext(tmp_path)).rows()[0]["claim_pid"] is None
+
+
+def test_force_takes_a_held_vgpu_down(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one")
+    made.start("one", pid=os.getpid())
+    made.destroy("one", force=True)
+    assert not made.rows() and not context.live
+
+
+def test_foreign_and_damaged_files_are_named_and_left_alone(tmp_path: Path) -> None:
+    make(manager(FakeContext(tmp_path)), "good")
+    folder = next(tmp_path.rglob("good.json")).parent
+    (folder / "notes.txt").write_text("x")
+    (folder / "sub").mkdir()
+    (folder / "bad.json").write_text("{")
+    (folder / "other.json").write_text((folder / "good.json").read_text())
+    context = FakeContext(tmp_path)
+    after = manager(context)
+    assert [row["name"] for row in after.rows()] == ["good"]
+    assert sorted(Path(error.where or "").name for error in after.damaged) == ["bad.json", "other.json"]
+    assert (folder / "bad.json").read_text() == "{"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "x" * 64, "a b", "-x", "a\n", "\x1b[31m", "ä"])
+def test_names_that_are_unsafe_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        check_name(name)
+
+
+@settings(max_examples=300)
+@given(
+    st.one_of(
+        st.text(max_size=200),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+            lambda x: st.dictionaries(
+                st.sampled_from(
+                    [
+                        "schema",
+                        "name",
+                        "uuid",
+                        "type",
+                        "slot",
+                        "function",
+                        "machine",
+                        "firmware",
+                        "vm",
+                        "autostart",
+                        "claim",
+                        "pid",
+                        "started",
+                    ]
+                ),
+                x,
+            ),
+        ).map(json.dumps),
+    )
+)
+def test_arbitrary_records_raise_only_the_declared_error(text: str) -> None:
+    try:
+        Declared.parse(text, "here")
+    except FormatError as error:
+        assert error.where == "here"
+
+
+def test_taken_unknown_and_wrong_names_are_told_apart(tmp_path: Path) -> None:
+    made = manager(FakeContext(tmp_path))
+    make(made, "one")
+    with pytest.raises(VgpuExists):
+        make(made, "one")
+    with pytest.raises(UnknownVgpu, match="one"):
+        made.stop("two")
+    with pytest.raises(UsageError):
+        made.start("one", pid=2**22 + 1)
+
+
+def test_after_a_gpu_reset_every_running_vgpu_comes_back_in_its_old_place(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one")
+    make(made, "two")
+    old = dict(context.firmware.tasks)  # type: ignore[union-attr]
+    made.on_fault(Fault(Rung.GPU, "firmware-halt", "NVC-2003", "0000:41:00.0", 1))
+    assert {row["state"] for row in made.rows()} == {"suspended"}
+    made.quiesce("gpu-reset")
+    context.firmware = FakeVgpu()
+    made.resume("lost")
+    assert context.firmware.tasks == old
+    assert {row["state"] for row in made.rows()} == {"running"}
+    assert context.leases == 2
+
+
+def test_one_vgpu_that_does_not_come_back_is_failed_and_the_other_runs(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one")
+    make(made, "two")
+    made.quiesce("gpu-reset")
+
+    class Once(FakeVgpu):
+        def bootload(self, tenant: object, spec: Any, heap: object) -> int:
+            self.refuse = {"bootload"} if spec.function == 1 else set()
+            return super().bootload(tenant, spec, heap)
+
+    context.firmware = Once()
+    made.resume("lost")
+    assert {row["name"]: row["state"] for row in made.rows()} == {"one": "failed", "two": "running"}
+    assert len(context.live) == 1 and context.leases == 1
+
+
+def test_a_dead_firmware_is_not_asked_when_everything_goes(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one")
+    context.firmware = None
+    made.end()
+    assert not context.live and not context.leases and all(grant.state == "released" for grant in context.grants)
+
+
+class LifeCycle(RuleBasedStateMachine):
+    """Any order of operations, with refusals: what runs in the firmware, what is granted and what is shown are the same set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.context = FakeContext(Path(self.folder.name), functions=5)
+        self.made = manager(self.context, 4)
+        self.names: set[str] = set()
+
+    @rule(name=st.sampled_from("abcdef"), start=st.booleans(), refuse=st.sampled_from([None, None, "bootload", "configure"]))
+    def create(self, name: str, start: bool, refuse: str | None) -> None:
+        self.context.firmware.refuse = {refuse} if refuse else set()  # type: ignore[union-attr]
+        try:
+            make(self.made, name, start=start)
+            assert name not in self.names and len(self.names) < 4 and not (start and refuse)
+            self.names.add(name)
+        except (VgpuExists, NoCapacity, BringUpFailed) as error:
+            assert {VgpuExists: name in self.names, NoCapacity: len(self.names) >= 4, BringUpFailed: bool(start and refuse)}[type(error)]
+        self.context.firmware.refuse = set()  # type: ignore[union-attr]
+
+    @precondition(lambda self: self.names)
+    @rule(data=st.data(), verb=st.sampled_from(["start", "stop", "destroy"]))
+    def act(self, data: st.DataObject, verb: str) -> None:
+        name = data.draw(st.sampled_from(sorted(self.names)))
+        getattr(self.made, verb)(name)
+        if verb == "destroy":
+            self.names.discard(name)
+
+    @rule()
+    def restart(self) -> None:
+        self.made.end()
+        assert not self.context.live
+        self.context = FakeContext(Path(self.folder.name), functions=5)
+        self.made = manager(self.context, 4)
+
+    @invariant()
+    def books_balance(self) -> None:
+        rows = self.made.rows()
+        running = {row["function"] for row in rows if row["state"] == "running"}
+        assert {row["name"] for row in rows} == self.names
+        assert running == set(self.context.firmware.tasks) == self.made.functions_running()  # type: ignore[union-attr]
+        assert len(self.context.live) == self.context.leases == len(running)
+        assert len({row["slot"] for row in rows}) == len({row["function"] for row in rows}) == len(rows)
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+
+LifeCycle.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestLifeCycle = LifeCycle.TestCase
+
+
+def test_every_error_of_this_plugin_is_an_nvcore_error_with_its_own_code() -> None:
+    import nvcore_vfio.errors as errors
+
+    codes = [getattr(errors, name).code for name in errors.__all__]
+    assert len(set(codes)) == len(codes) and all(code.startswith("NVC-3") for code in codes)
+    assert all(issubclass(getattr(errors, name), NvcoreError) for name in errors.__all__)
