@@ -12,13 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Final
 
 from nvcore.locks.rules import broken
 
 __all__ = [
     "FENCE",
+    "HELD_DEPTH",
     "MMAP",
     "RECLAIM",
     "RESERVATION",
@@ -34,9 +35,11 @@ __all__ = [
 ]
 
 Trace = tuple[tuple[CodeType, int], ...]
-"""A captured stack, innermost first: code objects and line numbers; turned into text only when shown."""
+"""A captured stack, innermost first: code objects and instruction offsets. Lines are looked up only when it is shown."""
 
-_DEPTH = 10
+_DEPTH = 8
+HELD_DEPTH = 5
+"""Frames kept of every acquisition; an edge keeps more."""
 _HERE = __file__.rpartition("/")[0] + "/"
 
 
@@ -72,24 +75,31 @@ def lock_class(name: str, subclass: int = 0, *, leaf: bool = False, ww: bool = F
     return known
 
 
-def trace(skip: int = 1) -> Trace:
+def trace(skip: int = 1, depth: int = _DEPTH) -> Trace:
     """The calling stack without its `skip` innermost frames."""
-    frame = sys._getframe(skip)
-    found = []
-    for _ in range(_DEPTH):
-        found.append((frame.f_code, frame.f_lineno))
-        if frame.f_back is None:
-            break
+    frame: FrameType | None = sys._getframe(skip)
+    found: list[tuple[CodeType, int]] = []
+    while frame is not None and depth:
+        found.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back
+        depth -= 1
     return tuple(found)
 
 
 def show(stack: Trace) -> str:
     """A stack as text, innermost first, without the validator's own frames."""
-    frames = [(code, line) for code, line in stack if not code.co_filename.startswith(_HERE)]
+    frames = [(code, offset) for code, offset in stack if not code.co_filename.startswith(_HERE)]
     if not frames:
         return "primed at import"
-    return " < ".join(f"{code.co_filename}:{line} {code.co_name}" for code, line in frames)
+    return " < ".join(f"{code.co_filename}:{_line(code, offset)} {code.co_name}" for code, offset in frames)
+
+
+def _line(code: CodeType, offset: int) -> int:
+    """The source line of the instruction at `offset` bytes."""
+    for start, end, line in code.co_lines():
+        if start <= offset < end and line is not None:
+            return line
+    return code.co_firstlineno
 
 
 def _path(start: LockClass, goal: LockClass) -> list[LockClass] | None:

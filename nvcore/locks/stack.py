@@ -9,7 +9,7 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from nvcore.locks.graph import FENCE, LockClass, Trace, add_edge, show, trace
+from nvcore.locks.graph import FENCE, HELD_DEPTH, LockClass, Trace, add_edge, show, trace
 from nvcore.locks.rules import broken
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ class task_stack:
 
 def before(lock: object, cls: LockClass, *, blocking: bool, context: object = None) -> None:
     """Check an acquisition before it can block; a try-lock makes no edge, for it cannot deadlock."""
-    stack = current()
     if not blocking:
         return
+    stack = _local.stack or current()
     if stack.atomic and not cls.leaf:
         broken("L7.sleep", f"{cls.label} may sleep, in an atomic section of {stack.name}", now=show(trace(2)))
     for held in stack.held:
@@ -126,12 +126,12 @@ def _same_class(held: Held, cls: LockClass, context: object) -> None:
 
 def acquired(lock: object, cls: LockClass, context: object = None) -> None:
     """Note a lock as held."""
-    current().held.append(Held(lock, cls, trace(2), context))
+    (_local.stack or current()).held.append(Held(lock, cls, trace(3, HELD_DEPTH), context))
 
 
 def released(lock: object, cls: LockClass) -> None:
     """Note a lock as given back."""
-    stack = current()
+    stack = _local.stack or current()
     held = stack.held
     for index in range(len(held) - 1, -1, -1):
         if held[index].lock is lock:
@@ -153,7 +153,7 @@ def touch(cls: LockClass) -> None:
 
 def enter_path(stack: Stack) -> None:
     """Hold the pseudo lock `fence` for reading, as a try-lock: no edge from what is held already (L6)."""
-    stack.held.append(Held(FENCE, FENCE, trace(3)))
+    stack.held.append(Held(FENCE, FENCE, trace(3, HELD_DEPTH)))
 
 
 def leave_path(stack: Stack) -> None:
