@@ -1,10 +1,10 @@
 """Commands: what a plugin's noun on the command line is, and what it gets.
 
-A noun is an entry point of group `nvcore.command.v1`: its name is the noun, its object is a callable `vgpu(argv, io) -> int`. It is imported
-only when that noun is used, in the process of the command line, on the main thread. It returns an exit code (0 ok, 1 failed, 2 usage,
-3 not found or not running, 4 permission, 5 daemon unreachable, 6 state differs, 7 partial) or raises an error of `nvcore.api.errors`, which
-the command line prints and turns into its exit code. Data goes to `io.out`, everything else to `io.say`. The first line of its docstring
-is not read: `nvcore --help` imports nothing and shows the distribution instead. Since API 1.
+A noun is an entry point of group `nvcore.command.v1`: its name is the noun, its object is a callable `vgpu(argv, io) -> int`. It is
+imported only when that noun is used, in the process of the command line, on the main thread. It returns an exit code (0 ok, 1 failed,
+2 usage, 3 not found or not running, 4 permission, 5 daemon unreachable, 6 state differs, 7 partial) or raises an error of
+`nvcore.api.errors`, which the command line prints and turns into its exit code. Data goes to `io.out`, everything else to `io.say`.
+`--config`, `--socket` and `--timeout` are the command line's own, wherever they stand, and never reach `argv`. Since API 1.
 """
 
 from __future__ import annotations
@@ -36,9 +36,18 @@ class CommandIO(Protocol):
         ...
 
     def show(
-        self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]], name: str = "name"
+        self,
+        output: str,
+        *,
+        schema: str,
+        key: str,
+        rows: Sequence[dict[str, Any]],
+        columns: Sequence[tuple[str, str, str]],
+        name: str = "name",
     ) -> None:
-        """Print rows. output: "table", "wide", "json", "jsonl" or "name" (else UsageError); columns: (key, heading, "left", "right" or "wide")."""
+        """Print rows. output: "table", "wide", "json", "jsonl" or "name", else UsageError. columns: (key, heading, kind), where kind is "left",
+        "right" or "wide" (shown by `-o wide` only). schema and key: of the JSON document and the array in it. name: what `-o name` prints.
+        """
         ...
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:

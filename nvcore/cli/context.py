@@ -55,7 +55,7 @@ class Context:
         given = self.given.text("socket") or os.environ.get("NVCORE_SOCKET")
         if given:
             return given
-        configured = self.configuration().host.socket if self._files() else None
+        configured = self.configuration().host.socket if self.has_files else None
         return configured or socket_path()
 
     @property
@@ -86,6 +86,11 @@ class Context:
         return self._configuration
 
     @property
+    def has_files(self) -> bool:
+        """Whether there is any configuration file; where there is none nothing needs to be read."""
+        return bool(self._files())
+
+    @property
     def selects(self) -> bool:
         """Whether the command line itself selects plugins."""
         return any(key in self.given.values for key in ("only", "none", "p"))
@@ -101,7 +106,7 @@ class Context:
                 raise UsageError(f"-p {word} has no meaning", expected="-p no:NAME")
             disabled[word[3:]] = "-p no:"
         said = Selection(only, disabled=disabled, none=self.given.flag("none"))
-        if said.none or not self._files():
+        if said.none or not self.has_files:
             return said
         lists = self.configuration().plugins
         return said.under(lists.only, lists.disable, lists.required)
@@ -116,7 +121,14 @@ class Context:
         self.stderr.write(safe(text, ascii_only(self.stderr)) + "\n")
 
     def show(
-        self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]], name: str = "name"
+        self,
+        output: str,
+        *,
+        schema: str,
+        key: str,
+        rows: Sequence[dict[str, Any]],
+        columns: Sequence[tuple[str, str, str]],
+        name: str = "name",
     ) -> None:
         """Print rows; see CommandIO.show."""
         from nvcore.cli.output import Column, chosen, show

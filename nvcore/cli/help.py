@@ -15,7 +15,7 @@ __all__ = ["help_text", "unknown_noun"]
 _OPTIONS = """\
 options
   --only NAME[,NAME]  load these plugins only       --no-plugins     load none
-  -p no:NAME          leave this plugin out         --config FILE    this configuration file instead of the system's
+  -p no:NAME          leave this plugin out         --config FILE    one more configuration file
   --socket PATH       the daemon's control socket   --timeout SECONDS  how long to wait for it
   --version           the version                   --help           this text
 

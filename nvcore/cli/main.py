@@ -27,10 +27,10 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code (DESIGN: 0 ok, 1 failed, 2 usage, 3 not found, 4 permission, 5 unreachable, 6 differs, 7 partial)."""
-    if sys.stdout is None or sys.stderr is None:  # started with a closed stream: nothing to write to is no reason to fail
-        sys.stdout = sys.stdout or open(os.devnull, "w")
-        sys.stderr = sys.stderr or open(os.devnull, "w")
+    """Run one command line, `sys.argv` by default; returns its exit code (`nvcore --help` lists them)."""
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = open(os.devnull, "w")  # noqa: SIM115  # started with a closed stream: nothing to write to is no reason to fail
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

@@ -129,8 +129,15 @@ def print_rows(context: Context, output: str, rows: list[dict[str, Any]], proble
             context.out("no plugins\n")
         context.out(explain_rows(rows, problems))
         return
-    show(output, schema="nvcore.plugins/1", key="plugins", rows=rows, columns=(), stream=context.stdout,
-         extra={"source": source, "problems": problems})
+    show(
+        output,
+        schema="nvcore.plugins/1",
+        key="plugins",
+        rows=rows,
+        columns=(),
+        stream=context.stdout,
+        extra={"source": source, "problems": problems},
+    )
 
 
 def explain_rows(rows: Sequence[dict[str, Any]], problems: Sequence[dict[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """Places: where the host keeps its socket, its state and its configuration. Pure but for the environment; any thread; imports nothing.
 
 Root uses /run/nvcore and /var/lib/nvcore, others $XDG_RUNTIME_DIR/nvcore and $XDG_STATE_HOME/nvcore; systemd's $RUNTIME_DIRECTORY and
-$STATE_DIRECTORY go first. NVCORE_SOCKET names the socket itself; NVCORE_CONFIG one file instead of all system files.
+$STATE_DIRECTORY go first. NVCORE_SOCKET names the socket itself; NVCORE_CONFIG one more file, laid over the system's.
 Source: file-hierarchy(7), XDG base directory specification 0.8, systemd.exec(5).
 """
 
@@ -53,16 +53,14 @@ def _toml(folder: str) -> list[str]:
 def config_files(given: str | None = None, *, environ: Mapping[str, str] = os.environ, usr: str = USR_LIB, etc: str = ETC) -> list[str]:
     """Configuration files in the order in which they apply; later ones win.
 
-    Vendor files, nvcore.toml, then drop-ins in lexical order; a drop-in masks the vendor file of its name. `given` (`--config`) goes last,
-    NVCORE_CONFIG before it; with either, the system's files are not read. Raises PermissionError where a folder cannot be listed.
+    Vendor files, nvcore.toml, then drop-ins in lexical order (one masks the vendor file of its name), NVCORE_CONFIG, `given` (`--config`).
+    Raises PermissionError where a folder cannot be listed.
     """
-    named = [path for path in (environ.get("NVCORE_CONFIG"), given) if path]
-    if named:
-        return named
     drop_ins = os.path.join(etc, "conf.d")
     late = _toml(drop_ins)
     files = [os.path.join(usr, name) for name in _toml(usr) if name not in late]
     main = os.path.join(etc, "nvcore.toml")
     if os.path.lexists(main):
         files.append(main)
-    return files + [os.path.join(drop_ins, name) for name in late]
+    files += [os.path.join(drop_ins, name) for name in late]
+    return files + [path for path in (environ.get("NVCORE_CONFIG"), given) if path]

@@ -112,8 +112,14 @@ def scan(path: Iterable[str] | None = None) -> Index:
         except (FileNotFoundError, NotADirectoryError):
             continue  # normal on a path; archives are not scanned
         except (OSError, ValueError) as error:
-            index.problems.append(Problem("NVC-1110", folder, f"this folder on the path cannot be read: {_words(error)}",
-                                          "give the user read access or take it off the path"))
+            index.problems.append(
+                Problem(
+                    "NVC-1110",
+                    folder,
+                    f"this folder on the path cannot be read: {_words(error)}",
+                    "give the user read access or take it off the path",
+                )
+            )
             continue
         _folder(index, os.path.abspath(folder), names, hidden.get(key, ""))
     return index
@@ -177,9 +183,14 @@ def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribut
     except VersionSyntax:
         newer, older = one, other
     newer.shadowed += [older.metadata, *older.shadowed]
-    index.problems.append(Problem("NVC-1111", older.metadata,
-                                  f"two versions of {newer.spelled} in one folder: {older.version or '?'} and {newer.version or '?'}",
-                                  f"pip install --force-reinstall '{newer.spelled}=={newer.version}', then remove the older metadata"))
+    index.problems.append(
+        Problem(
+            "NVC-1111",
+            older.metadata,
+            f"two versions of {newer.spelled} in one folder: {older.version or '?'} and {newer.version or '?'}",
+            f"pip install --force-reinstall '{newer.spelled}=={newer.version}', then remove the older metadata",
+        )
+    )
     return newer
 
 
@@ -194,15 +205,20 @@ def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: s
         text = _read(os.path.join(metadata, "entry_points.txt"))
         dist.entry_points = _entry_points(text) if text and "nvcore." in text else []
     except (OSError, UnicodeDecodeError) as error:
-        return _damaged(index, metadata, f"entry_points.txt cannot be read: {_words(error)}")
+        _damaged(index, metadata, f"entry_points.txt cannot be read: {_words(error)}")
+        return None
+    if not spelled:
+        _damaged(index, metadata, "it has no name")
+        return None
     if not dist.entry_points and (version or kind == "dist-info"):
-        return dist if spelled else _damaged(index, metadata, "it has no name")
+        return dist
     try:
         text = _read(os.path.join(metadata, "METADATA" if kind == "dist-info" else "PKG-INFO"))
         if text is None and kind == "egg-info":
             text = _read(metadata)  # Debian ships egg-info as one file
     except (OSError, UnicodeDecodeError) as error:
-        return _damaged(index, metadata, f"its metadata cannot be read: {_words(error)}")
+        _damaged(index, metadata, f"its metadata cannot be read: {_words(error)}")
+        return None
     return _headers(index, dist, text, kind)
 
 
@@ -211,7 +227,8 @@ def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> D
     headers = _fields(text or "")
     name = headers.get("name", [""])[0]
     if not name:
-        return _damaged(index, dist.metadata, "its metadata has no Name" if text is not None else "it has no METADATA file")
+        _damaged(index, dist.metadata, "its metadata has no Name" if text is not None else "it has no METADATA file")
+        return None
     fresh = Distribution(name, headers.get("version", [dist.version])[0], dist.metadata, dist.location, dist.hidden)
     fresh.entry_points = dist.entry_points
     fresh.requires = headers.get("requires-dist", [])
@@ -221,8 +238,14 @@ def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> D
 
 
 def _damaged(index: Index, metadata: str, what: str) -> None:
-    index.problems.append(Problem("NVC-1110", metadata, f"damaged metadata: {what}; this distribution is skipped",
-                                  "reinstall the distribution, or remove this folder"))
+    index.problems.append(
+        Problem(
+            "NVC-1110",
+            metadata,
+            f"damaged metadata: {what}; this distribution is skipped",
+            "reinstall the distribution, or remove this folder",
+        )
+    )
 
 
 def _read(path: str) -> str | None:

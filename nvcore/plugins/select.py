@@ -137,8 +137,12 @@ def _clash(plugins: list[Plugin]) -> None:
         claimants = " and ".join(plugin.distribution for plugin in same)
         for plugin in same if len(same) > 1 else ():
             other = next(twin.distribution for twin in same if twin is not plugin)
-            plugin.end("failed", "NVC-1106", f"the name {name!r} is claimed by {claimants}; neither is loaded",
-                       f"pip uninstall {other}, or -p no:{other}")
+            plugin.end(
+                "failed",
+                "NVC-1106",
+                f"the name {name!r} is claimed by {claimants}; neither is loaded",
+                f"pip uninstall {other}, or -p no:{other}",
+            )
 
 
 def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
@@ -165,7 +169,11 @@ def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
             absent = Plugin(name, "", "", "")
             by = selection.only_by if name in (selection.only or ()) else "[plugins] required"
             absent.required = name in selection.required
-            absent.end("failed", "NVC-1115", f"asked for by {by}, and not installed",
-                       f"install the distribution that provides it, or correct the name; installed: {installed}")
+            absent.end(
+                "failed",
+                "NVC-1115",
+                f"asked for by {by}, and not installed",
+                f"install the distribution that provides it, or correct the name; installed: {installed}",
+            )
             plugins.append(absent)
     return plugins

@@ -1,0 +1,90 @@
+"""`nvcore config check|show`. Main thread. `check` loads the selected plugins, because their records judge their sections."""
+
+from __future__ import annotations
+
+from nvcore.cli.args import parse
+from nvcore.cli.output import OUTPUT_OPTIONS, Column, chosen, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from nvcore.cli.context import Context
+    from nvcore.config.lines import Path
+    from nvcore.config.model import Configuration
+
+__all__ = ["command"]
+
+
+def command(argv: Sequence[str], context: Context) -> int:
+    """`nvcore config check` (exit 78 when something is wrong) and `nvcore config show [--origin]`."""
+    verb, rest = (argv[0], argv[1:]) if argv else ("", ())
+    if verb == "check":
+        return _check(rest, context)
+    if verb == "show":
+        return _show(rest, context)
+    from nvcore.api.errors import UsageError
+
+    raise UsageError(f"no verb {verb!r} of config", expected="check or show")
+
+
+def _check(argv: Sequence[str], context: Context) -> int:
+    from nvcore.plugins.host import PluginHost
+
+    parse(argv, {}, words=(0, 0))
+    configuration = context.configuration()
+    host = PluginHost("command", configuration=configuration)
+    host.load(context.selection())  # raises ConfigError, exit 78
+    unjudged = [plugin.name for plugin in host.plugins if plugin.state != "registered" and plugin.name in configuration.sections()]
+    host.teardown()
+    for name in unjudged:
+        context.say(f"note: section [plugins.{name}] could not be checked: the plugin is {host.plugin(name).state}")
+    context.out(f"ok: {', '.join(configuration.files) or 'no file, defaults only'}\n")
+    return 7 if any(plugin.broken for plugin in host.plugins) else 0
+
+
+def _show(argv: Sequence[str], context: Context) -> int:
+    given = parse(argv, {**OUTPUT_OPTIONS, "--origin": "origin?"}, words=(0, 0))
+    output = chosen(given.values)
+    rows = _rows(context.configuration())
+    columns = [Column("key", "KEY"), Column("value", "VALUE"), Column("origin", "ORIGIN", wide=not given.flag("origin"))]
+    show(
+        output,
+        schema="nvcore.config/1",
+        key="values",
+        rows=rows if output[:4] == "json" else [{**row, "value": _toml(row["value"])} for row in rows],
+        columns=columns,
+        stream=context.stdout,
+        name="key",
+        extra={"files": context.configuration().files},
+    )
+    return 0
+
+
+def _rows(configuration: Configuration) -> list[dict[str, Any]]:
+    """Every value in effect: the core's keys with their defaults, then what else the files say."""
+    from nvcore.config.model import HOST, LISTS
+
+    values: dict[Path, object] = {("host", key): getattr(configuration.host, key) for key in HOST}
+    values.update({("plugins", key): getattr(configuration.plugins, key) for key in LISTS})
+    for at, gpu in enumerate(configuration.tree.get("gpu", [])):
+        values.update({("gpu", at, key): value for key, value in gpu.items()})
+    for name in configuration.sections():
+        values.update(_leaves(("plugins", name), configuration.tree["plugins"][name]))
+    return [{"key": ".".join(map(str, path)), "value": value, "origin": configuration.where(*path)} for path, value in values.items()]
+
+
+def _leaves(path: Path, table: dict[str, Any]) -> dict[Path, object]:
+    found: dict[Path, object] = {}
+    for key, value in table.items():
+        found.update(_leaves((*path, key), value) if isinstance(value, dict) else {(*path, key): value})
+    return found
+
+
+def _toml(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(str(_toml(one)) for one in value)}]"
+    return None if value is None else f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,111 @@
+"""What is on the disk: files of distributions, importable names, and what an uninstall left behind.
+
+Reads folders on `sys.path` and RECORD files; imports nothing, changes nothing. Any thread. Used by `footprint` only.
+Source: PyPA recording installed projects; setuptools' editable finders (`MAPPING` in the module of the finder).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterator
+
+from nvcore.plugins.index import Index
+
+__all__ = ["importable", "owned_names", "recorded", "residue"]
+
+_SUFFIXES = (".py", ".pyc", ".so", ".pyd")
+_EDITABLE = ("__editable__", "_virtualenv", "__pycache__")
+
+
+def recorded(metadata: str) -> list[str]:
+    """Files of a distribution by its RECORD or SOURCES-like list, relative to its folder; empty where there is no list."""
+    for name, take in (("RECORD", True), ("installed-files.txt", False), ("top_level.txt", False)):
+        try:
+            with open(os.path.join(metadata, name), encoding="utf-8", newline="") as file:
+                return [row[0] for row in csv.reader(file) if row] if take else [line.strip() for line in file if line.strip()]
+        except (OSError, UnicodeDecodeError, csv.Error):
+            continue
+    return []
+
+
+def _top(path: str) -> str:
+    return path.split("/", 1)[0]
+
+
+def owned_names(index: Index) -> dict[str, set[str]]:
+    """Folder on the path to the names in it that some distribution's record lists."""
+    owned: dict[str, set[str]] = {}
+    for dist in index.distributions.values():
+        for metadata in (dist.metadata, *dist.shadowed):
+            names = owned.setdefault(os.path.dirname(metadata), set())
+            names.add(os.path.basename(metadata))
+            names |= {_top(path) for path in recorded(metadata) if not path.startswith("..")}
+    return owned
+
+
+def _path_folders() -> Iterator[tuple[str, list[str]]]:
+    seen: set[str] = set()
+    for entry in sys.path:
+        folder = os.path.realpath(entry or ".")
+        if folder in seen:
+            continue
+        seen.add(folder)
+        try:
+            yield os.path.abspath(entry or "."), sorted(os.listdir(folder))
+        except OSError:
+            continue  # the index reports folders that cannot be read
+
+
+def _module_name(folder: str, name: str) -> str | None:
+    """The name under which an entry of a path folder can be imported; folders without code count too, they are namespaces."""
+    stem = name.split(".", 1)[0]
+    if not stem.isidentifier():
+        return None
+    if name.endswith(_SUFFIXES) or ("." not in name and os.path.isdir(os.path.join(folder, name))):
+        return stem
+    return None
+
+
+def importable() -> dict[str, str]:
+    """Every top-level name that can be imported, to where it is: path folders, built-in modules, setuptools' editable finders."""
+    found: dict[str, str] = dict.fromkeys(sys.builtin_module_names, "built in")
+    for folder, names in _path_folders():
+        for name in names:
+            module = _module_name(folder, name)
+            if module is not None:
+                found.setdefault(module, os.path.join(folder, name))
+    for finder in sys.meta_path:
+        home = sys.modules.get(getattr(finder, "__module__", ""))
+        mapping = getattr(home, "MAPPING", None)
+        if isinstance(mapping, dict):
+            for module, place in mapping.items():
+                found.setdefault(str(module).partition(".")[0], str(place))
+    return found
+
+
+def residue(index: Index) -> list[str]:
+    """Paths that an uninstall or a broken install left: pip's `~names`, and `nvcore_*` entries that no distribution's record lists.
+
+    A folder that is itself a source tree on the path (an editable install) is not residue: a distribution of another folder claims it.
+    """
+    owned = owned_names(index)
+    sites = {os.path.dirname(dist.metadata) for dist in index.distributions.values()}
+    found = list(index.leftovers)
+    for folder, names in _path_folders():
+        if folder not in sites or not any(name.endswith(".dist-info") for name in names):
+            continue  # only folders that hold installed distributions
+        for name in names:
+            if (
+                name.startswith("nvcore_")
+                and name not in owned.get(folder, ())
+                and not name.startswith(_EDITABLE)
+                and _is_module(folder, name)
+            ):
+                found.append(os.path.join(folder, name))
+    return found
+
+
+def _is_module(folder: str, name: str) -> bool:
+    return _module_name(folder, name) is not None

@@ -1,0 +1,134 @@
+"""Footprint: what each plugin brought (distributions, modules, memory, descriptors), and whether anything matches what the operator denies.
+
+Imports the selected plugins, one by one, in the process of the caller, which should be a process of its own. Main thread.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import sys
+from typing import Any
+
+from nvcore.plugins.files import importable, recorded, residue
+from nvcore.plugins.index import Index
+from nvcore.plugins.loader import load_objects
+from nvcore.plugins.names import components
+from nvcore.plugins.requires import RequirementSyntax, parse
+from nvcore.plugins.states import Plugin
+
+__all__ = ["denied", "footprint", "matches"]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a glob matches one component of `name` (split at `-`, `_`, `.`), or the whole of it where the pattern has several components."""
+    name, pattern = name.lower(), pattern.lower()
+    return any(fnmatch.fnmatchcase(part, pattern) for part in components(name)) or (
+        any(mark in pattern for mark in "-_.") and fnmatch.fnmatchcase(name, pattern)
+    )
+
+
+def _path_matches(path: str, pattern: str) -> bool:
+    return any(matches(part, pattern) for part in path.split("/"))
+
+
+def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
+    """Everything installed, importable, loaded or left behind that matches a pattern: kind, name, where, pattern."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+
+    def hit(kind: str, name: str, where: str, pattern: str) -> None:
+        found.setdefault((kind, where or name), {"kind": kind, "name": name, "where": where, "pattern": pattern})
+
+    modules, left, loaded = importable(), residue(index), list(sys.modules)
+    for pattern in patterns:
+        for dist in index.distributions.values():
+            if matches(dist.name, pattern):
+                hit("distribution", dist.spelled, dist.metadata, pattern)
+            for metadata in (dist.metadata, *dist.shadowed):
+                for path in recorded(metadata):
+                    if _path_matches(path, pattern):
+                        hit("file", os.path.basename(path), os.path.normpath(os.path.join(os.path.dirname(metadata), path)), pattern)
+        for name, where in modules.items():
+            if matches(name, pattern):
+                hit("importable module", name, where, pattern)
+        for name in loaded:
+            if matches(name, pattern):
+                hit("loaded module", name, "", pattern)
+        for path in left:
+            if matches(os.path.basename(path), pattern):
+                hit("residue", os.path.basename(path), path, pattern)
+    return [found[key] for key in sorted(found)]
+
+
+def _resident() -> int:
+    """Resident bytes of this process. Source: proc(5), statm."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _brought(index: Index, name: str) -> list[str]:
+    """The distribution and those that it requires, the host's own left out: normalised names."""
+    names: list[str] = []
+    wanted = [name]
+    while wanted:
+        one = wanted.pop(0)
+        dist = index.distributions.get(one)
+        if one in names or dist is None or one == "nvcore":
+            continue
+        names.append(one)
+        for line in dist.requires:
+            try:
+                requirement = parse(line)
+                if requirement.applies():
+                    wanted.append(requirement.name)
+            except (RequirementSyntax, ValueError):
+                continue  # `plugins list` reports it
+    return names
+
+
+def _bytes(index: Index, names: list[str]) -> tuple[int, int]:
+    """Files and bytes on the disk, by the records of the distributions."""
+    count = size = 0
+    for name in names:
+        dist = index.distributions[name]
+        for path in recorded(dist.metadata):
+            try:
+                size += os.stat(os.path.join(os.path.dirname(dist.metadata), path)).st_size
+                count += 1
+            except OSError:
+                continue
+    return count, size
+
+
+def footprint(index: Index, plugins: list[Plugin]) -> list[dict[str, Any]]:
+    """Import every selected plugin and say what that brought. The plugins' states become imported or failed."""
+    from nvcore.api import hooks, offers  # noqa: F401  # the host's own share, so that the first plugin is not charged with it
+
+    rows: list[dict[str, Any]] = []
+    for plugin in plugins:
+        before, memory, descriptors = set(sys.modules), _resident(), _descriptors()
+        if plugin.state == "selected":
+            load_objects(plugin)
+        new = sorted(set(sys.modules) - before)
+        names = _brought(index, plugin.distribution.lower().replace("_", "-")) if plugin.distribution else []
+        files, size = _bytes(index, names)
+        ran = plugin.import_ms is not None
+        rows.append(
+            {
+                "name": plugin.name,
+                "state": plugin.state,
+                "distributions": names,
+                "files": files,
+                "disk_bytes": size,
+                "modules": new,
+                "module_count": len(new) if ran else None,
+                "memory_bytes": _resident() - memory if ran else None,
+                "descriptors": _descriptors() - descriptors if ran else None,
+                "import_ms": plugin.import_ms,
+            }
+        )
+    return rows

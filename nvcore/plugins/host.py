@@ -1,0 +1,281 @@
+"""PluginHost: the plugins of one host from selection to teardown.
+
+Owns the plugin manager, the records, the offers and their claims. Belongs to one thread; `states()` may be called from any (it copies).
+Never imports what is not selected; never lets one plugin's failure reach another; calls no hook after `load` but the two observers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nvcore import __version__
+from nvcore.api import GENERATIONS
+from nvcore.api.clock import SYSTEM, Clock
+from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, PluginError
+from nvcore.plugins.collect import OFFERS, Claims, call_hook
+from nvcore.plugins.index import Index, scan
+from nvcore.plugins.loader import load_objects
+from nvcore.plugins.register import register, unregister
+from nvcore.plugins.select import Selection, inventory, select
+from nvcore.plugins.states import Plugin, partial
+
+if TYPE_CHECKING:
+    from nvcore.api.control import HostView
+    from nvcore.api.offers import HostInfo
+    from nvcore.config.model import Configuration
+
+__all__ = ["ObserverError", "PluginHost", "RequiredPluginError"]
+
+
+class RequiredPluginError(PluginError):
+    """A plugin that the operator marked as required is not usable; the host does not start."""
+
+    code = "NVC-1116"
+
+
+class ObserverError(PluginError):
+    """An observer or a service of a plugin raised or hung."""
+
+    code = "NVC-1112"
+
+
+class PluginHost:
+    """The plugins of one host. mode: as in HostInfo. configuration: None for plugins' defaults. state_dir: the host's; each plugin gets a folder."""
+
+    def __init__(
+        self,
+        mode: Literal["daemon", "embedded", "command", "doctor"] = "embedded",
+        *,
+        configuration: Configuration | None = None,
+        state_dir: Path | None = None,
+        clock: Clock = SYSTEM,
+        limit: float = 5.0,
+    ) -> None:
+        self.mode, self.configuration, self.state_dir, self.clock = mode, configuration, state_dir, clock
+        self.limit = limit
+        self.index = Index()
+        self.plugins: list[Plugin] = []
+        self.claims = Claims()
+        self._offers: dict[str, dict[str, list[Any]]] = {hook: {} for hook in OFFERS}
+        self._infos: dict[str, HostInfo] = {}
+        self._services: list[tuple[Plugin, Any]] = []
+        self._started: list[Plugin] = []
+        self._view: HostView | None = None
+        self._manager: Any = None
+
+    def load(self, selection: Selection | None = None, *, index: Index | None = None) -> None:
+        """Index, select, import, register, and call every hook once; call once per host.
+
+        Raises RequiredPluginError when a required plugin does not get that far, ConfigError when a plugin's section is wrong, UsageError for
+        a section of a plugin that is not installed. Every other failure is a state.
+        """
+        self.index = scan() if index is None else index
+        self.plugins = select(inventory(self.index), selection or Selection())
+        wanted = [plugin for plugin in self.plugins if plugin.state == "selected"]
+        if wanted:
+            self._register(wanted)
+            self._call("nvcore_config_sections", wanted)
+            self._configure()
+            for hook in OFFERS:
+                if hook != "nvcore_config_sections":
+                    self._call(hook, wanted)
+            self._settle(wanted)
+        elif self.configuration is not None:
+            self._configure()
+        for plugin in self.plugins:
+            if plugin.required and plugin.state != "registered":
+                raise RequiredPluginError(
+                    f"required plugin {plugin.name} is {plugin.state}: {plugin.reason}",
+                    remedy=plugin.remedy or "select it, or take it out of [plugins] required",
+                )
+
+    def _register(self, wanted: list[Plugin]) -> None:
+        from pluggy import PluginManager
+
+        from nvcore.api.hooks import SPECIFICATIONS
+
+        self._manager = PluginManager("nvcore")
+        for specification in SPECIFICATIONS.values():
+            self._manager.add_hookspecs(specification)
+        for plugin in wanted:
+            if plugin.families:
+                objects = load_objects(plugin)
+                if objects:
+                    register(self._manager, plugin, objects)
+            else:
+                plugin.state = "registered"  # it has commands only; they are imported when they are used
+
+    def _call(self, hook: str, wanted: list[Plugin]) -> None:
+        if getattr(self._manager.hook, hook).get_hookimpls():
+            self._offers[hook] = call_hook(self._manager, hook, wanted, self._info)
+
+    def _info(self, plugin: Plugin) -> HostInfo:
+        info = self._infos.get(plugin.key)
+        if info is None:
+            from nvcore.api.offers import HostInfo
+
+            folder = None if self.state_dir is None else self.state_dir / "plugins" / plugin.name
+            info = HostInfo(version=__version__, generations=GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
+            self._infos[plugin.key] = info
+        return info
+
+    def _configure(self) -> None:
+        """Give every plugin its record, from its section or from the record's defaults."""
+        sections = {key: offers[0] for key, offers in self._offers["nvcore_config_sections"].items() if offers}
+        if self.configuration is not None:
+            self.configuration.check_names({plugin.name: plugin.state for plugin in self.plugins}, set(sections))
+        if not sections:
+            return
+        from nvcore.config.sections import build
+
+        for plugin in self.plugins:
+            if plugin.key in sections and plugin.state == "registered":
+                section = None if self.configuration is None else self.configuration.section(plugin.name)
+                self._info(plugin).config = build(sections[plugin.key], section)
+
+    def _settle(self, wanted: list[Plugin]) -> None:
+        """Drop what failed on the way, enter claims, report conflicts, count offers."""
+        for plugin in wanted:
+            if plugin.state == "failed":
+                self._drop(plugin)
+        for hook, by_plugin in self._offers.items():
+            for plugin in wanted:
+                for offer in by_plugin.get(plugin.key, ()):
+                    self.claims.add(hook, plugin, offer)
+                    plugin.offers += 1
+        self.claims.report()
+
+    def _drop(self, plugin: Plugin) -> list[Any]:
+        """Withdraw a plugin's offers and registrations. Returns the offers."""
+        withdrawn = [offer for by_plugin in self._offers.values() for offer in by_plugin.pop(plugin.key, ())]
+        self.claims.remove(plugin)
+        if self._manager is not None:
+            unregister(self._manager, plugin)
+        return withdrawn
+
+    def states(self) -> list[dict[str, object]]:
+        """Every plugin with state, reason and remedy (schema nvcore.plugins/1), problems of the index not included."""
+        return [plugin.as_dict() for plugin in self.plugins]
+
+    def partial(self) -> bool:
+        """Whether exit code 7 is due: a plugin failed, is incompatible or in conflict, or the index met damage."""
+        return partial(self.plugins) or bool(self.index.problems)
+
+    def plugin(self, name: str) -> Plugin:
+        """The record of a plugin by name, or by key where a name is claimed twice. Raises NotFoundError."""
+        for plugin in self.plugins:
+            if name in (plugin.name, plugin.key):
+                return plugin
+        raise NotFoundError(f"no plugin {name!r}", remedy="nvcore plugins list")
+
+    def info(self, name: str) -> HostInfo:
+        """What the hooks of a plugin were given; its configuration record is `.config`. Raises NotFoundError."""
+        return self._info(self.plugin(name))
+
+    def collect(self, hook: str) -> list[Any]:
+        """The offers of `hook`, by plugin name; one whose every claim is contested is left out. No hook is called here."""
+        offers = [offer for _, group in sorted(self._offers[hook].items()) for offer in group]
+        return [offer for offer in offers if len(self.claims.contested(hook, offer)) < max(1, len(self._claimed(hook, offer)))]
+
+    def _claimed(self, hook: str, offer: Any) -> list[str]:
+        from nvcore.plugins.collect import claims_of
+
+        return claims_of(hook, offer)
+
+    def claim(self, hook: str, claim: str) -> Any:
+        """The one offer for `claim` (a scheme, a chip, a function, a name), None when nobody offers it. Raises ConflictError for two."""
+        holders = self.claims.holders(hook, claim)
+        if len(holders) > 1:
+            names = [plugin.name for plugin, _ in holders]
+            raise ConflictError(
+                f"{OFFERS[hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it",
+                expected="one claimant",
+                seen=", ".join(names),
+                remedy="choose with -p no:NAME or [plugins] disable",
+            )
+        return holders[0][1] if holders else None
+
+    def start(self, view: HostView) -> None:
+        """Start services, then tell observers that the host is up. One that raises or hangs is named in its state; the others run."""
+        self._view = view
+        for plugin in self.plugins:
+            if plugin.state != "registered":
+                continue
+            for offer in self._offers["nvcore_services"].get(plugin.key, ()):
+                if plugin.state == "registered" and self._watched(
+                    plugin, lambda offer=offer: offer.start(view), f"service {offer.name} of {plugin.name}"
+                ):
+                    self._services.append((plugin, offer))
+            if plugin.state == "registered":
+                self._observe(plugin, "nvcore_host_started", view)
+            if plugin.state == "registered":
+                plugin.state = "started"
+                self._started.append(plugin)
+
+    def _watched(self, plugin: Plugin, call: Any, what: str) -> bool:
+        from nvcore.plugins.watched import run_watched
+
+        failure = run_watched(call, what, self.clock, self.limit)
+        if failure is None:
+            return True
+        plugin.end("failed", *failure, f"upgrade {plugin.distribution} or report it to its authors; until then -p no:{plugin.name}")
+        return False
+
+    def _observe(self, plugin: Plugin, hook: str, view: HostView | None) -> None:
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            if implementation.plugin_name.rpartition("/")[0] == plugin.key:
+                self._watched(plugin, lambda call=implementation: call.function(*(view for _ in call.argnames)), f"{hook} of {plugin.name}")
+
+    def _leave(self, plugin: Plugin) -> list[PluginError]:
+        """Run one plugin's stopping observer and stop its services; the errors, none raised."""
+        from nvcore.plugins.watched import run_watched
+
+        calls: list[tuple[str, Any]] = []
+        for implementation in getattr(self._manager.hook, "nvcore_host_stopping").get_hookimpls() if plugin in self._started else ():
+            if implementation.plugin_name.rpartition("/")[0] == plugin.key:
+                calls.append(("nvcore_host_stopping", lambda call=implementation: call.function(*(self._view for _ in call.argnames))))
+        for owner, offer in reversed(self._services):
+            if owner is plugin:
+                calls.append((f"stop of service {offer.name}", offer.stop))
+        self._services = [pair for pair in self._services if pair[0] is not plugin]
+        errors: list[PluginError] = []
+        for what, call in calls:
+            failure = run_watched(call, f"{what} of {plugin.name}", self.clock, self.limit)
+            if failure is not None:
+                errors.append(ObserverError(failure[1], remedy=f"report it to the authors of {plugin.distribution}"))
+        if errors:
+            plugin.end("failed", "NVC-1112", "; ".join(error.what for error in errors), errors[0].remedy)
+        return errors
+
+    def stop(self, name: str) -> list[Any]:
+        """Stop one plugin: observers, services, registrations. Returns the offers it withdrew, for their users to let go of.
+
+        The daemon first makes the plugin's clients leave. A stopped plugin is disabled until the host is started again: its modules stay
+        loaded. Raises NotFoundError, NotRunningError.
+        """
+        plugin = self.plugin(name)
+        if plugin.state not in ("registered", "started"):
+            raise NotRunningError(
+                f"plugin {name} is {plugin.state}", expected="started or registered", remedy="nvcore plugins show " + name
+            )
+        self._leave(plugin)
+        if plugin in self._started:
+            self._started.remove(plugin)
+        withdrawn = self._drop(plugin)
+        if plugin.state != "failed":
+            plugin.end("disabled", None, "stopped by the operator", "restart the daemon to start it again")
+        return withdrawn
+
+    def teardown(self) -> ExceptionGroup[PluginError] | None:
+        """Stop everything, the last started first; all run whatever the others do. Returns the grouped errors, None when there were none."""
+        errors: list[PluginError] = []
+        left = [*self._started, *(owner for owner, _ in self._services if owner not in self._started)]
+        for plugin in reversed(list(dict.fromkeys(left))):
+            errors += self._leave(plugin)
+            if plugin.state == "started":
+                plugin.state = "registered"
+        self._started.clear()
+        for plugin in self.plugins:
+            self._drop(plugin)
+        return ExceptionGroup("plugins that did not stop cleanly", errors) if errors else None

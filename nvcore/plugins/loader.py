@@ -1,0 +1,117 @@
+"""Import: one entry point at a time, timed, each in its own try, and told apart by what went wrong.
+
+This is the isolation boundary "plugin import": the one place that catches everything an import can raise, `SystemExit` included and
+`KeyboardInterrupt` not. Main thread. Imports nothing of a plugin that was not selected.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib import import_module
+
+from nvcore.api.errors import PluginError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from nvcore.plugins.states import Plugin
+
+__all__ = ["ImportFailed", "blame", "import_object", "load_objects"]
+
+
+class ImportFailed(PluginError):
+    """A plugin's entry point could not be imported."""
+
+    code = "NVC-1101"
+
+
+class ImportExited(ImportFailed):
+    """A plugin's import called `sys.exit`."""
+
+    code = "NVC-1102"
+
+
+class ImportMissing(ImportFailed):
+    """A module that a plugin imports is not installed."""
+
+    code = "NVC-1103"
+
+
+def blame(trace: TracebackType | None) -> str | None:
+    """File and line of the innermost frame that is not the import machinery's."""
+    where = None
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if not name.startswith("<frozen"):
+            where = f"{name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where
+
+
+def import_object(plugin: Plugin, value: str) -> object:
+    """Import `module` or `module:attribute`. Raises ImportFailed or a subclass, and KeyboardInterrupt."""
+    module_name, _, attribute = value.partition(":")
+    module_name = module_name.strip()
+    try:
+        found: object = import_module(module_name)
+        for part in filter(None, attribute.strip().split(".")):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise _missing(plugin, module_name, error) from error
+    except SystemExit as error:
+        raise ImportExited(
+            f"import of {module_name} called sys.exit({error.code!r})",
+            where=blame(error.__traceback__),
+            remedy=f"report it to the authors of {plugin.distribution}; until then -p no:{plugin.name}",
+        ) from error
+    except Exception as error:
+        raise ImportFailed(
+            f"import of {value} raised {type(error).__name__}: {error}",
+            where=blame(error.__traceback__),
+            remedy=f"upgrade {plugin.distribution} or report it to its authors; until then -p no:{plugin.name}",
+        ) from error
+    return found
+
+
+def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> ImportFailed:
+    """Tell "the plugin's own module is not there" from "something that it imports is not there"."""
+    name = error.name or "?"
+    if module_name == name or module_name.startswith(name + "."):
+        return ImportMissing(
+            f"module {name} of {plugin.distribution} is not there, though its metadata names it",
+            remedy=f"pip install --force-reinstall {plugin.distribution}",
+        )
+    return ImportMissing(
+        f"{module_name} imports {name}, which is not installed",
+        where=blame(error.__traceback__),
+        remedy=f"install the distribution that provides {name}; {plugin.distribution} should require it",
+    )
+
+
+def load_objects(plugin: Plugin) -> dict[str, object]:
+    """Import every entry point of a selected plugin: family to object. Its state becomes imported or failed (then the answer is empty)."""
+    objects: dict[str, object] = {}
+    began = time.perf_counter()
+    try:
+        for family, point in plugin.families.items():
+            found = import_object(plugin, point.value)
+            objects[family] = found() if isinstance(found, type) else found
+    except ImportFailed as error:
+        where = f" at {error.where}" if error.where else ""
+        plugin.end("failed", error.code, f"{error.what}{where}", error.remedy)
+        return {}
+    except Exception as error:
+        plugin.end(
+            "failed",
+            "NVC-1101",
+            f"making an object of its class raised {type(error).__name__}: {error} at {blame(error.__traceback__)}",
+            f"report it to the authors of {plugin.distribution}; until then -p no:{plugin.name}",
+        )
+        return {}
+    finally:
+        plugin.import_ms = round((time.perf_counter() - began) * 1000, 3)
+        sys.stdout.flush()  # what an import printed belongs in front of what we say about it
+    plugin.state = "imported"
+    return objects

@@ -1,0 +1,105 @@
+"""Register: a plugin's objects with pluggy, all or nothing, and nothing that is misspelt or undeclared.
+
+Owns the checks that pluggy does not make: an unknown hook name, a hook of a family that the plugin does not declare, a forgotten marker, a
+wrapper (the collect loop has none). Main thread. Calls no hook.
+"""
+
+from __future__ import annotations
+
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from nvcore.api.hooks import SPECIFICATIONS
+
+if TYPE_CHECKING:
+    from pluggy import PluginManager
+
+    from nvcore.plugins.states import Plugin
+
+__all__ = ["HOOKS", "register", "unregister"]
+
+HOOKS: dict[str, str] = {name: family for family, spec in SPECIFICATIONS.items() for name in vars(spec) if name.startswith("nvcore_")}
+"""Hook to its family."""
+
+
+def _marks(target: object) -> dict[str, dict[str, Any]]:
+    """Names in `target` that carry the hook marker, with its options; properties are not evaluated."""
+    found: dict[str, dict[str, Any]] = {}
+    spaces = [vars(target)] if isinstance(target, ModuleType) else [vars(cls) for cls in type(target).__mro__]
+    for space in spaces:
+        for name, value in space.items():
+            options = getattr(value, "nvcore_impl", None) if isinstance(value, FunctionType) else None
+            if isinstance(options, dict):
+                found.setdefault(name, options)
+    return found
+
+
+def _closest(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, HOOKS, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"hooks are {', '.join(HOOKS)}"
+
+
+def _refuse(plugin: Plugin, objects: dict[str, object]) -> tuple[str, str, str] | None:
+    """The first thing wrong with the objects: code, reason, remedy."""
+    author = f"report it to the authors of {plugin.distribution}"
+    for family, target in objects.items():
+        marks = _marks(target)
+        for name, options in marks.items():
+            if name not in HOOKS:
+                if options.get("optionalhook"):
+                    continue
+                return "NVC-1107", f"implements {name}, which is no hook; {_closest(name)}", f"correct the name; {author}"
+            if options.get("wrapper") or options.get("hookwrapper"):
+                return "NVC-1113", f"{name} is a wrapper; hooks of this host have none", f"make it an ordinary hook; {author}"
+            if HOOKS[name] not in objects:
+                return (
+                    "NVC-1113",
+                    f"implements {name} of family {HOOKS[name]}, but its entry points are of {', '.join(sorted(objects))} only",
+                    f"add an entry point {plugin.name!r} of group nvcore.{HOOKS[name]}.v1; {author}",
+                )
+        for name, value in vars(target).items() if isinstance(target, ModuleType) else ():
+            if name in HOOKS and name not in marks and isinstance(value, FunctionType):
+                return (
+                    "NVC-1107",
+                    f"{name} is defined and not marked, so nobody would call it",
+                    f"mark it with @nvcore.api.hookimpl; {author}",
+                )
+        if not marks and family in SPECIFICATIONS:
+            return "NVC-1113", f"its entry point of family {family} implements no hook", author
+    return None
+
+
+def register(manager: PluginManager, plugin: Plugin, objects: dict[str, object]) -> bool:
+    """Register every object of `plugin`; its state becomes registered or failed. All or nothing."""
+    wrong = _refuse(plugin, objects)
+    if wrong is not None:
+        plugin.end("failed", *wrong)
+        return False
+    done: list[object] = []
+    try:
+        for family, target in objects.items():
+            if not any(target is one for one in done):
+                manager.register(target, name=f"{plugin.key}/{family}")
+                done.append(target)
+    except Exception as error:
+        for target in done:
+            manager.unregister(target)
+        plugin.end(
+            "failed",
+            "NVC-1113",
+            f"registration refused: {str(error).splitlines()[-1] if str(error) else type(error).__name__}",
+            f"report it to the authors of {plugin.distribution}; until then -p no:{plugin.name}",
+        )
+        return False
+    plugin.hooks = sorted({name for target in done for name in _marks(target)})
+    plugin.state = "registered"
+    return True
+
+
+def unregister(manager: PluginManager, plugin: Plugin) -> None:
+    """Take every object of `plugin` out again; one that is not in is no error."""
+    for family in plugin.families:
+        if manager.has_plugin(f"{plugin.key}/{family}"):
+            manager.unregister(name=f"{plugin.key}/{family}")
