@@ -1,7 +1,8 @@
 """What a lock costs with the validator off and on, against a bare one: `python tests/bench/locks.py`. Prints one JSON object.
 
 Nanoseconds per acquire and release, alone and under two others; sections; and the milliseconds that importing `nvcore.locks` adds to an
-interpreter that has `threading` and `typing` loaded. Bar (L11): off, a lock costs at most 1.2 of a bare one (it is the same object: the rest is noise). Exit status 1 if it is missed.
+interpreter that has `threading` and `typing` loaded. Bar (L11): off, a lock costs at most 1.2 of a bare one (it is the same object: the
+rest is noise). Exit status 1 if it is missed.
 """
 
 from __future__ import annotations
