@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from devtools import lint, wheels
@@ -35,7 +36,7 @@ def pytest(arguments: list[str], **more: str) -> int:
     built = wheels.build()
     folder = installed()
     env = clean_environment(
-        NVCORE_LOCKDEP="1", PYTHONSAFEPATH="1", PYTHONDONTWRITEBYTECODE="1", NVCORE_TEST_WHEELS=str(built),
+        NVCORE_LOCKDEP="1", PYTHONSAFEPATH="1", NVCORE_TEST_WHEELS=str(built),
         NVCORE_TEST_WHEELHOUSE=str(wheelhouse("dev")), NVCORE_TEST_PIP=str(pip()),
         HYPOTHESIS_STORAGE_DIRECTORY=str(STATE / "cache/hypothesis"), **more,
     )
@@ -50,10 +51,13 @@ def main(argv: list[str]) -> int:
     """Lint and test; with arguments only the tests that they name."""
     if argv:
         return pytest(argv)
+    start = time.monotonic()
     say("lint")
     found = lint.main([])
     say("tests, on installed wheels")
     status = pytest(["-q", "tests", *(f"--ignore={folder}" for folder in _APART)])
-    if status == 0 and found:
-        say("the tests passed, lint did not")
+    if found:
+        say(f"lint found something{', the tests passed' if status == 0 else ''}")
+    elif status == 0:
+        say(f"  lint and tests passed in {time.monotonic() - start:.0f} s")
     return status or found
