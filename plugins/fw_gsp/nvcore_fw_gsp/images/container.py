@@ -120,7 +120,8 @@ class HsUcode:
     @property
     def pkc_data_offset(self) -> int:
         """Where the boot ROM finds the signature, from the start of the data."""
-        return self.patch_location - self.data[0]
+        offset: int = self.patch_location - self.data[0]
+        return offset
 
     def signature_index(self, fuse: int, chip: str = "this chip") -> int:
         """Which signature fits the chip, `fuse` being the content of its ucode version fuse register.

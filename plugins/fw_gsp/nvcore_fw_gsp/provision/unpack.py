@@ -1,0 +1,105 @@
+"""Takes the GSP images out of a Debian package, and nothing else.
+
+Owns the folder that it fills. Reads the package as a stream (`dpkg-deb --fsys-tarfile`), accepts only files and links under
+`usr/lib/firmware/nvidia/<chip>/gsp`, `…/acr/bl.bin`, the chip folders' own links, and the copyright file; a link that leads out of the
+tree is refused. Command line only, main thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import re
+import subprocess
+import tarfile
+from collections.abc import Callable, Mapping
+from typing import IO, Final
+
+from nvcore_fw_gsp.images.chips import CHIPS
+from nvcore_fw_gsp.provision.errors import PackageDamaged, PlaceNotWritable
+
+__all__ = ["unpack"]
+
+_ROOT: Final = "usr/lib/firmware/nvidia/"
+_COPYRIGHT: Final = re.compile(r"^usr/share/doc/[^/]+/copyright$")
+_FOLDERS: Final = frozenset(chip.folder for chip in CHIPS) | {"gp102"}  # gp102 holds the acr/bl.bin that others link to
+_PIECE: Final = 1 << 20
+_MAX_FILE: Final = 256 << 20
+
+
+def unpack(package: str, folder: str, environ: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+    """Fill `folder` from the package; SHA-256 of each file by its path below `folder`. Raises PackageDamaged, PlaceNotWritable."""
+    child = subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", package],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**environ, "LC_ALL": "C"},
+    )  # fmt: skip
+    assert child.stdout is not None
+    try:
+        sums = _take(child.stdout, folder, say)
+    except tarfile.TarError as error:
+        raise PackageDamaged("the package cannot be unpacked", seen=str(error), where=package, remedy="fetch it again") from error
+    except OSError as error:
+        raise PlaceNotWritable(
+            "the images cannot be written", seen=str(error), where=folder, remedy="choose another folder with --to"
+        ) from error
+    finally:
+        child.stdout.close()
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+    if not any("/gsp/gsp-" in name for name in sums):
+        raise PackageDamaged(
+            "the package holds no GSP image", expected=f"{_ROOT}<chip>/gsp/gsp-*.bin", seen=f"{len(sums)} files", where=package
+        )
+    return sums
+
+
+def _take(stream: IO[bytes], folder: str, say: Callable[[str], None]) -> dict[str, str]:
+    sums: dict[str, str] = {}
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            name = posixpath.normpath(member.name)
+            if _COPYRIGHT.match(name) and member.isfile():
+                target = "copyright"
+            elif _wanted(name):
+                target = name[len(_ROOT) :]
+            else:
+                continue
+            if member.issym():
+                _link(folder, target, member.linkname)
+            elif member.isfile():
+                content = archive.extractfile(member)
+                if content is None or member.size > _MAX_FILE:
+                    raise PackageDamaged("a file in the package is implausible", seen=f"{name}, {member.size} bytes")
+                sums[target] = _write(os.path.join(folder, target), content)
+                if member.size > _PIECE:
+                    say(f"  {target}  {member.size / 1e6:.1f} MB")
+    return sums
+
+
+def _wanted(name: str) -> bool:
+    """Whether a member is one of ours: a chip's own link, its gsp folder's content or link, its acr/bl.bin."""
+    if not name.startswith(_ROOT):
+        return False
+    parts = name[len(_ROOT) :].split("/")
+    return parts[0] in _FOLDERS and (len(parts) == 1 or parts[1:] == ["acr", "bl.bin"] or (parts[1] == "gsp" and len(parts) <= 3))
+
+
+def _link(folder: str, target: str, to: str) -> None:
+    """Make a link that stays inside the tree; other links are refused."""
+    if to.startswith("/") or posixpath.normpath(posixpath.join(posixpath.dirname(target), to)).startswith(".."):
+        raise PackageDamaged("a link in the package leads out of it", seen=f"{target} → {to}")
+    path = os.path.join(folder, target)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.symlink(to, path)
+
+
+def _write(path: str, content: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        while piece := content.read(_PIECE):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
