@@ -45,7 +45,7 @@ class CommandIO(Protocol):
         columns: Sequence[tuple[str, str, str]],
         name: str = "name",
     ) -> None:
-        """Print rows. output: "table", "wide", "json", "jsonl" or "name", else UsageError. columns: (key, heading, kind), where kind is "left",
+        """Print rows. output: "table", "wide", "json", "jsonl" or "name", else UsageError. columns: (key, heading, kind), kind "left",
         "right" or "wide" (shown by `-o wide` only). schema and key: of the JSON document and the array in it. name: what `-o name` prints.
         """
         ...

@@ -1,7 +1,7 @@
 """Output: rows as table, wide table, JSON, JSON lines or names; text made safe for a terminal; glyphs by the stream's encoding.
 
 Owns the five formats of `-o` and the escaping of strings that came from outside. Runs on the main thread. Never imports rich: that is for
-the status views. JSON documents carry `schema` and `generated_at`; unknown is null there and "–" in tables.
+the status views. JSON documents carry `schema` and `generated_at`; unknown is null there and UNKNOWN in tables.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, TextIO
 
-__all__ = ["FORMATS", "OUTPUT_OPTIONS", "Column", "ascii_only", "chosen", "document", "safe", "show", "table", "width"]
+__all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "Column", "ascii_only", "chosen", "document", "safe", "show", "table", "width"]
 
 FORMATS = ("table", "wide", "json", "jsonl", "name")
 OUTPUT_OPTIONS = {"-o": "output", "--output": "output", "--json": "json?"}
 """What every command that shows rows accepts."""
 
-_GLYPHS = {"–": "-", "…": "...", "✓": "ok", "✗": "x", "●": "*", "→": "->", "×": "x"}
+UNKNOWN = "\u2013"
+"""What a table shows for a value that nobody knows (never zero); "-" on an ASCII stream."""
+
+_GLYPHS = {UNKNOWN: "-", "…": "...", "✓": "ok", "✗": "x", "●": "*", "→": "->", "\u00d7": "x"}
 
 
 class Column:
@@ -34,7 +37,7 @@ class Column:
 def ascii_only(stream: TextIO) -> bool:
     """Whether the stream cannot carry our glyphs, by its encoding and not by the locale's name."""
     try:
-        "–●✓✗".encode(getattr(stream, "encoding", None) or "ascii")
+        "●✓✗".encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
         return True
     return False
@@ -76,13 +79,13 @@ def chosen(values: dict[str, Any]) -> str:
 
 def _cell(value: object, plain: bool) -> str:
     if value is None or value == "":
-        return "-" if plain else "–"
+        return "-" if plain else UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, (list, tuple)):
-        return safe(", ".join(map(str, value)), plain) or ("-" if plain else "–")
+        return safe(", ".join(map(str, value)), plain) or ("-" if plain else UNKNOWN)
     return safe(str(value), plain)
 
 
@@ -108,10 +111,10 @@ def document(schema: str, content: dict[str, Any]) -> str:
 
 
 def show(
-    output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[Column], extra: dict[str, Any] | None = None,
-    stream: TextIO | None = None, name: str = "name",
+    output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[Column], 
+    extra: dict[str, Any] | None = None, stream: TextIO | None = None, name: str = "name",
 ) -> None:  # fmt: skip
-    """Print rows in one of FORMATS. key: name of the array in the JSON document; extra: further members of it; name: what `-o name` prints."""
+    """Print rows in one of FORMATS. key: name of the array in the JSON document; extra: its other members; name: for `-o name`."""
     stream = stream or sys.stdout
     if output == "json":
         stream.write(document(schema, {**(extra or {}), key: list(rows)}))

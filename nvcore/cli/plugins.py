@@ -1,13 +1,13 @@
 """`nvcore plugins list|show`, and the way to footprint, doctor and stop. Main thread.
 
-`list` and `show` read the index and import no plugin; where a daemon runs they show its states instead, with what changed on the disk since.
+`list` and `show` read the index and import no plugin; where a daemon runs they show its states, with what changed on disk since.
 Kept free of everything that costs: with the index alone this is under 2.5 bare starts (tests/bench/startup.py).
 """
 
 from __future__ import annotations
 
 from nvcore.cli.args import parse
-from nvcore.cli.output import OUTPUT_OPTIONS, Column, chosen, show
+from nvcore.cli.output import OUTPUT_OPTIONS, UNKNOWN, Column, chosen, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,10 +101,10 @@ def _show(argv: Sequence[str], context: Context) -> int:
 
 def _words(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} = {what}" for key, what in value.items()) or "–"
+        return ", ".join(f"{key} = {what}" for key, what in value.items()) or UNKNOWN
     if isinstance(value, list):
-        return "; ".join(map(str, value)) or "–"
-    return "–" if value is None or value == "" else str(value)
+        return "; ".join(map(str, value)) or UNKNOWN
+    return UNKNOWN if value is None or value == "" else str(value)
 
 
 def _code(rows: Sequence[dict[str, Any]], problems: Sequence[object]) -> int:

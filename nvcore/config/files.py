@@ -1,7 +1,7 @@
 """Files: read the TOML files in their order, lay them over one another, check the core's own tables.
 
-Owns reading and merging. Main thread, at start and in `config check`. Imports tomllib only when there is a file. Tables are merged key by key;
-lists and `[[gpu]]` are replaced as a whole by a later file. Never writes.
+Owns reading and merging. Main thread, at start and in `config check`. Imports tomllib only when there is a file. Tables are merged key by
+key; lists and `[[gpu]]` are replaced as a whole by a later file. Never writes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The configuration as the host uses it: plain records, with the origin of every value. Built by `files`, read by anyone; changes nothing.
 
-The core's own tables are declared here, once: key, type, default, meaning. A plugin's table `[plugins.NAME]` is kept as it is until the plugin
-is loaded and its record can check it (`sections`).
+The core's own tables are declared here, once: key, type, default, meaning. A plugin's table `[plugins.NAME]` is kept as it is until the
+plugin is loaded and its record can check it (`sections`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sections: a plugin's table `[plugins.NAME]` checked against the attrs record that its ConfigSection offers.
 
-Pure, main thread; imported only when a plugin offers a section. Knows text, numbers, truth values, paths, literals, lists, tuples, mappings,
-optional values and nested records; a record's own validators have the last word.
+Pure, main thread; imported only when a plugin offers a section. Knows text, numbers, truth values, paths, literals, lists, tuples,
+mappings, optional values and nested records; a record's own validators have the last word.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class _Wrong(Exception):
 def build(offer: ConfigSection, section: Section | None) -> Any:
     """The record of a plugin, from its section (None: from defaults alone).
 
-    Raises ConfigError with file and line for an unknown key, a wrong type, a missing key or a value that the record refuses; PluginError for an
-    offer whose record is no attrs class.
+    Raises ConfigError with file and line for an unknown key, a wrong type, a missing key or a value that the record refuses; PluginError
+    for an offer whose record is no attrs class.
     """
     if not attrs.has(offer.record):
         raise PluginError(f"configuration record of {offer.plugin} is no attrs class", seen=repr(offer.record))

@@ -1,6 +1,6 @@
 """Collect: every implementation of one hook, errors against their plugin, offers stamped, conflicts reported.
 
-This is the isolation boundary "hook". Main thread. There is no `firstresult`: two claimants of one thing are a conflict, and neither has it.
+This is the isolation boundary "hook". Main thread. There is no `firstresult`: two claimants of one thing are a conflict; neither has it.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def claims_of(hook: str, offer: Any) -> list[str]:
 
 
 def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info: Callable[[Plugin], HostInfo]) -> dict[str, list[Any]]:
-    """Call `hook` on every registered plugin: key to its offers. A plugin whose hook raises, or returns what is no offer, fails and is left out."""
+    """Call `hook` on every registered plugin: key to its offers. One whose hook raises, or returns no offers, fails and is left out."""
     from nvcore.api import offers as records
 
-    record: type = getattr(records, OFFERS[hook])
+    record: Any = getattr(records, OFFERS[hook])
     by_name = {f"{plugin.key}/{family}": plugin for plugin in plugins if plugin.state == "registered" for family in plugin.families}
     results: dict[str, list[Any]] = {}
     for implementation in getattr(manager.hook, hook).get_hookimpls():

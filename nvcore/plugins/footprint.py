@@ -21,7 +21,7 @@ __all__ = ["denied", "footprint", "matches"]
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a glob matches one component of `name` (split at `-`, `_`, `.`), or the whole of it where the pattern has several components."""
+    """Whether a glob matches one component of `name` (split at `-`, `_`, `.`), or all of it where the pattern has such a mark."""
     name, pattern = name.lower(), pattern.lower()
     return any(fnmatch.fnmatchcase(part, pattern) for part in components(name)) or (
         any(mark in pattern for mark in "-_.") and fnmatch.fnmatchcase(name, pattern)

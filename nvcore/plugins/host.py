@@ -41,7 +41,11 @@ class ObserverError(PluginError):
 
 
 class PluginHost:
-    """The plugins of one host. mode: as in HostInfo. configuration: None for plugins' defaults. state_dir: the host's; each plugin gets a folder."""
+    """The plugins of one host.
+
+    mode: as in HostInfo. configuration: None for the plugins' defaults. state_dir: the host's; each plugin gets the folder
+    `plugins/NAME` in it, which it makes itself. limit: seconds of `clock` after which an observer or a service is abandoned.
+    """
 
     def __init__(
         self,
@@ -67,8 +71,8 @@ class PluginHost:
     def load(self, selection: Selection | None = None, *, index: Index | None = None) -> None:
         """Index, select, import, register, and call every hook once; call once per host.
 
-        Raises RequiredPluginError when a required plugin does not get that far, ConfigError when a plugin's section is wrong, UsageError for
-        a section of a plugin that is not installed. Every other failure is a state.
+        Raises RequiredPluginError when a required plugin does not get that far, ConfigError when a plugin's section is wrong or is of one
+        that is not installed. Every other failure is a state.
         """
         self.index = scan() if index is None else index
         self.plugins = select(inventory(self.index), selection or Selection())
@@ -232,7 +236,7 @@ class PluginHost:
         from nvcore.plugins.watched import run_watched
 
         calls: list[tuple[str, Any]] = []
-        for implementation in getattr(self._manager.hook, "nvcore_host_stopping").get_hookimpls() if plugin in self._started else ():
+        for implementation in self._manager.hook.nvcore_host_stopping.get_hookimpls() if plugin in self._started else ():
             if implementation.plugin_name.rpartition("/")[0] == plugin.key:
                 calls.append(("nvcore_host_stopping", lambda call=implementation: call.function(*(self._view for _ in call.argnames))))
         for owner, offer in reversed(self._services):
@@ -268,7 +272,7 @@ class PluginHost:
         return withdrawn
 
     def teardown(self) -> ExceptionGroup[PluginError] | None:
-        """Stop everything, the last started first; all run whatever the others do. Returns the grouped errors, None when there were none."""
+        """Stop everything, the last started first; all run, whatever the others do. Returns the grouped errors, None without any."""
         errors: list[PluginError] = []
         left = [*self._started, *(owner for owner, _ in self._services if owner not in self._started)]
         for plugin in reversed(list(dict.fromkeys(left))):

@@ -58,7 +58,7 @@ def _environment(name: str) -> str:
         "extra": "",
         "os_name": os.name,
         "sys_platform": sys.platform,
-        "python_version": "%d.%d" % sys.version_info[:2],
+        "python_version": ".".join(map(str, sys.version_info[:2])),
         "python_full_version": _full(sys.version_info),
         "implementation_name": implementation.name,
         "implementation_version": _full(implementation.version),

@@ -57,7 +57,7 @@ def parse(line: str) -> Requirement:
         end = next((at for at, char in enumerate(head) if char in " [(<>=!~\t"), len(head))
     name, tail = head[:end].strip(), head[end:].strip()
     if tail.startswith("["):
-        extras, closed, tail = tail.partition("]")
+        _, closed, tail = tail.partition("]")
         if not closed:
             raise RequirementSyntax(f"{line!r} opens a list of extras and does not close it")
     tail = tail.strip()

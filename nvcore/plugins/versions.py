@@ -45,11 +45,9 @@ class Version:
         release = self.release
         while len(release) > 1 and release[-1] == 0:
             release = release[:-1]
-        before: tuple[Any, ...]
+        before: tuple[Any, ...] = _FIRST if self.post is None and dev is not None else _LAST
         if self.pre is not None:
             before = (0, *self.pre)
-        else:
-            before = _FIRST if self.post is None and dev is not None else _LAST
         after = _FIRST if self.post is None else (0, self.post)
         self.public = (self.epoch, release, before, after, _LAST if dev is None else (0, dev))
         local = tuple((1, part, "") if isinstance(part, int) else (0, 0, part) for part in self.local)
