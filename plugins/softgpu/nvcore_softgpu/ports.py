@@ -23,6 +23,8 @@ __all__ = [
     "Environment",
     "Faults",
     "Gsp",
+    "ImageShelf",
+    "KnownImage",
     "Memory",
     "Ticker",
     "Violations",
@@ -247,7 +249,11 @@ class ChannelState(Protocol):
     userd: int  # VRAM address
     gfid: int
     channel_class: int
-    objects: Mapping[int, int]  # handle -> class allocated under it
+
+    @property
+    def objects(self) -> Mapping[int, int]:
+        """Handle to class of what was allocated under it."""
+        ...
 
 
 class ChannelHost(Protocol):
@@ -297,8 +303,8 @@ class Environment(Protocol):
         """Write one of the GSP falcon's mailboxes."""
         ...
 
-    def set_halted(self, halted: bool) -> None:
-        """RISC-V halted bit (and the HALT interrupt line when it stops by fault)."""
+    def set_halted(self, halted: bool, fault: bool = False) -> None:
+        """RISC-V halted bit. fault: it died (HALT interrupt line); otherwise it ended in order (on FSP chips WPR2 comes down)."""
         ...
 
     def set_bar2_entry(self, value: int, shift: int) -> None:
