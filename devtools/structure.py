@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CORE_LIMIT", "FUNCTION_LIMIT", "MODULE_LIMIT", "check", "code_lines", "core_modules", "undocumented"]
+__all__ = ["BOUNDARIES", "CORE_LIMIT", "FUNCTION_LIMIT", "MODULE_LIMIT", "check", "code_lines", "core_modules", "forbidden", "undocumented"]
 
 CORE_LIMIT: Final = 6000
 """Lines of code of nvcore without `hw`, `testing` and the two libraries `vmm` and `vfio_user`."""
@@ -24,6 +24,10 @@ MODULE_LIMIT: Final = 600
 FUNCTION_LIMIT: Final = 70
 """Lines of any one function, docstring not counted."""
 
+BOUNDARIES: Final = ("plugin import", "hook", "worker", "control call")
+"""The four places that may catch everything, because what they call is not ours."""
+
+_TOO_HEAVY: Final = {"asyncio", "numpy"}
 _NOT_CORE: Final = {"hw", "testing", "vmm", "vfio_user"}
 _PUBLIC_ROOMS: Final = {"api", "hw", "locks", "testing", "vfio_user", "vmm"}  # what others may import
 _SILENT: Final = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
@@ -93,6 +97,31 @@ def _long_functions(tree: ast.Module) -> Iterator[tuple[int, str, int]]:
                 yield node.lineno, node.name, length
 
 
+def _swallows(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler catches everything and does not hand it on."""
+    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    broad = any(caught is None or ast.unparse(caught) in ("Exception", "BaseException") for caught in types)
+    last = handler.body[-1]
+    return broad and not (isinstance(last, ast.Raise) and last.exc is None)
+
+
+def forbidden(source: str) -> Iterator[tuple[int, str]]:
+    """What no shipped module may do: (line, finding). Catch everything outside the isolation boundaries, import what costs too much."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler) and _swallows(node):
+            near = lines[max(0, node.lineno - 2) : node.lineno + 1]
+            if not any(f"isolation boundary: {place}" in line for line in near for place in BOUNDARIES):
+                yield node.lineno, f"catches everything, which only these do, and say so (# isolation boundary: …): {', '.join(BOUNDARIES)}"
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            for name in names:
+                if name.partition(".")[0] in _TOO_HEAVY:
+                    yield node.lineno, f"imports {name}, which nothing that a host runs may"
+        elif isinstance(node, ast.Name) and node.id == "NotImplementedError":
+            yield node.lineno, "NotImplementedError: a stub is not a part"
+
+
 def check(packages: Iterable[Path], core: Path) -> tuple[list[str], str]:
     """All findings over some packages, and one line of numbers. core: the folder of nvcore itself."""
     findings: list[str] = []
@@ -111,6 +140,7 @@ def check(packages: Iterable[Path], core: Path) -> tuple[list[str], str]:
             findings.append(f"{path}:{error.lineno}: {error.msg}")
             continue
         total += code_lines(source) if path in counted else 0
+        findings += [f"{path}:{line}: {text}" for line, text in forbidden(source)]
         if core in path.parents and path.relative_to(core).parts[0] in _PUBLIC_ROOMS:
             findings += [f"{path}:{line}: public name {name} is not documented" for line, name in undocumented(source)]
         findings += [f"{path}:{line}: {name} has {n} lines, the limit is {FUNCTION_LIMIT}" for line, name, n in _long_functions(tree)]

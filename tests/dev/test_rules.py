@@ -68,6 +68,27 @@ def test_a_public_constant_without_a_word_is_found(source: str, found: list[str]
     assert [name for _, name in undocumented(source)] == found
 
 
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("try:\n    f()\nexcept Exception as error:\n    log(error)\n", True),
+        ("try:\n    f()\nexcept:\n    pass\n", True),
+        ("try:\n    f()\nexcept (OSError, Exception):\n    pass\n", True),
+        ("try:\n    f()\nexcept Exception as error:  # isolation boundary: hook\n    log(error)\n", False),
+        ("try:\n    f()\nexcept Exception as error:  # isolation boundary: elsewhere\n    log(error)\n", True),
+        ("try:\n    f()\nexcept BaseException:\n    close()\n    raise\n", False),
+        ("try:\n    f()\nexcept OSError:\n    pass\n", False),
+        ("import asyncio\n", True),
+        ("def f():\n    from numpy import array\n", True),
+        ("raise NotImplementedError\n", True),
+    ],
+)
+def test_what_no_shipped_module_may_do_is_found(source: str, found: bool) -> None:
+    from devtools.structure import forbidden
+
+    assert bool(list(forbidden(source))) == found
+
+
 API = '''"""Contract."""
 from typing import Protocol
 import attrs
