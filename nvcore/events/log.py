@@ -1,7 +1,7 @@
 """The event log: sequence numbers, the ring, and fan-out to bounded subscriber queues.
 
-Owns the order of events of one host. `publish` may be called from any thread, also a receiver thread or a signalling section: it takes one leaf
-lock, appends, and wakes; a subscriber that does not read loses its own oldest events and delays nobody. Must never call into a client.
+Owns the order of events of one host. `publish` may be called from any thread, also a receiver thread or a signalling section: it takes one
+leaf lock, appends, and wakes; a subscriber that does not read loses its own oldest events and delays nobody. Must never call into a client.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Subscription:
                 self._on_ready()
 
     def drain(self) -> list[Event]:
-        """Everything queued now, oldest first. A gap is told as one event of kind "lost-events" in front, with the sequence of the last one lost."""
+        """Everything queued now, oldest first. A gap is told as one event of kind "lost-events" in front, with the sequence of the last one
+        lost."""
         self._flag.clear()
         queue, events = self._queue, []
         while queue:

@@ -1,8 +1,8 @@
 """Doorbells: one register write, behind a gate that the core can close.
 
-Owns the gate of a GPU's generation and the doorbells of its channels. `ring` may run inside a signalling section, in any thread, and takes no lock;
-closing a gate is a store that every later ring sees. A ring that raced with the closing reaches a channel that the hardware is taken off anyway.
-Source: open-gpu-kernel-modules 570.144 dev_vm.h (NV_VIRTUAL_FUNCTION_DOORBELL).
+Owns the gate of a GPU's generation and the doorbells of its channels. `ring` may run inside a signalling section, in any thread, and takes
+no lock; closing a gate is a store that every later ring sees. A ring that raced with the closing reaches a channel that the hardware is
+taken off anyway. Source: open-gpu-kernel-modules 570.144 dev_vm.h (NV_VIRTUAL_FUNCTION_DOORBELL).
 """
 
 from __future__ import annotations

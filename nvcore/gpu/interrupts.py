@@ -1,13 +1,15 @@
 """The interrupt tree: from a leaf bit to its owners' eventfds.
 
-Owns the TOP and LEAF registers of one GPU and the routing table. `service` runs on that GPU's receiver thread: it takes no sender's lock and calls
-no client, it only writes eventfds. `route` and `mask_all` may be called from any thread. A vector that nobody asked for stays disabled.
-Source: reference on the interrupt tree; open-gpu-kernel-modules 570.144 dev_vm.h; handler order as Linux 7.3 nouveau nvkm/subdev/vfn.
+Owns the TOP and LEAF registers of one GPU and the routing table. `service` runs on that GPU's receiver thread: it takes no sender's lock
+and calls no client, it only writes eventfds. `route` and `mask_all` may be called from any thread. A vector that nobody asked for stays
+disabled. Source: reference on the interrupt tree; open-gpu-kernel-modules 570.144 dev_vm.h; handler order as Linux 7.3 nouveau
+nvkm/subdev/vfn.
 """
 
 from __future__ import annotations
 
 import os
+
 from nvcore.api.errors import DeviceGone, UsageError
 from nvcore.api.marks import interrupt_safe, may_sleep
 from nvcore.hw.interrupts import (

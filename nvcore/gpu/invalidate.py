@@ -1,9 +1,10 @@
 """Dropping cached translations: the core's one part in a map path.
 
-Owns the invalidate registers of one GPU behind a leaf lock that is held for register accesses only, and the tickets in flight and pending. It never
-waits for a client, calls none, and allocates nothing after a space was made: each space brings a ring of tickets. A batch of waiting tickets costs
-one invalidate. One that takes longer than the limit fails all tickets, in flight and pending, and is reported once as a fault of the GPU.
-Any thread; inside signalling sections. Source: open-gpu-kernel-modules 570.144 dev_vm.h; Linux 7.3 nouveau nvkm/subdev/mmu (2 s).
+Owns the invalidate registers of one GPU behind a leaf lock that is held for register accesses only, and the tickets in flight and pending.
+It never waits for a client, calls none, and allocates nothing after a space was made: each space brings a ring of tickets. A batch of
+waiting tickets costs one invalidate. One that takes longer than the limit fails all tickets, in flight and pending, and is reported once as
+a fault of the GPU. Any thread; inside signalling sections. Source: open-gpu-kernel-modules 570.144 dev_vm.h; Linux 7.3 nouveau
+nvkm/subdev/mmu (2 s).
 """
 
 from __future__ import annotations
@@ -85,13 +86,16 @@ class TicketRing:
 class Invalidator:
     """The invalidate unit of one GPU.
 
-    on_timeout: called once, outside the lock, with the cause; it only hands the fault over. limit: seconds.
+    on_timeout: called once, outside the lock, with the cause; it only hands the fault over. limit: seconds. wake: makes the receiver look,
+    so that a ticket ends although nobody polls it.
     """
 
-    __slots__ = ("_active", "_io", "_lock", "_on_timeout", "_pending", "_since", "clock", "dead", "limit")
+    __slots__ = ("_active", "_io", "_lock", "_on_timeout", "_pending", "_since", "_wake", "clock", "dead", "limit")
 
-    def __init__(self, io: RegisterIo, clock: Clock, on_timeout: Callable[[str], None], limit: float = LIMIT) -> None:
-        self._io, self.clock, self._on_timeout, self.limit = io, clock, on_timeout, limit
+    def __init__(
+        self, io: RegisterIo, clock: Clock, on_timeout: Callable[[str], None], limit: float = LIMIT, wake: Callable[[], None] | None = None
+    ) -> None:
+        self._io, self.clock, self._on_timeout, self.limit, self._wake = io, clock, on_timeout, limit, wake
         self._lock = Lock("invalidate", leaf=True)
         self._active: list[Ticket] = []
         self._pending: list[tuple[Ticket, TicketRing]] = []
@@ -105,8 +109,8 @@ class Invalidator:
 
     @signalling_safe
     def start(self, ring: TicketRing, pdb: int) -> Ticket:
-        """Ask for an invalidate of the space whose root directory lies at `pdb`. One that has not started yet covers later changes too, so a
-        second request before it starts is given the same ticket. After the GPU's generation died the ticket is done, with its error."""
+        """Ask for an invalidate of the space whose root directory lies at `pdb`. One that has not started yet covers later changes too, so
+        a second request before it starts is given the same ticket. After the GPU's generation died the ticket is done, with its error."""
         cause = None
         with self._lock:
             ticket = ring.pending
@@ -118,9 +122,11 @@ class Invalidator:
                     return ticket
                 ring.pending = ticket
                 self._pending.append((ticket, ring))
-            cause = self._advance()
+            cause = self._advance() or self._advance()  # begin, and see whether it is over already: hardware takes a microsecond
         if cause is not None:
             self._on_timeout(cause)
+        elif not ticket.done and self._wake is not None:
+            self._wake()
         return ticket
 
     @interrupt_safe

@@ -1,7 +1,7 @@
 """Leases: the only way to touch granted memory, revocable at any moment.
 
-Owns the state of each lease and the mapping behind it. `revoke` may run in any thread, also the receiver's: it calls no client; a view that a
-holder kept then shows anonymous zeros. What a lease is on belongs to its grant; scrubbing too. Source: DESIGN "Faults", on revocation.
+Owns the state of each lease and the mapping behind it. `revoke` may run in any thread, also the receiver's: it calls no client; a view that
+a holder kept then shows anonymous zeros. What a lease is on belongs to its grant; scrubbing too. Source: DESIGN "Faults", on revocation.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """The ledger: whose every unit of a GPU's divisible resources is.
 
 Owns the books of one GPU (VRAM, channel ids, BAR1 window, virtual functions, heads) behind one lock. Every unit is free, owned, quarantined
-(freed while hardware may still reach it; until the next reset) or retired (bad, or not usable at all), and the four sum to the total. A request is
-served as a whole or not at all. Knows no grant, no device, no firmware; any thread.
+(freed while hardware may still reach it; until the next reset) or retired (bad, or not usable at all), and the four sum to the total. A
+request is served as a whole or not at all. Knows no grant, no device, no firmware; any thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from nvcore.api.errors import ContractError, OutOfResources, UsageError
 from nvcore.api.grant import GrantRequest, LedgerRow
@@ -40,7 +41,8 @@ class Pool:
         self.owned: dict[str, Runs] = {}
 
     def find(self, source: Runs, size: int, *, align: int, at: int | None, top_down: bool) -> Range:
-        """A place for `size` units in `source` (the free ones, or those of a parent). Raises OutOfResources, UsageError; changes nothing."""
+        """A place for `size` units in `source` (the free ones, or those of a parent). Raises OutOfResources, UsageError; changes
+        nothing."""
         step = max(align, self.granule)
         if size <= 0 or size % self.granule or step % self.granule or (at is not None and (at < 0 or at % step)):
             raise UsageError(
@@ -123,8 +125,8 @@ class Ledger:
             self.retire("vram", item)
 
     def take(self, owner: str, request: GrantRequest, parent: str | None = None) -> Holding:
-        """Give `owner` all that `request` asks for, out of what is free, or out of what `parent` owns. Raises OutOfResources or UsageError with the
-        books unchanged."""
+        """Give `owner` all that `request` asks for, out of what is free, or out of what `parent` owns. Raises OutOfResources or UsageError
+        with the books unchanged."""
         with self._lock:
             wanted = self._plan(request, parent)
             holding = Holding(owner, parent)
@@ -166,16 +168,15 @@ class Ledger:
         return plan
 
     def give_back(self, holding: Holding, *, quarantine: Sequence[str] = ()) -> None:
-        """Return what a holding still has: to its parent, or to the free ones; kinds in `quarantine` go there instead, whoever the parent is."""
+        """Return what a holding still has: to its parent, or to the free ones; kinds in `quarantine` go there instead, whoever the parent
+        is."""
         with self._lock:
             for kind, pool in self._pools.items():
                 runs = pool.owned.get(holding.owner)
                 for item in runs or ():
                     assert runs is not None
-                    if kind in quarantine:
-                        target = pool.quarantined
-                    else:
-                        target = pool.free if holding.parent is None else pool.of(holding.parent)
+                    back = pool.free if holding.parent is None else pool.of(holding.parent)
+                    target = pool.quarantined if kind in quarantine else back
                     pool.move(runs, target, item)
                 pool.drop(holding.owner)
             holding.ranges.clear()
@@ -202,6 +203,11 @@ class Ledger:
                     pool.move(source, pool.retired, item)
                     return
         raise ContractError(f"only free {kind} can be retired", seen=f"[{item.start:#x}, {item.end:#x})")
+
+    def quarantined(self, kind: str) -> tuple[Range, ...]:
+        """What is in quarantine."""
+        with self._lock:
+            return tuple(self._pools[kind].quarantined)
 
     def lift_quarantine(self) -> int:
         """After a reset nothing reaches freed units any more: quarantined ones become free. How many VRAM bytes that were."""
@@ -230,7 +236,7 @@ class Ledger:
                 if sum(item.size for item in columns) != pool.total:
                     wrong.append(f"{kind}: columns sum to {sum(item.size for item in columns):#x} of {pool.total:#x}")
                 columns.sort()
-                for one, two in zip(columns, columns[1:], strict=False):
+                for one, two in pairwise(columns):
                     if one.overlaps(two):
                         wrong.append(f"{kind}: [{two.start:#x}, {min(one.end, two.end):#x}) is in two columns")
         return wrong

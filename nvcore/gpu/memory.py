@@ -1,7 +1,8 @@
 """How the processor reaches VRAM: descriptors of the device where it shares them, the PRAMIN window where it does not.
 
-Owns the window register (one leaf lock per GPU, held for one window's accesses) and the descriptors of shared extents. Any thread. Decides nothing
-about who may touch what: grants and leases do. Source: open-gpu-kernel-modules 570.144 dev_bus.h, dev_xtl_ep_pri.h; mmap(2), fallocate(2).
+Owns the window register (one leaf lock per GPU, held for one window's accesses) and the descriptors of shared extents. Any thread. Decides
+nothing about who may touch what: grants and leases do. Source: open-gpu-kernel-modules 570.144 dev_bus.h, dev_xtl_ep_pri.h; mmap(2),
+fallocate(2).
 """
 
 from __future__ import annotations
@@ -85,9 +86,10 @@ class Extent:
 
     def zero(self, item: Range) -> None:
         """Fill a part with zeros: by punching it where the descriptor can be punched (memory comes back to the host), else by writing."""
-        if item.start % _PAGE == 0 and item.size % _PAGE == 0:
-            if _libc().fallocate(self._fd, _PUNCH, self._offset + item.start - self.range.start, item.size) == 0:
-                return
+        offset = self._offset + item.start - self.range.start
+        whole = item.start % _PAGE == 0 and item.size % _PAGE == 0
+        if whole and _libc().fallocate(self._fd, _PUNCH, offset, item.size) == 0:
+            return
         mapped = self.map(item)
         block, view = bytes(min(item.size, 1 << 20)), mapped.view
         for at in range(0, item.size, len(block)):

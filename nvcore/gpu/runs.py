@@ -1,7 +1,7 @@
 """Sets of disjoint runs of integers: the arithmetic below the ledger.
 
-Owns nothing but its own list; no lock, no thread. Sorted, merged, half-open runs; searching is linear in the number of runs, which is the number
-of grants on a GPU, not of pages: clients allocate inside their grants by themselves.
+Owns nothing but its own list; no lock, no thread. Sorted, merged, half-open runs; searching is linear in the number of runs, which is the
+number of grants on a GPU, not of pages: clients allocate inside their grants by themselves.
 """
 
 from __future__ import annotations

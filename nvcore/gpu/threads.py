@@ -1,8 +1,8 @@
 """The threads of one GPU: workers that take jobs in order, and calls that can be abandoned.
 
-A `Worker` is one thread with a queue: the life-cycle thread, the thread that client callbacks run on, and one delivery thread per client. A callback
-that overruns its deadline is abandoned together with its thread, and a fresh one takes over: a hung client costs a thread, not the host. Jobs are an
-isolation boundary ("worker"): what they raise is handed to whoever waits, or to `on_error`, and ends no thread.
+A `Worker` is one thread with a queue: the life-cycle thread, the thread that client callbacks run on, and one delivery thread per client. A
+callback that overruns its deadline is abandoned together with its thread, and a fresh one takes over: a hung client costs a thread, not the
+host. Jobs are an isolation boundary ("worker"): what they raise is handed to whoever waits, or to `on_error`, and ends no thread.
 """
 
 from __future__ import annotations

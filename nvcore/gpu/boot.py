@@ -1,0 +1,160 @@
+"""The steps of a boot, each a function: which backend, which needs, open the session, read the inventory, make the books, name the
+functions.
+
+Owns no state and no thread; runs on the life-cycle thread of one GPU. Every step raises a typed error with cause and remedy; `life` turns
+it into a state. Decides nothing about firmware: images and order are the backend's. Source: DESIGN "Life of a GPU"; field case F01 (a
+firmware left running).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import cast
+
+from nvcore.api.errors import BootError, ConflictError, FirmwareRefused, NotFoundError, NotSupportedError, UsageError
+from nvcore.api.families.inventory import InventoryFamily
+from nvcore.api.firmware import FirmwareBackend, FirmwareSession, OpenContext
+from nvcore.api.function import Function, FunctionKind
+from nvcore.api.identity import ChipId, GpuIdentity
+from nvcore.api.inventory import Inventory, Range
+from nvcore.api.needs import BootNeeds, merge_needs
+from nvcore.api.offers import ClientOffer, FirmwareOffer
+from nvcore.gpu.ledger import Ledger
+
+__all__ = ["choose_backend", "functions_of", "make_ledger", "needs_of", "read_inventory", "same_resources", "take_down_leftover"]
+
+
+def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | None) -> FirmwareOffer:
+    """The one backend that claims the chip. Raises ConflictError naming both when two do and none is `wanted`, NotSupportedError when none
+    does, NotFoundError when the wanted one is not there."""
+    claims = [offer for offer in offers if chip.name in offer.chips]
+    if wanted is not None:
+        chosen = [offer for offer in claims if wanted in (offer.name, offer.plugin)]
+        if not chosen:
+            raise NotFoundError(
+                f"no backend {wanted!r} that drives {chip.name}", expected=", ".join(offer.name for offer in claims) or "any", seen=wanted
+            )
+        return chosen[0]
+    if len(claims) > 1:
+        names = " and ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in claims)
+        raise ConflictError(
+            f"two firmware backends claim {chip.name}: {names}",
+            expected="one backend a chip",
+            seen=names,
+            remedy="select only one of the plugins (-p no:NAME), or name one for this GPU in the configuration",
+        )
+    if not claims:
+        known = sorted({name for offer in offers for name in offer.chips})
+        raise NotSupportedError(
+            f"no firmware backend drives {chip.name}",
+            expected=", ".join(known) or "a firmware plugin",
+            seen=chip.name,
+            remedy="install a plugin of family firmware that does (see: nvcore plugins list)",
+        )
+    return claims[0]
+
+
+def needs_of(identity: GpuIdentity, offers: Sequence[ClientOffer], backend: FirmwareBackend, version: str | None) -> BootNeeds:
+    """What all clients need of this GPU before it boots. Raises ConflictError; a `needs` that raises is its client's fault and ends the
+    boot with its name. `backend` and `version` do not matter to clients: needs are stated in the dark on purpose."""
+    return merge_needs((offer.name, offer.needs(identity)) for offer in offers)
+
+
+def take_down_leftover(backend: FirmwareBackend, context: OpenContext, reset: Callable[[], None]) -> str | None:
+    """Run the saved unload of an earlier process of ours, before anything else touches the GPU (F01). A sentence for the log, None when
+    nothing was saved. A firmware that it cannot take down is reset away; what is then still there is the open's business to name."""
+    if context.saved is None:
+        return None
+    report = backend.recover(context)
+    if report.clean and not report.needs_reset:
+        return "a firmware that an earlier process left was taken down"
+    reset()
+    return f"a firmware that an earlier process left did not unload ({report.cause or 'no cause given'}); the device was reset"
+
+
+def read_inventory(session: FirmwareSession) -> Inventory:
+    """The inventory of a session just opened, checked where the core relies on it. Raises BootError."""
+    family = session.family("inventory")
+    if family is None:
+        raise BootError("the firmware has no inventory family", report=session.report, remedy="report this to the backend's author")
+    inventory = cast(InventoryFamily, family).read()
+    wrong = _implausible(inventory)
+    if wrong:
+        raise FirmwareRefused("the firmware's inventory cannot be true", seen=wrong, remedy="retry; then report it with nvcore dump")
+    return inventory
+
+
+def _implausible(inventory: Inventory) -> str | None:
+    ranges = sorted(region.range for region in inventory.regions)
+    for one, two in pairwise(ranges):
+        if one.overlaps(two):
+            return f"regions at {one.start:#x} and {two.start:#x} overlap"
+    for item in ranges:
+        if item.start < 0 or item.size <= 0 or item.end > inventory.memory_size or (item.start | item.size) % 0x1000:
+            return f"region [{item.start:#x}, {item.end:#x}) of {inventory.memory_size:#x} bytes"
+    if not 0 <= inventory.first_channel <= inventory.channels <= 1 << 16:
+        return f"channels {inventory.first_channel} to {inventory.channels}"
+    segment = inventory.vmmu_segment
+    if segment is not None and (segment <= 0 or segment & (segment - 1)):
+        return f"VMMU segment {segment:#x}"
+    return None
+
+
+def make_ledger(inventory: Inventory, functions: int) -> Ledger:
+    """The books of a GPU: what the firmware left, free. functions: virtual functions that exist."""
+    return Ledger(
+        vram=[region.range for region in inventory.regions if region.usable],
+        channels=Range(inventory.first_channel, inventory.channels - inventory.first_channel),
+        bar1=inventory.bar1_size,
+        functions=functions,
+        heads=inventory.heads,
+    )
+
+
+def same_resources(old: Inventory, new: Inventory) -> None:
+    """After a restart grants keep their ranges: the new firmware must leave at least the same. Raises UsageError naming the difference."""
+    for region in old.regions:
+        if region.usable and not any(other.usable and other.range.contains(region.range) for other in new.regions):
+            raise UsageError(
+                "the restarted firmware left other memory than before",
+                expected=f"[{region.range.start:#x}, {region.range.end:#x}) usable",
+                seen=", ".join(f"[{other.range.start:#x}, {other.range.end:#x})" for other in new.regions if other.usable),
+            )
+    for what in ("first_channel", "channels", "vmmu_segment", "page_tables"):
+        if getattr(old, what) != getattr(new, what):
+            raise UsageError(f"the restarted firmware differs in {what}", expected=getattr(old, what), seen=getattr(new, what))
+
+
+def functions_of(identity: GpuIdentity, inventory: Inventory, families: Mapping[str, int], needs: BootNeeds) -> tuple[Function, ...]:
+    """What the GPU offers, with the reason and the remedy for what it does not."""
+
+    def function(kind: FunctionKind, reason: str | None, remedy: str | None) -> Function:
+        return Function(f"{identity.address}/{kind}", kind, identity, reason is None, reason, remedy)
+
+    missing = [name for name in ("memory", "channel") if name not in families]
+    graphics = f"the firmware has no family {' and '.join(missing)}" if missing else None
+    display = None if inventory.heads else "the chip has no heads"
+    if display is None and "display" not in families:
+        display = "the firmware has no family display"
+    if display is None and not needs.display:
+        display = "no client asked for heads before the boot"
+    return (
+        function("vgpu", *_vgpu_reason(inventory, families, needs)),
+        function("graphics", graphics, "use a backend that has it" if graphics else None),
+        function(
+            "display", display, "reset the GPU with the client selected: nvcore gpus reset" if display and not needs.display else None
+        ),
+    )
+
+
+def _vgpu_reason(inventory: Inventory, families: Mapping[str, int], needs: BootNeeds) -> tuple[str | None, str | None]:
+    if not needs.vgpu_host:
+        return "the GPU was not booted as a vGPU host: no client asked for it before the boot", "reset the GPU with the client selected"
+    if inventory.vgpu.reason is not None or not inventory.vgpu.host:
+        return inventory.vgpu.reason or "the firmware runs, but not as a vGPU host", "see: nvcore firmware list"
+    if "vgpu" not in families:
+        return "the firmware has no family vgpu", "use a firmware version that has it (see: nvcore firmware list)"
+    if inventory.vgpu.functions == 0:
+        return "the GPU offers no virtual functions", "enable SR-IOV in the platform's firmware"
+    return None, None

@@ -1,0 +1,168 @@
+"""The receiver: the one thread of a GPU that hears what hardware and firmware say.
+
+Owns the interrupt eventfd and the wake-up eventfd. It services the interrupt tree, drains the session, looks at an invalidate that is under
+way, and runs urgent work of the fault ladder. It takes no sender's lock and never calls a client. While a call waits for its answer it
+polls, so that a lost interrupt costs a millisecond, not a hang. Source: DESIGN "Threads, processes, trust".
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from nvcore.api.device import Device, InterruptKind
+from nvcore.api.errors import DeviceGone
+from nvcore.api.firmware import FirmwareSession
+from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
+from nvcore.gpu.interrupts import InterruptTree
+from nvcore.gpu.invalidate import Invalidator
+from nvcore.locks import atomic, eventfd, start_thread
+
+__all__ = ["Receiver"]
+
+_POLL: Final = 0.001
+_POLL_MAX: Final = 0.008
+_IDLE_WITHOUT_INTERRUPT: Final = 0.02
+
+
+class Receiver:
+    """on_dead(cause): the session died. on_gone(cause): the device reads as error patterns. on_error: an urgent job or the session
+    raised."""
+
+    def __init__(
+        self, name: str, on_dead: Callable[[str], None], on_gone: Callable[[str], None], on_error: Callable[[str, BaseException], None]
+    ) -> None:
+        self._name, self._on_dead, self._on_gone, self._on_error = name, on_dead, on_gone, on_error
+        self._urgent: deque[tuple[Callable[[], Any], str]] = deque()
+        self._target: tuple[FirmwareSession, InterruptTree, Invalidator] | None = None
+        self._connected: tuple[Device, InterruptKind] | None = None
+        self._stopping = False
+        self._dead_told: object = None
+        self._wake_fd = eventfd()
+        self._interrupt_fd = eventfd()
+        self._thread = start_thread(name, self._loop)
+
+    @may_sleep
+    def connect(self, device: Device) -> bool:
+        """Have the device's first vector (MSI, else MSI-X, else INTx) counted here; False when it has none: then the receiver polls."""
+        kinds: tuple[InterruptKind, ...] = ("msi", "msix", "intx")
+        for kind in kinds:
+            if device.interrupts.get(kind):
+                device.connect_interrupt(kind, 0, self._interrupt_fd)
+                self._connected = (device, kind)
+                return True
+        return False
+
+    @may_sleep
+    def disconnect(self) -> None:
+        """The counterpart; also of a device that left."""
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            try:
+                connected[0].connect_interrupt(connected[1], 0, None)
+            except DeviceGone:
+                return
+
+    def attach(self, session: FirmwareSession, tree: InterruptTree, invalidator: Invalidator) -> None:
+        """Serve this generation's session from now on."""
+        self._dead_told = None
+        self._target = (session, tree, invalidator)
+        self.wake()
+
+    def detach(self) -> None:
+        """Serve none."""
+        self._target = None
+        self.wake()
+
+    @interrupt_safe
+    @signalling_safe
+    def wake(self) -> None:
+        """Look again soon: a call was sent, an invalidate began. Any thread."""
+        fd = self._wake_fd
+        if fd >= 0:
+            try:
+                os.eventfd_write(fd, 1)
+            except (BlockingIOError, OSError):  # it is awake, or gone
+                return
+
+    @interrupt_safe
+    @signalling_safe
+    def urgent(self, call: Callable[[], Any], what: str) -> None:
+        """Run `call` on this thread, outside of its interrupt section, before anything else."""
+        self._urgent.append((call, what))
+        self.wake()
+
+    def _loop(self) -> None:
+        poller = select.epoll()
+        poller.register(self._wake_fd, select.EPOLLIN)
+        poller.register(self._interrupt_fd, select.EPOLLIN)
+        pause = _POLL
+        try:
+            while not self._stopping:
+                busy, idle = self._busy()
+                if not busy:
+                    pause = _POLL
+                fired = False
+                for fd, _ in poller.poll(pause if busy else idle):
+                    pause = _POLL
+                    fired = fired or fd == self._interrupt_fd
+                    try:
+                        os.eventfd_read(fd)
+                    except BlockingIOError:
+                        continue
+                pause = min(pause * 1.5, _POLL_MAX)
+                self._turn(fired)
+        finally:
+            poller.close()
+
+    def _busy(self) -> tuple[bool, float | None]:
+        target = self._target
+        if target is None:
+            return bool(self._urgent), None
+        return bool(self._urgent or target[0].waiting or target[2].busy), None if self._connected else _IDLE_WITHOUT_INTERRUPT
+
+    def _turn(self, fired: bool) -> None:
+        target = self._target
+        if target is not None:
+            session, tree, invalidator = target
+            try:
+                with atomic():
+                    if fired or self._connected is None:
+                        tree.service()
+                    session.receive()
+                    invalidator.poll()
+            except DeviceGone as error:
+                self._tell_dead(session, self._on_gone, error.what)
+            except Exception as error:  # isolation boundary: worker
+                self._on_error("receiver", error)
+                self._tell_dead(session, self._on_dead, f"receiver-failed: {type(error).__name__}: {error}")
+            if session.dead is not None:
+                self._tell_dead(session, self._on_dead, session.dead)
+        while self._urgent:
+            call, what = self._urgent.popleft()
+            try:
+                call()
+            except Exception as error:  # isolation boundary: worker
+                self._on_error(what, error)
+
+    def _tell_dead(self, session: FirmwareSession, tell: Callable[[str], None], cause: str) -> None:
+        if self._dead_told is not session:
+            self._dead_told = session
+            tell(cause)
+
+    @may_sleep
+    def stop(self, timeout: float) -> bool:
+        """End the thread and close both descriptors; False when it hangs."""
+        self._stopping = True
+        self.disconnect()
+        self.wake()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        for fd in (self._wake_fd, self._interrupt_fd):
+            os.close(fd)
+        self._wake_fd = self._interrupt_fd = -1
+        return True

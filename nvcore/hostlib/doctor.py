@@ -1,0 +1,69 @@
+"""What `nvcore doctor` proves about a running host: the books balance, and both sides of the firmware count the same objects.
+
+Owns nothing; asks each session for its own count, on that GPU's life-cycle thread. Imported on use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from nvcore.api.errors import NvcoreError
+from nvcore.api.offers import Finding
+
+if TYPE_CHECKING:
+    from nvcore.gpu.life import Gpu
+
+__all__ = ["check_gpus"]
+
+_WAIT = 10.0
+
+
+def check_gpus(gpus: Iterable[Gpu]) -> list[Finding]:
+    """Findings of every GPU; "ok" ones say what was proved."""
+    return [finding for gpu in gpus for finding in _check(gpu)]
+
+
+def _check(gpu: Gpu) -> list[Finding]:
+    state, hardware = gpu.state, gpu.hardware
+    if state.name in ("failed", "lost", "unsupported"):
+        severity = "warning" if state.name == "unsupported" else "error"
+        return [Finding(severity, f"GPU {gpu.name} is {state.name}: {state.cause}", state.code, state.remedy)]  # type: ignore[arg-type]
+    if hardware is None:
+        return [Finding("note", f"GPU {gpu.name} is {state.name}")]
+    findings = [Finding("warning", text, "NVC-1005", "select only one of the plugins") for text in gpu.conflicts]
+    wrong = hardware.ledger.check(hardware.grants)
+    if wrong:
+        findings += [
+            Finding("error", f"GPU {gpu.name}: books do not balance: {text}", "NVC-4010", "report this with nvcore dump") for text in wrong
+        ]
+    else:
+        rows = ", ".join(f"{row.kind} {row.owned:#x} of {row.total:#x}" for row in hardware.ledger.rows())
+        findings.append(Finding("ok", f"GPU {gpu.name}: every unit is free, owned, quarantined or retired ({rows})"))
+    quarantined = [row for row in hardware.ledger.rows() if row.quarantined]
+    if quarantined or hardware.limbo:
+        text = ", ".join(f"{row.kind} {row.quarantined:#x}" for row in quarantined) or "host memory"
+        findings.append(Finding("warning", f"GPU {gpu.name}: quarantined until the next reset: {text}", "NVC-4011", "nvcore gpus reset"))
+    return findings + _check_objects(gpu)
+
+
+def _check_objects(gpu: Gpu) -> list[Finding]:
+    hardware = gpu.hardware
+    if hardware is None or not hardware.gate.open:
+        return []
+    try:
+        objects: dict[str, int] = {}
+        gpu.run(lambda: objects.update(hardware.session.objects()), "doctor", _WAIT)
+    except NvcoreError as error:
+        return [Finding("error", f"GPU {gpu.name}: the firmware's objects cannot be counted: {error}", error.code)]
+    differ = _differences(hardware.counts(), objects)
+    if differ:
+        text = f"GPU {gpu.name}: core and firmware session count differently: {'; '.join(differ)}"
+        return [Finding("error", text, "NVC-4012", "reset the GPU, and report this with nvcore dump")]
+    text = ", ".join(f"{count} {kind}" for kind, count in sorted(objects.items()))
+    return [Finding("ok", f"GPU {gpu.name}: objects in the firmware are the core's: {text or 'none'}")]
+
+
+def _differences(core: Mapping[str, int], session: Mapping[str, int]) -> list[str]:
+    """Kinds that both know and count differently; kinds of only one side are its own affair."""
+    return [f"{kind}: {count} against {session[kind]}" for kind, count in core.items() if kind in session and session[kind] != count]
