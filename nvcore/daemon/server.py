@@ -1,0 +1,247 @@
+"""The control socket: who may connect, who may change things, and which handler serves a call.
+
+Owns the listening socket, one thread a connection, and the table of interfaces. A call is an isolation boundary: a handler that fails
+costs its call, never the daemon. Observing is for whoever may connect; controlling for root, the daemon's own user and the configured
+group.
+Source: varlink.org; unix(7), SO_PEERCRED.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import logging
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from nvcore.api.control import Call, Caller
+from nvcore.api.errors import DeniedError, NvcoreError, UsageError
+from nvcore.daemon.varlink import SERVICE_INTERFACE, BadMessage, Link, Request, error_reply, interface_of, methods_of
+from nvcore.locks import Lock, start_thread
+
+__all__ = ["ControlServer", "Interface"]
+
+MAX_PATH: Final = 107
+MAX_CONNECTIONS: Final = 64
+_CREDENTIALS: Final = struct.Struct("3i")
+_log = logging.getLogger("nvcore.control")
+
+
+class Interface:
+    """One varlink interface and who serves it. Raises UsageError where description, lists and handler do not agree."""
+
+    __slots__ = ("control", "handler", "name", "observe", "text")
+
+    def __init__(self, name: str, text: str, observe: frozenset[str], control: frozenset[str], handler: object) -> None:
+        declared = set(methods_of(text))
+        if declared != observe | control or observe & control:
+            raise UsageError(f"interface {name}: methods and description differ", expected=sorted(declared), seen=sorted(observe | control))
+        missing = [method for method in declared if not callable(getattr(handler, method, None))]
+        if missing:
+            raise UsageError(f"interface {name}: the handler lacks methods", expected=sorted(declared), seen=f"without {sorted(missing)}")
+        self.name, self.text, self.observe, self.control, self.handler = name, text, observe, control, handler
+
+
+class ControlServer:
+    """Serves interfaces at a socket. `start` returns when clients can connect; `stop` ends every connection."""
+
+    def __init__(self, path: str, *, group: str = "nvcore", version: str = "") -> None:
+        self.path, self._group, self._version = path, group, version
+        self._interfaces: dict[str, Interface] = {}
+        self._lock = Lock("daemon.connections")
+        self._connections: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+        self._stopping = False
+
+    def add(self, interface: Interface) -> None:
+        """Serve one more interface."""
+        self._interfaces[interface.name] = interface
+
+    def start(self) -> None:
+        """Listen. Raises UsageError for a path that is too long or served by another daemon."""
+        self._listener = _listen(self.path, self._group)
+        start_thread("control", self._accept)
+
+    def stop(self) -> None:
+        """Take the socket away and end all connections. Idempotent."""
+        self._stopping = True
+        if self._listener is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        listener = self._listener
+        while listener is not None and not self._stopping:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                full = len(self._connections) >= MAX_CONNECTIONS
+                if not full:
+                    self._connections.add(connection)
+            if full:
+                _log.warning("a connection was refused: %d are open", MAX_CONNECTIONS)
+                connection.close()
+            else:
+                start_thread("control-client", lambda connection=connection: self._serve(connection))  # type: ignore[misc]
+
+    def _serve(self, connection: socket.socket) -> None:
+        caller = self._caller(connection)
+        link = Link(connection)
+        try:
+            while not self._stopping:
+                request = link.receive()
+                if request is None:
+                    return
+                self._answer(link, request, caller)
+        except BadMessage as bad:
+            _log.warning("connection of pid %d closed: %s", caller.pid, bad)
+        except OSError as error:
+            _log.debug("connection of pid %d ended: %s", caller.pid, error)
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()
+
+    def _caller(self, connection: socket.socket) -> Caller:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, gid = _CREDENTIALS.unpack(raw)
+        return Caller(uid, gid, pid, uid in (0, os.geteuid()) or _in_group(uid, gid, self._group))
+
+    def _answer(self, link: Link, request: Request, caller: Caller) -> None:
+        interface, method = interface_of(request.method)
+        if interface == "org.varlink.service":
+            self._service(link, method, request)
+            return
+        served = self._interfaces.get(interface)
+        if served is None:
+            link.fail("org.varlink.service.InterfaceNotFound", {"interface": interface})
+            return
+        if method not in served.observe | served.control:
+            link.fail("org.varlink.service.MethodNotFound", {"method": request.method})
+            return
+        try:
+            if method in served.control and not caller.controller:
+                _log.warning("%s by uid %d pid %d: denied", request.method, caller.uid, caller.pid)
+                raise DeniedError(
+                    f"{request.method} changes things",
+                    expected=f"root, the daemon's user, or the group {self._group}",
+                    seen=f"uid {caller.uid}",
+                    remedy=f"add the user to the group {self._group}",
+                )
+            if method in served.control:
+                _log.info("%s by uid %d pid %d", request.method, caller.uid, caller.pid)
+            timeout = request.parameters.pop("timeout_", None)
+            call = Call(method, request.parameters, caller, request.more, float(timeout) if isinstance(timeout, int | float) else None)
+            self._reply(link, request, getattr(served.handler, method)(call))
+        except NvcoreError as error:
+            if not request.oneway:
+                link.fail(*error_reply(error))
+        except OSError:
+            raise
+        except Exception as error:  # isolation boundary: control call
+            _log.exception("%s failed", request.method)
+            if not request.oneway:
+                link.fail("io.nvcore.Failed", {"code": "NVC-1012", "what": f"{request.method} failed: {type(error).__name__}: {error}"})
+
+    @staticmethod
+    def _reply(link: Link, request: Request, answer: dict[str, Any] | Iterable[dict[str, Any]]) -> None:
+        if isinstance(answer, dict):
+            if not request.oneway:
+                link.answer(answer)
+            return
+        answers: Iterator[dict[str, Any]] = iter(answer)
+        try:
+            pending = next(answers, None)
+            if not request.more:
+                link.answer(pending or {})
+                return
+            for following in answers:
+                if pending is not None and pending:  # an empty answer only asks whether the client is still there
+                    link.answer(pending, continues=True)
+                if link.left:
+                    return
+                pending = following
+            link.answer(pending or {})
+        finally:
+            close: Callable[[], None] | None = getattr(answers, "close", None)
+            if close is not None:
+                close()
+
+    def _service(self, link: Link, method: str, request: Request) -> None:
+        if method == "GetInfo":
+            interfaces = ["org.varlink.service", *sorted(self._interfaces)]
+            link.answer({"vendor": "nvcore", "product": "nvcore", "version": self._version, "url": "", "interfaces": interfaces})
+        elif method == "GetInterfaceDescription":
+            name = request.parameters.get("interface")
+            text = SERVICE_INTERFACE if name == "org.varlink.service" else None
+            if isinstance(name, str) and name in self._interfaces:
+                text = self._interfaces[name].text
+            if text is None:
+                link.fail("org.varlink.service.InvalidParameter", {"parameter": "interface"})
+            else:
+                link.answer({"description": text})
+        else:
+            link.fail("org.varlink.service.MethodNotFound", {"method": request.method})
+
+
+def _in_group(uid: int, gid: int, group: str) -> bool:
+    try:
+        entry = grp.getgrnam(group)
+        return gid == entry.gr_gid or pwd.getpwuid(uid).pw_name in entry.gr_mem
+    except KeyError:
+        return False
+
+
+def _listen(path: str, group: str) -> socket.socket:
+    length = len(os.fsencode(path))
+    if length > MAX_PATH:
+        raise UsageError(f"the control socket's path is too long: {path}", expected=f"at most {MAX_PATH} bytes", seen=length)
+    os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        old = os.umask(0o117)  # 0660 from the first moment
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(old)
+        with contextlib.suppress(KeyError, PermissionError):  # no such group here, or no right to give it: then it is the user's alone
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        listener.listen(16)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """Unlink a socket that nobody serves; refuse one that somebody does (F34)."""
+    if not os.path.lexists(path):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError as error:
+            raise UsageError(
+                "something is in the way of the control socket", where=path, seen=error.strerror, remedy="remove it"
+            ) from error
+        else:
+            raise UsageError("another daemon serves this control socket", where=path, remedy="stop it, or set NVCORE_SOCKET")

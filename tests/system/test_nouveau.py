@@ -1,0 +1,72 @@
+"""Linux's own nouveau probes the software GPU: the first judge of the model that nobody here wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .nouveau import build_initrd, guest, served, trouble
+
+if TYPE_CHECKING:
+    from devtools.lab import Lab
+
+UNLOAD = """
+rmmod nouveau && echo "guest: unloaded"
+insmod /lib/modules/nouveau.ko && echo "guest: loaded again"
+rmmod nouveau && echo "guest: unloaded again"
+"""
+ALLOWED_UNKNOWN: dict[str, str] = {}
+"""Registers that nouveau touches and that have no row, each with its reason; at most ten."""
+
+
+@pytest.fixture(scope="module")
+def initrd(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_initrd(lab, tmp_path_factory.mktemp("guest") / "initrd", chip="ga100", version="570.144", script=UNLOAD)
+
+
+@pytest.fixture(scope="module")
+def short_initrd(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_initrd(lab, tmp_path_factory.mktemp("guest") / "initrd", chip="ga100", version="570.144")
+
+
+def test_nouveau_probes_ga100_copies_unloads_and_probes_again(lab: Lab, initrd: Path, tmp_path: Path) -> None:
+    with served(tmp_path, "ga100") as gpu, guest(lab, initrd, gpu.socket, log=tmp_path / "console") as machine:
+        machine.wait("NVIDIA GA100 (170000a1)", 60)
+        machine.wait("gsp: RM version: 570.144", 30)
+        machine.wait("MM: using COPY for buffer copies", 60)
+        machine.wait("Initialized nouveau", 30)
+        machine.wait("guest: unloaded", 30)
+        machine.wait("guest: unloaded again", 60)
+        machine.wait("guest: end", 10)
+        machine.finish(20)
+        report = gpu.report()
+    lines = machine.lines
+    assert sum("MM: using COPY" in line for line in lines) == 2, "the second probe is as good as the first"
+    assert not trouble(lines)
+    assert report["violations"] == []
+    assert len(ALLOWED_UNKNOWN) <= 10
+    assert {entry["register"] for entry in report["unknown_registers"]} <= set(ALLOWED_UNKNOWN)
+    assert report["unknown_controls"] == []
+    assert report["interrupts"] < 1000, "lines are levels: no storm"
+    print(f"rows that merely store what was written: {report['stored_registers']}")
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("booter-mailbox:0x1234", "mbox 00001234"),
+        ("rpc-result:65", "fn:65"),
+    ],
+)
+def test_a_fault_makes_the_probe_fail_as_nouveau_does_on_hardware(
+    lab: Lab, short_initrd: Path, tmp_path: Path, fault: str, line: str
+) -> None:
+    with served(tmp_path, "ga100", faults=[fault]) as gpu, guest(lab, short_initrd, gpu.socket) as machine:
+        machine.wait(line, 90)
+        machine.wait("guest: loaded 0 render node", 60)
+        machine.wait("guest: end", 20)
+        machine.finish(20)
+    assert not any("Initialized nouveau" in text for text in machine.lines)
+    assert any("probe" in text and "fail" in text for text in machine.lines) or any("-22" in text or "-5" in text for text in machine.lines)
