@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except PermissionError as error:
-        sys.stderr.write(f"error: {error}\n  if .nvcore belongs to another user, use another folder: NVCORE_DEV_STATE=FOLDER python3 dev.py …\n")
+        sys.stderr.write(f"error: {error}\n  if .nvcore belongs to another user, use another folder: NVCORE_DEV_STATE=FOLDER\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     unknown = set(argv) - set(scripts)
     if unknown:
         raise Failed(f"no such measurement: {', '.join(sorted(unknown))}; there are: {', '.join(scripts) or 'none'}")
-    environment = installed()
+    environment, _ = installed()
     env = clean_environment(PYTHONSAFEPATH="1", PYTHONHASHSEED="0")
     env["PATH"] = os.pathsep.join([str(environment / "bin"), env.get("PATH", "/usr/bin:/bin")])
     results: dict[str, Any] = {}

@@ -23,18 +23,17 @@ __all__ = ["installed", "main", "pytest"]
 _APART = ("tests/system", "tests/bench")
 
 
-def installed() -> Path:
-    """The environment of the tests, with our wheels as the sources are now."""
+def installed() -> tuple[Path, Path]:
+    """The environment of the tests with our wheels as the sources are now, and the folder of those wheels."""
     built = wheels.build()
     folder = lint.tools()
     refreshed(folder, built)
-    return folder
+    return folder, built
 
 
 def pytest(arguments: list[str], **more: str) -> int:
     """Run pytest on installed wheels, with what the install tests need told in the environment; its status."""
-    built = wheels.build()
-    folder = installed()
+    folder, built = installed()
     env = clean_environment(
         NVCORE_LOCKDEP="1", PYTHONSAFEPATH="1", NVCORE_TEST_WHEELS=str(built),
         NVCORE_TEST_WHEELHOUSE=str(wheelhouse("dev")), NVCORE_TEST_PIP=str(pip()),
@@ -42,7 +41,7 @@ def pytest(arguments: list[str], **more: str) -> int:
     )
     env["PATH"] = os.pathsep.join([str(folder / "bin"), env.get("PATH", "/usr/bin:/bin")])
     cache = f"cache_dir={STATE / 'cache/pytest'}"
-    command = [str(python_of(folder)), "-P", "-m", "pytest", "-o", cache, *arguments]
+    command = [str(python_of(folder)), "-P", "-m", "pytest", "-o", cache, "--durations=8", "--durations-min=3", *arguments]
     sys.stdout.flush()
     return subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
