@@ -54,7 +54,7 @@ def test_a_distribution_is_found(host: Clean, put: Callable[[str, str], Path]) -
     put("x_drm_y-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: x-drm-y\nVersion: 1\n")
     put("x_drm_y-1.dist-info/RECORD", "x_drm_y-1.dist-info/METADATA,,\nx_drm_y-1.dist-info/RECORD,,\n")
     status, said = footprint(host)
-    assert status == DENIED and "x-drm-y" in said, said
+    assert status == DENIED and "x-drm-y" in said.replace("_", "-"), said
 
 
 def test_a_module_that_no_distribution_owns_is_found(host: Clean, put: Callable[[str, str], Path]) -> None:
