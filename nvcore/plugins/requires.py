@@ -49,12 +49,10 @@ class Unsatisfied:
 def parse(line: str) -> Requirement:
     """Take apart `name[extras] (>=1,<2); marker` or `name @ url; marker`. Raises RequirementSyntax."""
     head, _, marker = line.partition(";")
-    if " @ " in head:  # a direct reference: any version of that name will do; a url may hold a semicolon, the marker then follows " ;"
-        head, _, rest = line.partition(" @ ")
-        marker = rest.partition(" ;")[2]
-        end = len(head)
-    else:
-        end = next((at for at, char in enumerate(head) if char in " [(<>=!~\t"), len(head))
+    if "@" in head:  # a direct reference: any version of that name will do; a url may hold a semicolon, the marker then follows " ;"
+        head, _, rest = line.partition("@")
+        head, marker = head.rstrip(), rest.partition(" ;")[2]
+    end = next((at for at, char in enumerate(head) if char in " [(<>=!~\t"), len(head))
     name, tail = head[:end].strip(), head[end:].strip()
     if tail.startswith("["):
         _, closed, tail = tail.partition("]")

@@ -14,6 +14,7 @@ __all__ = ["VersionSyntax", "above", "key", "satisfies"]
 
 _PRE = {"a": "a", "alpha": "a", "b": "b", "beta": "b", "c": "rc", "rc": "rc", "pre": "rc", "preview": "rc"}
 _POST = ("post", "rev", "r")
+_KNOWN = ("preview", "alpha", "beta", "post", "pre", "dev", "rev", "rc", "a", "b", "c", "r", "v")  # longest first
 _LAST = (1,)  # sorts after every tuple that begins with 0
 _FIRST = (-1,)
 _OPERATORS = ("===", "~=", "==", "!=", "<=", ">=", "<", ">")
@@ -74,7 +75,19 @@ def _words(text: str) -> list[str]:
         else:
             words.append(char)
         kind = now
-    return words
+    end = words.index("+") if "+" in words else len(words)
+    return [part for word in words[:end] for part in _spelled(word)] + words[end:]
+
+
+def _spelled(word: str) -> list[str]:
+    """A run of letters as the words of which it may consist: `previewpost` is two. Anything else as it is."""
+    parts: list[str] = []
+    rest = word if word.isalpha() else ""
+    while rest:
+        part = next((known for known in _KNOWN if rest.startswith(known)), rest)
+        parts.append(part)
+        rest = rest[len(part) :]
+    return parts or [word]
 
 
 def _head(words: list[str], text: str) -> tuple[int, tuple[int, ...]]:
@@ -105,12 +118,9 @@ def _separator(words: list[str]) -> None:
 
 def _number(words: list[str]) -> int:
     """The number behind a word like `rc` or `dev`, 0 when absent."""
-    number = 0
-    if words and words[0].isdigit():
-        number = int(words.pop(0))
-    elif len(words) > 1 and words[0] in "._-" and words[1].isdigit():
+    if words and words[0] in "._-":
         words.pop(0)
-        number = int(words.pop(0))
+    number = int(words.pop(0)) if words and words[0].isdigit() else 0
     _separator(words)
     return number
 

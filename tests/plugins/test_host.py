@@ -1,0 +1,354 @@
+"""The plugin host: whatever a plugin does, the host runs, and the plugin is listed with reason and remedy."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nvcore.api.errors import ConfigError, ConflictError, NotFoundError, NotRunningError
+from nvcore.config import load
+from nvcore.plugins import PluginHost, Selection, changes_on_disk, scan
+from nvcore.plugins.host import RequiredPluginError
+from tests.plugins.building import CLIENT, HOST, OBSERVER, SECTION, distribution, plugin
+
+GOOD = CLIENT.format(name="good", claim="toy-good")
+VIEW: Any = SimpleNamespace()
+
+
+def loaded(**more: Any) -> PluginHost:
+    host = PluginHost("doctor", **more)
+    host.load()
+    return host
+
+
+def row(host: PluginHost, name: str) -> dict[str, Any]:
+    return next(dict(one) for one in host.states() if one["name"] == name)
+
+
+def with_good(site: Path) -> None:
+    plugin(site, "good", GOOD, family="client")
+
+
+def test_a_good_plugin_is_registered_and_its_offers_carry_its_name(site: Path) -> None:
+    with_good(site)
+    host = loaded()
+    (offer,) = host.collect("nvcore_client_drivers")
+    assert offer.plugin == "good" and host.claim("nvcore_client_drivers", "toy-good") is offer
+    good = row(host, "good")
+    assert (good["state"], good["hooks"], good["offers"]) == ("registered", ["nvcore_client_drivers"], 1)
+    assert good["import_ms"] > 0
+    json.dumps(host.states())
+    assert not host.partial()
+
+
+BROKEN = {
+    "raises": ("1 / 0", "NVC-1101", "ZeroDivisionError"),
+    "exits": ("import sys; sys.exit(3)", "NVC-1102", "sys.exit(3)"),
+    "lacks": ("import absent_library", "NVC-1103", "absent_library, which is not installed"),
+    "misspelt": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_driver(host): return []", "NVC-1107",
+                 "did you mean nvcore_client_drivers?"),
+    "unmarked": ("from nvcore.api import hookimpl\ndef nvcore_client_drivers(host): return []", "NVC-1107", "not marked"),
+    "hook": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_drivers(host): raise KeyError('x')", "NVC-1108", "KeyError"),
+    "quits": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_drivers(host): raise SystemExit", "NVC-1108", "SystemExit"),
+    "wrong": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_drivers(host): return [3]", "NVC-1108", "returned int"),
+    "argument": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_drivers(device): return []", "NVC-1113", "device"),
+    "stranger": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_buses(host): return []", "NVC-1113", "family device"),
+    "wraps": ("from nvcore.api import hookimpl\n@hookimpl(wrapper=True)\ndef nvcore_client_drivers(host): return (yield)", "NVC-1113", "wrapper"),
+    "empty": ("", "NVC-1113", "implements no hook"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_listed_with_reason_and_remedy_and_the_others_run(site: Path, name: str) -> None:
+    source, code, words = BROKEN[name]
+    plugin(site, name, source, family="client")
+    with_good(site)
+    host = loaded()
+    broken = row(host, name)
+    assert (broken["state"], broken["code"]) == ("failed", code)
+    assert words in broken["reason"] and broken["remedy"]
+    assert row(host, "good")["state"] == "registered"
+    assert [offer.plugin for offer in host.collect("nvcore_client_drivers")] == ["good"]
+    assert host.partial()
+    host.start(VIEW)
+    assert row(host, "good")["state"] == "started"
+    assert host.teardown() is None
+
+
+def test_where_an_import_failed_is_file_and_line(site: Path) -> None:
+    plugin(site, "raises", "\n\n1 / 0")
+    assert f"{site}/toy_raises.py:3" in row(loaded(), "raises")["reason"]
+
+
+def test_a_module_that_the_metadata_names_and_nobody_shipped_is_told_from_a_missing_requirement(site: Path) -> None:
+    distribution(site, "toy-hollow", points={"nvcore.client.v1": {"hollow": "toy_hollow.part"}})
+    hollow = row(loaded(), "hollow")
+    assert hollow["code"] == "NVC-1103" and hollow["remedy"] == "pip install --force-reinstall toy-hollow"
+
+
+def test_keyboard_interrupt_is_not_swallowed(site: Path) -> None:
+    plugin(site, "stop", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        loaded()
+
+
+@pytest.mark.parametrize(("generation", "remedy", "side"), [(2, "nvcore", "host is the older"), (0, "toy-other", "plugin is the older")])
+def test_another_generation_is_incompatible_and_never_imported(site: Path, generation: int, remedy: str, side: str) -> None:
+    plugin(site, "other", "raise SystemExit('imported')", family="client", generation=generation)
+    with_good(site)
+    other = row(loaded(), "other")
+    assert (other["state"], other["code"], other["import_ms"]) == ("incompatible", "NVC-1104", None)
+    assert side in other["reason"] and other["remedy"] == f"pip install --upgrade {remedy}"
+
+
+def test_a_plugin_that_speaks_both_generations_is_loaded_by_ours(site: Path) -> None:
+    points = {"nvcore.client.v2": {"both": "toy_absent"}, "nvcore.client.v1": {"both": "toy_both"}}
+    distribution(site, "toy-both", points=points, modules={"toy_both": GOOD})
+    assert row(loaded(), "both")["state"] == "registered"
+
+
+def test_a_family_that_this_host_does_not_have_is_incompatible(site: Path) -> None:
+    plugin(site, "radio", "", family="audio")
+    assert row(loaded(), "radio")["reason"] == "is of family 'audio', which this host does not have"
+
+
+def test_a_missing_requirement_is_incompatible_with_the_pip_line(site: Path) -> None:
+    plugin(site, "needy", "raise SystemExit", requires=(HOST, "absent-thing>=2", "never; extra == 'x'"))
+    needy = row(loaded(), "needy")
+    assert (needy["state"], needy["code"], needy["remedy"]) == ("incompatible", "NVC-1105", "pip install 'absent-thing>=2'")
+
+
+def test_a_plugin_left_behind_by_an_upgrade_of_the_host_is_named_with_the_pip_line(site: Path) -> None:
+    plugin(site, "behind", "raise SystemExit", requires=("nvcore==0.0.9",))
+    behind = row(loaded(), "behind")
+    assert behind["state"] == "incompatible" and "nvcore==0.0.9" in behind["reason"]
+    assert behind["remedy"] == "pip install --upgrade toy-behind"
+
+
+def test_two_distributions_of_one_name_are_a_conflict_and_leaving_one_out_solves_it(site: Path) -> None:
+    plugin(site, "same", GOOD, family="client", dist="toy-first")
+    plugin(site, "same", GOOD, family="client", dist="toy-second")
+    host = loaded()
+    assert [(one["state"], one["code"]) for one in host.states()] == [("failed", "NVC-1106")] * 2
+    assert "-p no:toy-second" in str(host.states()[0]["remedy"])
+    chosen = PluginHost()
+    chosen.load(Selection(disabled=["toy-second"]))
+    assert [one["state"] for one in chosen.states()] == ["registered", "disabled"]
+
+
+def test_two_claimants_of_one_thing_are_a_reported_conflict_and_neither_has_it(site: Path) -> None:
+    backend = """
+from nvcore.api import hookimpl
+from nvcore.api.offers import FirmwareOffer
+
+@hookimpl
+def nvcore_firmware_backends(host):
+    return [FirmwareOffer(name={0!r}, summary="", chips=["GA100", {0!r}], versions=[], open=lambda: None)]
+"""
+    for name in ("one", "two"):
+        plugin(site, name, backend.format(name), family="firmware")
+    host = loaded()
+    with pytest.raises(ConflictError) as caught:
+        host.claim("nvcore_firmware_backends", "GA100")
+    assert caught.value.seen == "one, two" and caught.value.remedy
+    assert host.claim("nvcore_firmware_backends", "one").plugin == "one"
+    assert host.claim("nvcore_firmware_backends", "nobody") is None
+    assert all("GA100" in one["conflicts"][0] for one in host.states())  # type: ignore[index]
+    assert host.partial()
+    alone = PluginHost()
+    alone.load(Selection(disabled=["two"]))
+    assert alone.claim("nvcore_firmware_backends", "GA100").plugin == "one" and not alone.partial()
+
+
+def test_registration_is_all_or_nothing(site: Path) -> None:
+    points = {"nvcore.client.v1": {"half": "toy_half"}, "nvcore.operator.v1": {"half": "toy_other_half"}}
+    bad = "from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_metrics(wrong): return []"
+    distribution(site, "toy-half", points=points, modules={"toy_half": GOOD, "toy_other_half": bad})
+    host = loaded()
+    assert row(host, "half")["code"] == "NVC-1113"
+    assert host.collect("nvcore_client_drivers") == []
+    assert host._manager.get_plugins() == set()
+
+
+def test_a_plugin_that_fails_in_a_later_hook_leaves_no_offer_behind(site: Path) -> None:
+    points = {"nvcore.client.v1": {"late": "toy_late"}, "nvcore.operator.v1": {"late": "toy_late"}}
+    bad = GOOD + "\n@hookimpl\ndef nvcore_metrics(host): raise OSError('late')\n"
+    distribution(site, "toy-late", points=points, modules={"toy_late": bad})
+    host = loaded()
+    assert row(host, "late")["code"] == "NVC-1108"
+    assert host.collect("nvcore_client_drivers") == [] and host.claim("nvcore_client_drivers", "toy-good") is None
+
+
+def test_a_plugin_that_hangs_in_start_is_named_and_abandoned_and_the_others_are_torn_down(site: Path) -> None:
+    plugin(site, "hangs", OBSERVER.format(started="time.sleep(3600)", stopping="pass"))
+    plugin(site, "works", OBSERVER.format(started="pass", stopping="pass"))
+    host = PluginHost("daemon", limit=0.2)
+    host.load()
+    began = time.monotonic()
+    host.start(VIEW)
+    hangs = row(host, "hangs")
+    assert (hangs["state"], hangs["code"]) == ("failed", "NVC-1109")
+    assert "nvcore_host_started of hangs" in hangs["reason"] and hangs["remedy"]
+    assert row(host, "works")["state"] == "started"
+    assert host.teardown() is None
+    assert time.monotonic() - began < 3
+    import toy_works  # type: ignore[import-not-found]
+
+    assert toy_works.seen == ["started", "stopping"]
+    assert all(thread.daemon for thread in threading.enumerate() if "hangs" in thread.name)
+
+
+def test_errors_of_stopping_observers_are_grouped_and_all_of_them_run(site: Path) -> None:
+    for name in ("a", "b", "c"):
+        plugin(site, name, OBSERVER.format(started="pass", stopping="pass" if name == "b" else "raise OSError('no')"))
+    host = loaded()
+    host.start(VIEW)
+    group = host.teardown()
+    assert group is not None and len(group.exceptions) == 2
+    assert {one["name"] for one in host.states() if one["state"] == "failed"} == {"a", "c"}
+    import toy_b  # type: ignore[import-not-found]
+
+    assert toy_b.seen == ["started", "stopping"]
+
+
+SERVICE = """
+from nvcore.api import hookimpl
+from nvcore.api.offers import ServiceOffer
+seen = []
+
+@hookimpl
+def nvcore_services(host):
+    return [ServiceOffer(name="beside", summary="", start=lambda view: seen.append("start"), stop=lambda: seen.append("stop"))]
+"""
+
+
+def test_stop_ends_one_plugin_and_gives_back_its_offers(site: Path) -> None:
+    plugin(site, "served", SERVICE)
+    with_good(site)
+    host = loaded()
+    host.start(VIEW)
+    withdrawn = host.stop("served")
+    import toy_served  # type: ignore[import-not-found]
+
+    assert toy_served.seen == ["start", "stop"]
+    assert [offer.name for offer in withdrawn] == ["beside"]
+    assert row(host, "served")["state"] == "disabled" and row(host, "good")["state"] == "started"
+    with pytest.raises(NotRunningError):
+        host.stop("served")
+    with pytest.raises(NotFoundError):
+        host.stop("nobody")
+    host.teardown()
+    assert toy_served.seen == ["start", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "states"),
+    [
+        (Selection(), ["registered", "registered"]),
+        (Selection(only=["b"]), ["disabled", "registered"]),
+        (Selection(only=["toy-b"]), ["disabled", "registered"]),
+        (Selection(disabled=["b"]), ["registered", "disabled"]),
+        (Selection(only=["a", "b"], disabled=["b"]), ["registered", "disabled"]),
+        (Selection(none=True), ["disabled", "disabled"]),
+        (Selection(only=["a"], none=True), ["disabled", "disabled"]),
+        (Selection().under(["a"], [], []), ["registered", "disabled"]),
+        (Selection(only=["b"]).under(["a"], [], []), ["disabled", "registered"]),
+        (Selection(only=["b"]).under(None, ["b"], []), ["disabled", "disabled"]),
+    ],
+)
+def test_what_is_not_selected_is_disabled_and_never_imported(site: Path, selection: Selection, states: list[str]) -> None:
+    plugin(site, "a", GOOD.replace("toy-good", "toy-a"), family="client")
+    plugin(site, "b", GOOD.replace("toy-good", "toy-b").replace("'good'", "'b'"), family="client")
+    host = PluginHost()
+    host.load(selection)
+    assert [one["state"] for one in host.states()] == states
+    assert [one["import_ms"] is not None for one in host.states()] == [state == "registered" for state in states]
+
+
+def test_a_name_that_is_asked_for_and_not_installed_is_listed(site: Path) -> None:
+    with_good(site)
+    host = PluginHost()
+    host.load(Selection(only=["good", "goood"]))
+    assert (row(host, "goood")["state"], row(host, "goood")["code"]) == ("failed", "NVC-1115")
+    assert "good" in row(host, "goood")["remedy"]
+
+
+@pytest.mark.parametrize("name", ["absent", "raises"])
+def test_a_required_plugin_that_is_not_usable_stops_the_host(site: Path, name: str) -> None:
+    plugin(site, "raises", "1 / 0")
+    with pytest.raises(RequiredPluginError) as caught:
+        PluginHost().load(Selection(required=[name]))
+    assert name in caught.value.what and caught.value.remedy
+
+
+def test_a_plugins_section_reaches_its_hooks_as_its_record(site: Path, tmp_path: Path) -> None:
+    plugin(site, "settings", SECTION)
+    file = tmp_path / "x.toml"
+    file.write_text("[plugins.settings]\nslots = 9\n")
+    host = loaded(configuration=load(files=[str(file)]))
+    assert (host.info("settings").config.slots, host.info("settings").config.label) == (9, "none")
+    import toy_settings  # type: ignore[import-not-found]
+
+    assert toy_settings.seen[0].slots == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("[plugins.settings]\nslots = 9\nslotz = 1\n", 3), ("[plugins.settings]\n\nslots = 'many'\n", 3), ("[plugins.settings]\nslots = true\n", 2),
+     ("\n[plugins.unknown]\nx = 1\n", 2), ("[plugins.good]\nx = 1\n", 1)],  # fmt: skip
+)
+def test_a_wrong_section_is_refused_with_file_and_line(site: Path, tmp_path: Path, text: str, line: int) -> None:
+    plugin(site, "settings", SECTION)
+    with_good(site)
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        loaded(configuration=load(files=[str(file)]))
+    assert caught.value.where == f"{file}:{line}"
+
+
+def test_a_section_of_a_plugin_that_cannot_be_loaded_is_left_alone(site: Path, tmp_path: Path) -> None:
+    plugin(site, "raises", "1 / 0")
+    file = tmp_path / "x.toml"
+    file.write_text("[plugins.raises]\nx = 1\n")
+    assert row(loaded(configuration=load(files=[str(file)])), "raises")["state"] == "failed"
+
+
+def test_what_was_installed_while_the_host_runs_needs_a_restart(site: Path) -> None:
+    with_good(site)
+    old = plugin(site, "old", GOOD.replace("toy-good", "toy-old").replace("'good'", "'old'"), family="client")
+    gone = plugin(site, "gone", GOOD.replace("toy-good", "toy-gone").replace("'good'", "'gone'"), family="client")
+    running = [dict(one) for one in loaded().states()]
+    assert changes_on_disk(running, scan()) == []
+    plugin(site, "late", GOOD, family="client")
+    old.rename(old.with_name("toy_old-2.0.dist-info"))
+    (old.with_name("toy_old-2.0.dist-info") / "METADATA").write_text("Name: toy-old\nVersion: 2.0\n")
+    (gone / "entry_points.txt").unlink()
+    assert sorted(changes_on_disk(running, scan())) == [
+        "gone: removed from the disk, still running; restart needed",
+        "late: new on disk, restart needed",
+        "old: 2.0 on disk, 1.0 running; restart needed",
+    ]
+    assert next(one for one in running if one["name"] == "late")["state"] == "found"
+
+
+def test_an_entry_point_may_be_a_class_or_an_object(site: Path) -> None:
+    source = """
+from nvcore.api import hookimpl
+class Plugin:
+    @hookimpl
+    def nvcore_client_drivers(self, host): return []
+    @property
+    def trap(self): raise AssertionError("a property is not evaluated")
+thing = Plugin()
+"""
+    points = {"nvcore.client.v1": {"cls": "toy_class:Plugin", "obj": "toy_class:thing"}}
+    distribution(site, "toy-class", points=points, modules={"toy_class": source})
+    host = loaded()
+    assert [one["state"] for one in host.states()] == ["registered", "registered"]
