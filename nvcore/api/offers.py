@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 if TYPE_CHECKING:
+    from pathlib import Path  # half a bare start, and needed in no record at run time
+
     from nvcore.api.client import ClientDriver
     from nvcore.api.clock import Clock
     from nvcore.api.control import HostView

@@ -6,7 +6,6 @@ Never imports what is not selected; never lets one plugin's failure reach anothe
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nvcore import __version__
@@ -21,6 +20,8 @@ from nvcore.plugins.select import Selection, inventory, select
 from nvcore.plugins.states import Plugin, partial
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nvcore.api.control import HostView
     from nvcore.api.offers import HostInfo
     from nvcore.config.model import Configuration

@@ -1,0 +1,91 @@
+"""What the command line costs to start, in instructions, against `python -c pass`: prints JSON.
+
+Runs callgrind on each stage of an exec by itself (none of these commands re-executes itself), with hash seed 0 and warm byte code. The three
+plugins are throwaway distributions in a temporary folder; nothing else of the environment's plugins is selected.
+
+    python tests/bench/startup.py [--check]      # --check: exit 1 when a bar is broken
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PLUGIN = """
+from nvcore.api import hookimpl
+
+@hookimpl
+def nvcore_doctor_checks(host):
+    return []
+"""
+SCRIPT = "import re\nimport sys\nfrom nvcore.cli.main import main\nsys.exit(main())\n"
+"""As pip writes console scripts, its import of `re` included."""
+
+BARS = {"plugins list": 2.5, "plugins doctor": 7.5}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """A clean environment with hash seed 0 and the toy plugins on the path."""
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    return {**kept, "PYTHONHASHSEED": "0", "PYTHONPATH": str(folder), "NVCORE_SOCKET": str(folder / "no.sock")}
+
+
+def make_plugins(folder: Path, host_version: str) -> None:
+    """Three trivial plugins, as pip would leave them."""
+    for name in ("one", "two", "three"):
+        info = folder / f"bench_{name}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: bench-{name}\nVersion: 1\nRequires-Dist: nvcore=={host_version}\n")
+        (info / "entry_points.txt").write_text(f"[nvcore.operator.v1]\n{name} = bench_{name}\n")
+        (folder / f"bench_{name}.py").write_text(PLUGIN)
+
+
+def instructions(command: list[str], env: dict[str, str], expect: int = 0) -> int:
+    """Instructions of one command, the second of two runs (the first warms the byte code)."""
+    subprocess.run(command, env=env, check=False, capture_output=True, timeout=120)
+    done = subprocess.run(
+        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
+    if found is None or done.returncode != expect:
+        raise SystemExit(f"callgrind failed with {done.returncode}:\n{done.stderr[-2000:]}")
+    return int(found[1])
+
+
+def main() -> int:
+    """Measure and print."""
+    if shutil.which("valgrind") is None:
+        raise SystemExit("valgrind is not installed")
+    root = Path(__file__).parents[2]
+    sys.path.insert(0, str(root))
+    from nvcore import __version__
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_plugins(folder, __version__)
+        script = folder / "nvcore-script.py"
+        script.write_text(SCRIPT)
+        env = environment(folder)
+        run = [sys.executable, str(script), "--only", "one,two,three"]
+        bare = instructions([sys.executable, "-c", "pass"], env)
+        counts = {
+            "plugins list": instructions([*run, "plugins", "list"], env),
+            "plugins doctor": instructions([*run, "plugins", "doctor"], env),
+            "--version": instructions([*run, "--version"], env),
+        }
+    ratios = {what: round(count / bare, 2) for what, count in counts.items()}
+    broken = {what: bar for what, bar in BARS.items() if ratios[what] > bar}
+    report = {"schema": "nvcore.bench/1", "bench": "startup", "python": sys.version.split()[0], "bare_instructions": bare,
+              "instructions": counts, "ratios": ratios, "bars": BARS, "broken": broken}  # fmt: skip
+    print(json.dumps(report, indent=2))
+    return 1 if broken and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
