@@ -4,8 +4,9 @@
 `signalling_safe`: may run inside a signalling section: allocates only from reserves, takes leaf locks only, cannot fail.
 `interrupt_safe`: may run on a receiver thread: as signalling_safe, and takes no lock that a sender holds across a wait.
 
-A mark is a plain attribute. With the validator switched on at import (environment `NVCORE_LOCKDEP=1`) `may_sleep` also wraps the function
-with a check; otherwise calls cost nothing extra.
+A mark is a plain attribute. With the validator switched on at import (environment `NVCORE_LOCKDEP=1`) a mark also wraps the function, so
+that it is held to its word: `may_sleep` checks where it is called, `signalling_safe` runs it in a signalling section, `interrupt_safe` in
+an atomic one. `follows` gives an implementation the marks of its contract. Otherwise calls cost nothing extra.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
-__all__ = ["LOCKDEP", "interrupt_safe", "mark_of", "may_sleep", "signalling_safe"]
+__all__ = ["LOCKDEP", "follows", "interrupt_safe", "mark_of", "may_sleep", "signalling_safe"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_C = TypeVar("_C", bound=type)
 
 LOCKDEP: Final = os.environ.get("NVCORE_LOCKDEP", "") not in ("", "0")
 """Whether the lock validator is on in this process (decided once, at import)."""
@@ -34,21 +36,44 @@ def may_sleep(function: _F) -> _F:
             might_sleep(function.__qualname__)
             return function(*args, **kwargs)
 
-        checked.__nvcore_mark__ = "may_sleep"  # type: ignore[attr-defined]
-        return cast(_F, checked)
-    function.__nvcore_mark__ = "may_sleep"  # type: ignore[attr-defined]
-    return function
+        return _marked(cast(_F, checked), "may_sleep")
+    return _marked(function, "may_sleep")
 
 
 def signalling_safe(function: _F) -> _F:
     """Mark a method that may run between a fence's publication and its signal."""
-    function.__nvcore_mark__ = "signalling_safe"  # type: ignore[attr-defined]
-    return function
+    if LOCKDEP:
+        from functools import wraps
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            from nvcore.locks import signalling
+
+            with signalling():
+                return function(*args, **kwargs)
+
+        return _marked(cast(_F, checked), "signalling_safe")
+    return _marked(function, "signalling_safe")
 
 
 def interrupt_safe(function: _F) -> _F:
     """Mark a method that may run on a receiver thread."""
-    function.__nvcore_mark__ = "interrupt_safe"  # type: ignore[attr-defined]
+    if LOCKDEP:
+        from functools import wraps
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            from nvcore.locks import atomic
+
+            with atomic():
+                return function(*args, **kwargs)
+
+        return _marked(cast(_F, checked), "interrupt_safe")
+    return _marked(function, "interrupt_safe")
+
+
+def _marked(function: _F, mark: str) -> _F:
+    function.__nvcore_mark__ = mark  # type: ignore[attr-defined]
     return function
 
 
@@ -56,3 +81,18 @@ def mark_of(function: object) -> str | None:
     """The mark of a function or method, or None."""
     mark = getattr(function, "__nvcore_mark__", None)
     return mark if isinstance(mark, str) else None
+
+
+def follows(*contracts: type) -> Callable[[_C], _C]:
+    """Class decorator: methods defined in the class get the marks that their contracts give them, unless they carry one of their own."""
+    marks = {"may_sleep": may_sleep, "signalling_safe": signalling_safe, "interrupt_safe": interrupt_safe}
+
+    def apply(cls: _C) -> _C:
+        for contract in contracts:
+            for name, promised in vars(contract).items():
+                mark, method = mark_of(promised), vars(cls).get(name)
+                if mark is not None and callable(method) and mark_of(method) is None:
+                    setattr(cls, name, marks[mark](method))
+        return cls
+
+    return apply

@@ -18,7 +18,6 @@ from nvcore.locks.stack import Stack
 __all__ = ["counting"]
 
 _forced = 0
-_before: dict[int, tuple[int, int]] = {}
 
 
 @contextmanager
@@ -38,13 +37,13 @@ def _numbers() -> tuple[int, int]:
 
 def before(stack: Stack) -> None:
     """Remember the numbers at the start of an outermost section."""
-    if _forced or threading.active_count() == 1:
-        _before[id(stack)] = _numbers()
+    stack.counted = _numbers() if _forced or threading.active_count() == 1 else None
 
 
 def after(stack: Stack) -> None:
     """Compare at its end. A drop is fine: something was released."""
-    then = _before.pop(id(stack), None)
+    then = stack.counted
+    stack.counted = None
     if then is None:
         return
     now = _numbers()

@@ -18,12 +18,15 @@ from nvcore.api.errors import ContractError
 from nvcore.api.marks import LOCKDEP, may_sleep, signalling_safe
 from nvcore.locks import allocate, might_wait, signalling
 
-__all__ = ["Fence", "FenceState", "Timeline", "check_all_signalled", "published_fences"]
+__all__ = ["Fence", "FenceState", "Timeline", "check_all_signalled", "publish_observers", "published_fences"]
 
 FenceState = Literal["unpublished", "published", "signalled"]
 
 _published: dict[int, Fence] = {}
 """Fences that others wait for, kept alive so that a forgotten one is still found. Filled with the validator on only."""
+
+publish_observers: list[Callable[[Fence], object]] = []
+"""Called at each publication with the validator on, in the publishing thread: the freeze test's way in."""
 
 
 class Fence:
@@ -83,6 +86,8 @@ class Fence:
             _refused(f"{self.name} is published while {self.state}")
         elif LOCKDEP:
             _published[id(self)] = self
+            for observer in publish_observers:
+                observer(self)
 
     @signalling_safe
     def signal(self, error: BaseException | None = None) -> None:

@@ -7,14 +7,12 @@ in the process, for ever (Python cannot remove one): its cost outside of section
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from nvcore.locks.graph import RECLAIM, show, trace
+from nvcore.locks.reserve import Reserve, starved
 from nvcore.locks.rules import broken
 from nvcore.locks.stack import current, existing, touch
-
-if TYPE_CHECKING:
-    from nvcore.locks.reserve import Reserve
 
 __all__ = ["allocate", "refuse_in_path"]
 
@@ -32,6 +30,8 @@ def allocate(what: str, reserve: Reserve | None = None) -> None:
         reserve = stack.reserve
     if reserve is not None:
         reserve.draw(what)
+    elif starved:
+        raise MemoryError(f"{what}: every allocator fails (freeze test)")
     elif stack.signalling or stack.atomic:
         broken("L8.allocation", f"{what} in {stack.name}", now=show(trace(2)))
     else:

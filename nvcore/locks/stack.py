@@ -34,7 +34,7 @@ class Held:
 class Stack:
     """Held locks, oldest first, and how deep signalling and atomic sections are nested."""
 
-    __slots__ = ("atomic", "context", "held", "name", "reporting", "reserve", "signalling")
+    __slots__ = ("atomic", "context", "counted", "held", "name", "reporting", "reserve", "signalling")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -42,6 +42,7 @@ class Stack:
         self.signalling = 0
         self.atomic = 0
         self.context: object = None
+        self.counted: tuple[int, int] | None = None
         self.reserve: Reserve | None = None
         self.reporting = False
 

@@ -1,4 +1,4 @@
-"""The plugin author's kit: a clock that a test owns, and a pytest plugin that runs every test under the lock validator.
+"""The plugin author's kit: a clock that a test owns, the freeze test, and a pytest plugin that runs every test under the lock validator.
 
 Imported by tests only, never by the host or a plugin. Its names are imported on use, because the pytest plugin must set the validator's
 switch before anything of nvcore is imported.
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nvcore.testing.clock import VirtualClock
     from nvcore.testing.expect import expect_violation
+    from nvcore.testing.freeze import Freeze
 
-__all__ = ["VirtualClock", "expect_violation"]
+__all__ = ["Freeze", "VirtualClock", "expect_violation"]
 
-_ON_USE = {"VirtualClock": "clock", "expect_violation": "expect"}
+_ON_USE = {"Freeze": "freeze", "VirtualClock": "clock", "expect_violation": "expect"}
 
 
 def __getattr__(name: str) -> Any:
