@@ -1,0 +1,192 @@
+"""The daemon as an object: plugin host, core host and control socket, started in one order and stopped in the other.
+
+Owns those three and the state directory's lock: the daemon is the only writer of state. Built by `nvcore.daemon.run`; its `HostView` is
+what plugins' services and observers get. Runs on the main thread; control calls come in on the socket's threads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nvcore import __version__
+from nvcore.api.errors import ConflictError
+from nvcore.gpu.settings import GpuSettings, HostSettings
+from nvcore.host import Host
+from nvcore.locks import open_fd
+from nvcore.plugins.host import PluginHost
+
+if TYPE_CHECKING:
+    from nvcore.config.model import Configuration
+    from nvcore.daemon.server import ControlServer
+    from nvcore.plugins.select import Selection
+
+__all__ = ["Daemon"]
+
+RECENT: Final = 20  # events in a description
+DENY_AGE: Final = 60.0  # seconds
+_log = logging.getLogger("nvcore.daemon")
+
+
+class Daemon:
+    """One running `nvcore run`. socket: path of the control socket; state_dir: folder of what survives."""
+
+    def __init__(self, configuration: Configuration, selection: Selection, *, socket: str, state_dir: Path) -> None:
+        self.configuration, self.selection = configuration, selection
+        self.socket, self.state_dir = socket, state_dir
+        self.state = "starting"
+        self.started_at = time.time()
+        self._began = time.monotonic()
+        self.stop_requested = threading.Event()
+        self.plugin_host = PluginHost("daemon", configuration=configuration, state_dir=state_dir)
+        self.host: Host
+        self._server: ControlServer | None = None
+        self._lock_fd: int | None = None
+        self._deny: tuple[float, list[dict[str, Any]]] | None = None
+
+    # start and stop, on the main thread
+
+    def start(self) -> None:
+        """Plugins, socket, GPUs, observers, in this order. Raises what makes the daemon unable to serve; a GPU that fails is not that."""
+        self._take_state_dir()
+        self.plugin_host.load(self.selection)
+        self.host = self._make_host()
+        self._serve()
+        self.host.start()
+        self.plugin_host.start(self)
+        self.state = "running"
+
+    def _take_state_dir(self) -> None:
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_fd = open_fd(self.state_dir / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(
+                "another daemon uses this state directory", where=str(self.state_dir), remedy="stop it, or set [host] state_dir"
+            ) from None
+
+    def _make_host(self) -> Host:
+        scale = self.configuration.host.time_scale
+        settings = HostSettings(
+            gpus={gpu.source: GpuSettings(version=gpu.firmware, time_scale=scale) for gpu in self.configuration.gpus},
+            quiesce=5.0 * scale,
+            invalidate=2.0 * scale,
+        )
+        return Host(
+            [gpu.source for gpu in self.configuration.gpus],
+            buses=self.plugin_host.collect("nvcore_buses"),
+            backends=self.plugin_host.collect("nvcore_firmware_backends"),
+            clients=self.plugin_host.collect("nvcore_client_drivers"),
+            state_dir=self.state_dir,
+            config=settings,
+        )
+
+    def _serve(self) -> None:
+        from nvcore.daemon.interfaces import core_interfaces, plugin_interfaces
+        from nvcore.daemon.server import ControlServer
+
+        self._server = ControlServer(self.socket, group=self.configuration.host.group, version=__version__)
+        for interface in core_interfaces(self):
+            self._server.add(interface)
+        for offer, served in plugin_interfaces(self.plugin_host):
+            if served is None:
+                _log.error("interface %s of %s is not served: it does not fit its description", offer.name, offer.plugin)
+            else:
+                self._server.add(served)
+        self._server.start()
+
+    def stop(self, timeout: float = 60.0) -> list[str]:
+        """Everything down in reverse order; the names of what hung. Also after a start that failed half-way."""
+        self.state = "stopping"
+        hanging: list[str] = []
+        errors = self.plugin_host.teardown()
+        if errors is not None:
+            for error in errors.exceptions:
+                _log.error("%s", error)
+        if hasattr(self, "host"):
+            hanging = self.host.stop(timeout)
+        if self._server is not None:
+            self._server.stop()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+        return hanging
+
+    @property
+    def partial(self) -> bool:
+        """Whether some plugin or device failed: exit code 7."""
+        gpus = self.host.summary() if hasattr(self, "host") else []
+        return self.plugin_host.partial() or any(gpu["state"] != "running" for gpu in gpus)
+
+    # what plugins and the control socket may ask (nvcore.api.control.HostView)
+
+    def describe(self) -> dict[str, Any]:
+        """`io.nvcore.Host.Describe`."""
+        from nvcore.daemon.panels import panels, sets_of
+
+        states = self.plugin_host.states()
+        used = [state for state in states if state["state"] not in ("disabled", "found")]
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self.started_at,
+            "uptime_s": round(time.monotonic() - self._began, 3),
+            "state": self.state,
+            "partial": self.partial,
+            "sets": sets_of(states),
+            "plugins_started": sum(state["state"] == "started" for state in used),
+            "plugins_selected": len(used),
+            "deny": self._denied(),
+            "gpus": self.gpus(),
+            "panels": panels(self.plugin_host),
+            "events": self.events()[-RECENT:],
+        }
+
+    def _denied(self) -> list[dict[str, Any]]:
+        """What the configuration denies, looked for on the disk at most once a minute: the scan reads every installed file list."""
+        now = time.monotonic()
+        if self._deny is None or now - self._deny[0] > DENY_AGE:
+            from nvcore.daemon.panels import deny_state
+
+            self._deny = now, deny_state(self.plugin_host.index, self.configuration.plugins.deny)
+        return self._deny[1]
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """`io.nvcore.Gpu.List`."""
+        rows = self.host.summary()
+        for number, row in enumerate(rows):
+            row["number"] = number
+        return rows
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """`io.nvcore.Plugin.List`."""
+        return [dict(state) for state in self.plugin_host.states()]
+
+    def events(self, after: int = 0) -> list[dict[str, Any]]:
+        """The event ring behind sequence number `after`."""
+        from nvcore.hostlib.describe import describe_event
+
+        return [describe_event(event) for event in self.host.events.since(after)]
+
+    def stop_plugin(self, name: str) -> dict[str, Any]:
+        """Have a plugin's clients leave, then stop it. Raises NotFoundError, NotRunningError."""
+        plugin = self.plugin_host.plugin(name)
+        clients = [offer.name for offer in self.plugin_host.collect("nvcore_client_drivers") if offer.plugin in (plugin.name, plugin.key)]
+        if plugin.state in ("registered", "started"):
+            for client in clients:
+                self.host.stop_client(client)
+        self.plugin_host.stop(name)
+        self.host.events.publish("plugin", f"plugin {plugin.name} stopped by the operator", action="stopped")
+        return dict(plugin.as_dict())
+
+    def find_problems(self) -> list[dict[str, Any]]:
+        """Findings of the core's checks and of every plugin's."""
+        from nvcore.daemon.doctor import run_checks
+
+        return run_checks(self)
