@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from nvcore.api.errors import UsageError
 
-__all__ = ["ACCESS_FAULTS", "FAULTS", "AccessFault", "ArmedFaults", "FaultRow", "HALT_PLACES", "UnknownFault"]
+__all__ = ["ACCESS_FAULTS", "FAULTS", "HALT_PLACES", "AccessFault", "ArmedFaults", "FaultRow", "UnknownFault"]
 
 
 class UnknownFault(UsageError):

@@ -284,11 +284,30 @@ class ChannelHost(Protocol):
 class Environment(Protocol):
     """What the GSP sees of the device."""
 
-    memory: Memory
-    violations: Violations
-    faults: Faults
-    ticker: Ticker
-    channels: ChannelHost
+    @property
+    def memory(self) -> Memory:
+        """Physical memory."""
+        ...
+
+    @property
+    def violations(self) -> Violations:
+        """The journal."""
+        ...
+
+    @property
+    def faults(self) -> Faults:
+        """Armed faults."""
+        ...
+
+    @property
+    def ticker(self) -> Ticker:
+        """Time."""
+        ...
+
+    @property
+    def channels(self) -> ChannelHost:
+        """The host engine."""
+        ...
 
     @property
     def chip(self) -> object:

@@ -1,0 +1,366 @@
+"""What the signed boot programs do: booter and FWSEC on the falcons, the FMC behind the security processor.
+
+Owns the state of WPR2 and the saved layout. Decides whether the firmware may start and starts it. The programs' bytes are not executed: their
+effects are. Runs under the device's lock.
+Source: gsp-boot.md 5.8, 7, 10; device-model.md 5.4 to 5.6, 14.5 (Linux 7.3 nouveau; open-gpu-kernel-modules 570.144). Error numbers in
+mailbox 0 are model conventions: 0x01 magic, 0x02 revision, 0x03 alignment, 0x04 lists and sizes, 0x05 layout, 0x06 signature, 0x07 image,
+0x08 WPR2 already up, 0x09 nothing loaded, 0x0a what the mailboxes point to, 0x0b the firmware did not start.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import sha384
+from typing import Final, Protocol
+
+from nvcore_softgpu.chips import Chip
+from nvcore_softgpu.falcon import Falcon
+from nvcore_softgpu.faults import value_of
+from nvcore_softgpu.ports import Aperture, Faults, Gsp, ImageShelf, Memory, Violations
+from nvcore_softgpu.registers.file import OGKM, RegisterFile
+from nvcore_softgpu.vbios import DMAP, FWSEC_FRTS, FWSEC_SB, Rom
+from nvcore_softgpu.wpr import WPR_MAGIC, BootRefusal, check_image, check_layout, check_sources, choose_layout, parse_meta
+
+__all__ = ["SUSPEND_MAGIC", "BootFirmware"]
+
+SUSPEND_MAGIC: Final = 0x8A3BB9E6C6C39D93
+VERIFIED: Final = 0xA0A0A0A0A0A0A0A0
+UNLOAD: Final = 0xFF000000FF
+_SYSTEM: Final = Aperture.SYSTEM
+_VRAM: Final = Aperture.VRAM
+WPR2_LO, WPR2_HI = 0x1FA824, 0x1FA828
+SCRATCH: Final = 0x001400
+
+
+class Gpu(Protocol):
+    """What the boot programs see of the model."""
+
+    @property
+    def chip(self) -> Chip:
+        """The row."""
+        ...
+
+    @property
+    def memory(self) -> Memory:
+        """Physical memory."""
+        ...
+
+    @property
+    def violations(self) -> Violations:
+        """The journal."""
+        ...
+
+    @property
+    def faults(self) -> Faults:
+        """Armed faults."""
+        ...
+
+    @property
+    def gsp(self) -> Gsp:
+        """The firmware."""
+        ...
+
+    @property
+    def shelf(self) -> ImageShelf | None:
+        """Known images."""
+        ...
+
+    @property
+    def rom(self) -> Rom | None:
+        """The ROM, on chips that have one."""
+        ...
+
+    @property
+    def gsp_falcon(self) -> Falcon:
+        """The GSP's falcon."""
+        ...
+
+    @property
+    def sec2(self) -> Falcon | None:
+        """SEC2, where it loads the firmware."""
+        ...
+
+    def gsp_started(self) -> None:
+        """The firmware runs: BAR1 goes to its directory."""
+        ...
+
+    def gsp_stopped(self) -> None:
+        """The firmware was unloaded: BAR1 and BAR2 are physical again."""
+        ...
+
+
+class BootFirmware:
+    """Booter, FWSEC and FMC of one GPU. wpr2: (start, end) while the protected region is up, else None."""
+
+    def __init__(self, gpu: Gpu, registers: RegisterFile) -> None:
+        self._gpu = gpu
+        self._values = registers.values
+        self.wpr2: tuple[int, int] | None = None
+        self.meta: dict[str, int] = {}
+        self.suspended = False
+        source = OGKM + " dev_fb.h"
+        registers.handled(WPR2_LO, "PFB_WPR2_ADDR_LO", "start of WPR2 >> 12, bits 31:4", source, write=self._protected)
+        registers.handled(WPR2_HI, "PFB_WPR2_ADDR_HI", "end of WPR2 >> 12, bits 31:4; 0 = none", source, write=self._protected)
+
+    def _protected(self, offset: int, value: int) -> None:
+        self._gpu.violations.violation("write-to-protected", f"register {offset:#x} <- {value:#x}")
+
+    def _set_wpr2(self, region: tuple[int, int] | None) -> None:
+        if region is None and self._gpu.faults.take("wpr2-left-up") is not None:
+            return
+        self.wpr2 = region
+        self._values[WPR2_LO] = 0 if region is None else region[0] >> 12 << 4
+        self._values[WPR2_HI] = 0 if region is None else region[1] >> 12 << 4
+
+    def reset(self) -> None:
+        """A function-level reset: the region comes down, unless a fault holds it up."""
+        self._set_wpr2(None)
+        self.meta = {}
+        self.suspended = False
+
+    # --- booter on SEC2 -----------------------------------------------------------------------------------------------------------
+
+    def start_sec2(self) -> None:
+        """SEC2 was started."""
+        gpu = self._gpu
+        falcon = gpu.sec2
+        if falcon is None or gpu.faults.take("booter-halt") is not None:
+            return  # it never halts
+        injected = gpu.faults.take("booter-mailbox")
+        if injected is not None:
+            falcon.set_mailbox(0, value_of(injected, 0x1234))
+            falcon.set_mailbox(1, 0)
+            falcon.halted = True
+            return
+        try:
+            self._booter(falcon)
+            falcon.set_mailbox(0, 0)
+            falcon.set_mailbox(1, 0)
+        except BootRefusal as refusal:
+            gpu.violations.violation(refusal.name, f"booter: {refusal}")
+            falcon.set_mailbox(0, refusal.code)
+        falcon.halted = True
+
+    def _booter(self, falcon: Falcon) -> None:
+        if falcon.code_words < 64 or self._values[falcon.base + 0x104]:
+            raise BootRefusal(0x09, "start-without-code", f"{falcon.code_words} words, boot vector {self._values[falcon.base + 0x104]:#x}")
+        address = falcon.mailbox()
+        if address == UNLOAD:
+            self._unload()
+            return
+        magic = int.from_bytes(self._gpu.memory.read(_SYSTEM, address, 8), "little")
+        if magic == WPR_MAGIC:
+            self._load(address)
+        elif magic == SUSPEND_MAGIC:
+            self._suspend_or_resume(address)
+        else:
+            raise BootRefusal(0x0A, "booter-mailbox", f"mailboxes {address:#x} lead to magic {magic:#x}")
+
+    def _load(self, address: int) -> None:
+        gpu = self._gpu
+        if self.wpr2 is not None and not gpu.chip.frts_size:
+            raise BootRefusal(0x08, "wpr2-already-up", f"WPR2 {self.wpr2[0]:#x} to {self.wpr2[1]:#x} before the boot")
+        raw = gpu.memory.read(_SYSTEM, address, 256)
+        meta = parse_meta(raw)
+        check_sources(meta)
+        check_layout(meta, gpu.chip, gpu.memory.vram_size)
+        if gpu.chip.frts_size and (self.wpr2 is None or self.wpr2[0] != meta["frtsOffset"]):
+            raise BootRefusal(0x05, "frts-missing", "WPR2 does not begin at frtsOffset: FWSEC-FRTS did not run")
+        self._accept(meta, raw)
+        self._run(meta, gpu.gsp_falcon.mailbox())
+
+    def _accept(self, meta: dict[str, int], raw: bytes) -> None:
+        """Signature and image; then WPR2 goes up and the verified copy of the meta lies at its start."""
+        gpu = self._gpu
+        if gpu.faults.take("bad-signature") is not None:
+            raise BootRefusal(0x06, "injected", "bad-signature")
+        check_image(gpu.memory, gpu.violations, meta, gpu.chip, gpu.shelf)
+        self._set_wpr2((meta["gspFwWprStart"], meta["gspFwWprEnd"]))
+        gpu.memory.write(_VRAM, meta["gspFwWprStart"], raw[:248] + struct.pack("<Q", VERIFIED))
+        self.meta = meta
+
+    def _run(self, meta: dict[str, int], arguments: int) -> None:
+        """Release the RISC-V core."""
+        gpu = self._gpu
+        falcon = gpu.gsp_falcon
+        if gpu.faults.take("riscv-inactive") is not None:
+            return
+        falcon.riscv_active = True
+        falcon.riscv_halted = False
+        falcon.lockdown = falcon.lockdown and gpu.faults.take("lockdown-stuck") is not None
+        gpu.gsp.stop()
+        self.suspended = False
+        gpu.gsp_started()
+        reason = gpu.gsp.start(meta, arguments)
+        if reason is not None:
+            falcon.riscv_active = False
+            gpu.gsp_stopped()
+            raise BootRefusal(0x0B, "gsp-not-started", reason)
+
+    def _unload(self) -> None:
+        gpu = self._gpu
+        if gpu.gsp.running:
+            gpu.violations.violation("unload-running-gsp", "booter_unload while the firmware runs")
+        gpu.gsp.stop()
+        gpu.gsp_stopped()
+        self.suspended = False
+        self._set_wpr2(None)
+
+    def _suspend_or_resume(self, address: int) -> None:
+        """The same meta serves both: WPR2 up means suspend."""
+        gpu = self._gpu
+        revision = int.from_bytes(gpu.memory.read(_SYSTEM, address + 8, 8), "little")
+        if revision != 2:
+            raise BootRefusal(0x02, "suspend-meta-revision", f"revision {revision}")
+        if self.wpr2 is not None:
+            self.suspended = True
+            self._set_wpr2(None)
+            return
+        self._resume()
+
+    def _resume(self) -> None:
+        gpu = self._gpu
+        if not self.suspended or not self.meta:
+            raise BootRefusal(0x0A, "resume-without-suspend", "nothing was suspended")
+        self._set_wpr2((self.meta["gspFwWprStart"], self.meta["gspFwWprEnd"]))
+        falcon = gpu.gsp_falcon
+        falcon.riscv_active, falcon.riscv_halted, falcon.lockdown = True, False, False
+        self.suspended = False
+        reason = gpu.gsp.resume(self.meta)
+        if reason is not None:
+            falcon.riscv_active = False
+            raise BootRefusal(0x0B, "gsp-not-resumed", reason)
+
+    def firmware_halted(self) -> None:
+        """The firmware ended in order on a chip without booter: what the FMC protected comes down."""
+        if self._gpu.chip.flow == "fsp":
+            self._set_wpr2(None)
+
+    # --- FWSEC on the GSP falcon --------------------------------------------------------------------------------------------------
+
+    def start_gsp(self) -> None:
+        """The GSP falcon was started as a falcon: FWSEC when something is loaded, otherwise it halts (nova-core does that)."""
+        gpu = self._gpu
+        falcon = gpu.gsp_falcon
+        if falcon.code_words:
+            injected = gpu.faults.take("fwsec-error")
+            try:
+                self._fwsec(falcon, 0 if injected is None else value_of(injected, 0x21))
+            except BootRefusal as refusal:
+                gpu.violations.violation(refusal.name, f"FWSEC: {refusal}")
+                falcon.set_mailbox(0, refusal.code)
+        falcon.halted = True
+
+    def _fwsec(self, falcon: Falcon, error: int) -> None:
+        gpu = self._gpu
+        if gpu.rom is None:
+            raise BootRefusal(0x09, "fwsec-without-rom", "this chip has no FWSEC")
+        data = self._fwsec_data(falcon)
+        own = gpu.rom.fwsec
+        entries = data[own.interface + 3]
+        mapper = 0
+        for index in range(entries):
+            kind, offset = struct.unpack_from("<II", data, own.interface + 4 + 8 * index)
+            mapper = offset if kind == 4 else mapper
+        if mapper + 64 > len(data) or int.from_bytes(data[mapper : mapper + 4], "little") != DMAP:
+            raise BootRefusal(0x0A, "fwsec-interface", "no command mapper in the data image")
+        command = int.from_bytes(data[mapper + 0x2C : mapper + 0x30], "little")
+        place = int.from_bytes(data[mapper + 8 : mapper + 12], "little")
+        version, size = struct.unpack_from("<II", data, place)
+        if (version, size) != (1, 24):
+            raise BootRefusal(0x0A, "fwsec-command", f"read-VBIOS block version {version}, size {size}")
+        if command == FWSEC_FRTS:
+            self._values[SCRATCH + 4 * 0x0E] = error << 16
+            if not error:
+                self._frts(struct.unpack_from("<IIIII", data, place + 24))
+        elif command == FWSEC_SB:
+            self._values[SCRATCH + 4 * 0x15] = error & 0xFFFF
+        else:
+            raise BootRefusal(0x0A, "fwsec-command", f"command {command:#x}")
+        falcon.set_mailbox(0, 0)
+
+    def _fwsec_data(self, falcon: Falcon) -> bytes:
+        """The data image that the loaded program works on; descriptor version 2 leaves it where the bootloader's descriptor says."""
+        gpu = self._gpu
+        rom = gpu.rom
+        assert rom is not None
+        own = rom.fwsec
+        if gpu.chip.fwsec != 2:
+            return bytes(falcon.dmem[: len(own.data)])
+        code_base, = struct.unpack_from("<Q", falcon.dmem, 0x24)
+        data_base, size = struct.unpack_from("<QI", falcon.dmem, 0x40)
+        if size != len(own.data):
+            raise BootRefusal(0x04, "fwsec-size", f"data of {size} bytes, {len(own.data)} in the ROM")
+        data = gpu.memory.read(_SYSTEM, data_base, size)
+        code = gpu.memory.read(_SYSTEM, code_base, len(own.code))
+        if code[0x100:] != own.code[0x100:]:  # the secure part is what a boot ROM verifies
+            raise BootRefusal(0x06, "fwsec-code", "the secure code is not that of the ROM")
+        return data
+
+    def _frts(self, block: tuple[int, ...]) -> None:
+        version, size, page, pages, media = block
+        gpu = self._gpu
+        if (version, size, media) != (1, 20, 2) or pages << 12 != gpu.chip.frts_size or not pages:
+            raise BootRefusal(0x05, "frts-command", f"version {version}, size {size}, {pages} pages, media {media}")
+        self._set_wpr2((page << 12, (page + pages) << 12))
+
+    # --- FMC behind the security processor ----------------------------------------------------------------------------------------
+
+    def chain_of_trust(self, payload: bytes) -> int:
+        """Act on the 860 bytes of a chain-of-trust message; the error code of the reply, 0 for none."""
+        gpu = self._gpu
+        version, size, fmc, _, _, frts_end, frts_size = struct.unpack_from("<HHQQIQI", payload)
+        digest = payload[36:84]
+        if version != gpu.chip.cot_version or size != 860:
+            gpu.violations.violation("cot-version", f"version {version}, size {size}")
+            return 0xA1
+        if not any(payload[84:468]) or not any(payload[468:852]):
+            gpu.violations.violation("cot-key", "public key or signature is all zero")
+            return 0xA1
+        if gpu.faults.take("bad-signature") is not None or not self._fmc_matches(fmc, digest):
+            gpu.violations.violation("fmc-hash", f"SHA-384 of the image at {fmc:#x} is not the one in the message")
+            return 0xA1
+        parameters = int.from_bytes(payload[852:860], "little")
+        falcon = gpu.gsp_falcon
+        falcon.set_mailbox(0, 0)
+        falcon.set_mailbox(1, 0)
+        injected = gpu.faults.take("fmc-error")
+        if injected is not None:
+            falcon.set_mailbox(0, value_of(injected, 0x1234))
+            return 0
+        try:
+            self._fmc(parameters, frts_end, frts_size)
+        except BootRefusal as refusal:
+            gpu.violations.violation(refusal.name, f"FMC: {refusal}")
+            falcon.set_mailbox(0, refusal.code)
+        return 0
+
+    def _fmc_matches(self, address: int, digest: bytes) -> bool:
+        """The image says its size itself: a header of 0x48 bytes with payload, code and data sizes; the manifest has 0xa00 bytes."""
+        header = struct.unpack("<18I", self._gpu.memory.read(_SYSTEM, address, 72))
+        sizes = {72 + header[1], header[1], 72 + header[3] + header[5] + 0xA00}
+        for size in sorted(sizes):
+            if 72 < size <= 1 << 20 and sha384(self._gpu.memory.read(_SYSTEM, address, size)).digest() == digest:
+                return True
+        return False
+
+    def _fmc(self, parameters: int, frts_end: int, frts_size: int) -> None:
+        gpu = self._gpu
+        raw = gpu.memory.read(_SYSTEM, parameters, 80)
+        target, meta_size, meta_at = struct.unpack_from("<IIQ", raw, 8)
+        arguments = int.from_bytes(raw[48:56], "little")
+        if target not in (1, 2) or meta_size != 256 or raw[36] != 1:
+            raise BootRefusal(0x0A, "fmc-parameters", f"target {target}, size {meta_size}, GSP-RM boot {raw[36]}")
+        meta_bytes = gpu.memory.read(_SYSTEM, meta_at, 256)
+        if int.from_bytes(meta_bytes[:8], "little") == SUSPEND_MAGIC:
+            self._resume()
+            return
+        if self.wpr2 is not None:
+            raise BootRefusal(0x08, "wpr2-already-up", "WPR2 is set before the boot")
+        meta = parse_meta(meta_bytes)
+        check_sources(meta)
+        if meta["frtsSize"] != frts_size:
+            raise BootRefusal(0x05, "frts-size", f"message {frts_size:#x}, meta {meta['frtsSize']:#x}")
+        meta = choose_layout(meta, gpu.memory.vram_size, frts_end, frts_size)
+        self._accept(meta, meta_bytes)
+        self._run(meta, arguments)

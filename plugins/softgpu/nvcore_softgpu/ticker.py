@@ -1,0 +1,67 @@
+"""Time for the model: what is due later.
+
+Owns one heap of due calls and, from the first one on, one daemon thread that makes them under the device's lock. The clock is an argument; with a
+virtual clock nothing happens until a test moves it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable
+from typing import cast
+
+from nvcore.api.clock import Clock
+
+__all__ = ["ModelTicker"]
+
+
+class ModelTicker:
+    """`ports.Ticker`."""
+
+    def __init__(self, clock: Clock, lock: threading.RLock) -> None:
+        self._clock = clock
+        self._lock = lock
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+        self._changed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.now = clock.now
+
+    def call_at(self, when: float, what: object) -> None:
+        """Call `what` at or after `when`. Called under the device's lock."""
+        if self._closed:
+            return
+        self._number += 1
+        heapq.heappush(self._heap, (when, self._number, cast("Callable[[], None]", what)))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="softgpu-ticker", daemon=True)
+            self._thread.start()
+        elif self._heap[0][1] == self._number:
+            self._changed.set()
+
+    def run_due(self) -> None:
+        """Make every call that is due. Under the device's lock."""
+        heap = self._heap
+        while heap and heap[0][0] <= self._clock.now() and not self._closed:
+            heapq.heappop(heap)[2]()
+
+    def close(self) -> None:
+        """Forget what is due and end the thread."""
+        self._closed = True
+        self._heap.clear()
+        self._changed.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2.0)
+
+    def _run(self) -> None:
+        while not self._closed:
+            with self._lock:
+                self.run_due()
+                wait = self._heap[0][0] - self._clock.now() if self._heap else None
+                self._changed.clear()
+            if self._closed:
+                return
+            self._clock.wait(self._changed, None if wait is None else max(wait, 0.0))
