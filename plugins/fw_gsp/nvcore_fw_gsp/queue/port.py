@@ -83,7 +83,7 @@ class RpcPort:
         self._merging: Call | None = None
         self._abandoned: dict[int, list[int]] = {}
         self._sequence = self._unanswered = 0
-        self.attended = False
+        self.attended = self._left = False
 
     @property
     def dead(self) -> str | None:
@@ -192,8 +192,13 @@ class RpcPort:
 
     def receive(self) -> int:
         """As `drain`, called by the receiver thread: from now on senders leave receiving to it."""
-        self.attended = True
+        self.attended = not self._left
         return self.drain()
+
+    def leave_receiver(self) -> None:
+        """Senders receive for themselves again: the receiver thread may be gone from now on."""
+        self._left = True
+        self.attended = False
 
     def drain(self) -> int:
         """Take everything that is in the status queue; how many records. Never raises; returns 0 when another thread is at it."""

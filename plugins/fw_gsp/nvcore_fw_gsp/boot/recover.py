@@ -1,0 +1,98 @@
+"""A firmware found running: the saved unload when an earlier run of this host left it, a refusal with the reason otherwise.
+
+Reads the protected region as evidence. The opener's thread. Never starts a firmware, never resets what may belong to somebody else.
+Source: reference page field-cases.md, F01.
+"""
+
+from __future__ import annotations
+
+from nvcore.api.errors import NvcoreError
+from nvcore.api.firmware import BootStage, OpenContext, UnloadReport
+
+from nvcore_fw_gsp.boot import common, wpr
+from nvcore_fw_gsp.boot.chips import BootFlow
+from nvcore_fw_gsp.boot.errors import ForeignFirmware, WprStillUp
+from nvcore_fw_gsp.boot.fwsec import prepare_fwsec
+from nvcore_fw_gsp.boot.stages import SKIPPED, Stage, StageLog
+from nvcore_fw_gsp.boot.state import Boot, UnloadBundle
+from nvcore_fw_gsp.boot.ucode import load_ucode
+from nvcore_fw_gsp.boot.unload import run_unload
+from nvcore_fw_gsp.images.container import GenericBootloader
+from nvcore_fw_gsp.images.find import ImageSet
+
+__all__ = ["recover", "refuse_or_recover"]
+
+
+def refuse_or_recover(boot: Boot, region: tuple[int, int]) -> str:
+    """Deal with a protected region that is up before the boot has begun. Raises ForeignFirmware or WprStillUp."""
+    saved = boot.context.saved
+    where = f"{region[0]:#x} to {region[1]:#x}"
+    if saved is None or not wpr.is_ours(saved, boot.chip.name, region):
+        raise ForeignFirmware(
+            "a firmware that this host did not start runs on the GPU", expected="no protected region", seen=f"protected region {where}",
+            where="WPR2", remedy="unload the driver that owns it; if there is none any more: nvcore gpus reset",
+        )  # fmt: skip
+    report = _saved_unload(boot.context, boot.resolve(saved.version), None)
+    if not report.clean:
+        raise WprStillUp(
+            "a firmware of an earlier run of this host is still up and could not be taken down", expected="no protected region", seen=report.cause,
+            where=where, remedy="nvcore gpus reset",
+        )  # fmt: skip
+    return f"a firmware of an earlier run of this host ({saved.version}, {where}) was taken down"
+
+
+def recover(context: OpenContext, images: ImageSet) -> UnloadReport:
+    """As `FirmwareBackend.recover`, with the files of the saved version. Never raises for the device's behaviour."""
+    boot = Boot(context, images, lambda *_: None, lambda *_: None, lambda _: None)
+    log = StageLog(context.clock, context.progress)
+    regions: list[tuple[int, int] | None] = []
+
+    def look(state: Boot) -> str:
+        regions.append(wpr.wpr2(state.io))
+        return SKIPPED + "no firmware is up" if regions[0] is None else f"protected region {regions[0][0]:#x} to {regions[0][1]:#x}"
+
+    error = log.one(Stage("wpr2-precheck", look), boot, boot.io)
+    boot.release()
+    if error is not None:
+        return UnloadReport(tuple(log.stages), clean=False, needs_reset=True, cause=str(error))
+    if regions[0] is None:
+        return UnloadReport(tuple(log.stages), clean=True)
+    if not wpr.is_ours(context.saved, boot.chip.name, regions[0]):
+        cause = "the firmware is not one that an earlier run of this host started: its driver must unload it, or an operator reset the GPU"
+        return UnloadReport(tuple(log.stages), clean=False, needs_reset=False, cause=cause)
+    return _saved_unload(context, images, log.stages)
+
+
+def _saved_unload(context: OpenContext, images: ImageSet, before: list[BootStage] | None) -> UnloadReport:
+    """Unload with nothing but the files: the queues of the earlier run are gone with its memory."""
+    boot = Boot(context, images, lambda *_: None, lambda *_: None, lambda _: None)
+    log = StageLog(context.clock, context.progress)
+    boot.touched = True
+    error = log.run((Stage("unload-files", _files), Stage("flush-page", common.flush_page), Stage("unload-bundle", _bundle)), boot, boot.io)
+    report = run_unload(boot, context.progress)
+    stages = (*(before or ()), *log.stages, *report.stages)
+    return UnloadReport(stages, report.clean, report.needs_reset, report.cause if error is None else str(error))
+
+
+def _files(boot: Boot) -> str:
+    match boot.chip.flow:
+        case BootFlow.BOOTER_PIO:
+            boot.sources += [boot.images.open("booter_unload"), boot.images.open("generic")]
+            return f"{boot.images.version} in {boot.images.folder}"
+        case BootFlow.FSP:
+            return SKIPPED + "this chip needs none: only a function reset ends a firmware whose queues are gone"
+
+
+def _bundle(boot: Boot) -> str:
+    if boot.chip.flow is not BootFlow.BOOTER_PIO:
+        return SKIPPED + "this chip has none"
+    booter, generic = boot.sources
+    boot.started = True
+    loaded = load_ucode(boot.io, booter, boot.chip.name)
+    try:
+        fwsec = prepare_fwsec(boot.io, boot.memory, GenericBootloader(generic))
+    except NvcoreError as error:  # the reference driver goes on without it too
+        boot.bundle = UnloadBundle(loaded, None)
+        return f"no FWSEC-SB: {error}"
+    boot.bundle = UnloadBundle(loaded, fwsec)
+    return "ready"

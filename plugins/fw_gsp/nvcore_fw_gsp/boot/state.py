@@ -1,0 +1,115 @@
+"""Everything one boot knows: what stages read and fill, and what the session and the unload take over.
+
+Owns the host's side of a firmware: memory, queues, ucodes kept for the unload. The opener's thread until the session takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nvcore.api.device import Device, DmaBuffer
+from nvcore.api.firmware import OpenContext
+from nvcore.hw.chips import chip_row
+from nvcore.hw.registers import falcon as reg
+
+from nvcore_fw_gsp.abi import Abi, load, manifest
+from nvcore_fw_gsp.abi.manifests import Manifest
+from nvcore_fw_gsp.boot.chips import BOOT_CHIPS, BootChip
+from nvcore_fw_gsp.boot.falcon import Falcon
+from nvcore_fw_gsp.boot.fwsec import FwsecSb
+from nvcore_fw_gsp.boot.io import BootIo
+from nvcore_fw_gsp.boot.layout import Layout
+from nvcore_fw_gsp.boot.memory import HostMemory
+from nvcore_fw_gsp.boot.ucode import LoadedUcode
+from nvcore_fw_gsp.images.container import GenericBootloader, RiscvUcode
+from nvcore_fw_gsp.images.find import ImageSet
+from nvcore_fw_gsp.images.fmc import Fmc
+from nvcore_fw_gsp.images.gsp import GspImage
+from nvcore_fw_gsp.images.source import FileSource
+from nvcore_fw_gsp.queue.memory import SharedBlock
+from nvcore_fw_gsp.queue.port import RpcPort
+
+__all__ = ["Boot", "UnloadBundle"]
+
+EventHandler = Callable[[int, int, bytes], None]
+
+
+class UnloadBundle:
+    """What takes a firmware down without the file system: FWSEC-SB and the booter's unload part, patched and signed."""
+
+    __slots__ = ("booter", "fwsec")
+
+    def __init__(self, booter: LoadedUcode, fwsec: FwsecSb | None) -> None:
+        self.booter, self.fwsec = booter, fwsec
+
+
+class Boot:
+    """State of one boot of `device` with the files of `images`.
+
+    vgpu_host: the firmware is started as a vGPU host; no_vgpu: why not. started: it may be running. wpr: expected protected region.
+    on_event: told every event that the boot itself has no use for.
+    """
+
+    def __init__(self, context: OpenContext, images: ImageSet, on_event: EventHandler, on_note: Callable[[str, str], None],
+                 on_death: Callable[[str], None]) -> None:  # fmt: skip
+        self.context = context
+        self.device: Device = context.device
+        self.chip: BootChip = BOOT_CHIPS[context.chip.name]
+        self.images = images
+        self.abi: Abi = load(images.version)
+        self.manifest: Manifest = manifest(images.version)
+        self.io = BootIo(context.device.bars[0], context.clock, context.time_scale)
+        self.gsp = Falcon(self.io, "GSP", reg.GSP)
+        self.sec2 = Falcon(self.io, "SEC2", reg.SEC2)
+        self.memory = HostMemory(context.device, chip_row(context.chip.name).dma_bits)
+        self.on_event, self.on_note, self.on_death = on_event, on_note, on_death
+        wanted = context.needs.vgpu_host
+        possible = images.version in self.chip.vgpu_versions
+        self.vgpu_host = wanted and possible
+        self.no_vgpu = None if self.vgpu_host else self.chip.no_vgpu.format(version=images.version) if not possible else "no client asked for it"
+        self.gsp_image: GspImage | None = None
+        self.bootloader: RiscvUcode | None = None
+        self.booter_load: LoadedUcode | None = None
+        self.generic: GenericBootloader | None = None
+        self.fmc: Fmc | None = None
+        self.bundle: UnloadBundle | None = None
+        self.layout: Layout | None = None
+        self.heap = 0
+        self.block: SharedBlock | None = None
+        self.port: RpcPort | None = None
+        self.libos: DmaBuffer | None = None
+        self.meta: DmaBuffer | None = None
+        self.fmc_parameters: DmaBuffer | None = None
+        self.wpr: tuple[int, int] | None = None
+        self.logs: dict[str, DmaBuffer] = {}
+        self.started = False
+        self.flush_page_set = False
+        self.touched = False
+        self.init_done: int | None = None
+        self.sequences: list[bytes] = []
+        self.static_info = b""
+        self.was_reset = False
+        self.sources: list[FileSource] = []
+        self.resolve: Callable[[str], ImageSet] = lambda _version: images
+
+    def event(self, number: int, result: int, payload: bytes) -> None:
+        """An event while booting: the two that a boot lives on are kept for its stages, the others are passed on."""
+        if number == self.abi.enum("NV_VGPU_MSG_EVENT_GSP_INIT_DONE"):
+            self.init_done = result
+        elif self.init_done is None and self.manifest.sequencer and number == self.abi.enum("NV_VGPU_MSG_EVENT_GSP_RUN_CPU_SEQUENCER"):
+            self.sequences.append(payload)
+        else:
+            self.on_event(number, result, payload)
+
+    def close_files(self) -> None:
+        """The files are not needed any more once the firmware runs. Idempotent."""
+        while self.sources:
+            self.sources.pop().close()
+        if self.gsp_image is not None:
+            self.gsp_image.close()
+            self.gsp_image = None
+
+    def release(self) -> None:
+        """Free the host's side. Idempotent."""
+        self.close_files()
+        self.memory.close()
