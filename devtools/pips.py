@@ -11,6 +11,7 @@ import shutil
 import sys
 import sysconfig
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from devtools.layout import STATE, digest
@@ -71,7 +72,9 @@ def _from_debian(this: Step) -> Path:
         raise Failed(f"{sys.executable} has no ensurepip, and there is no apt-get to fetch pip with: {_REMEDY}")
     state = STATE / "apt"
     options = apt_options(state)
-    this.run([apt, *options, "-q", "update"], timeout=300)
+    # One unreachable source of a third party must not stop us; where it was Debian's, the download below fails and says so.
+    with suppress(Failed):
+        this.run([apt, *options, "-q", "update"], timeout=300)
     fetched = state / "fetched"
     shutil.rmtree(fetched, ignore_errors=True)
     fetched.mkdir()
