@@ -9,7 +9,7 @@ from typing import Any
 
 from nvcore_softgpu.chips import chip_named
 from nvcore_softgpu.faults import ArmedFaults
-from nvcore_softgpu.gsp import BehaviouralGsp
+from nvcore_softgpu.gsp.core import BehaviouralGsp
 from nvcore_softgpu.ports import Aperture, ChannelState
 
 PAGE = 0x1000

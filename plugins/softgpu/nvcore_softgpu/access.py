@@ -1,7 +1,7 @@
 """The watch on BAR0 accesses: faults that act on one access, and the trace that finds the places for them.
 
-Owns nothing of the registers; it sits in front of them only while a fault is armed or a trace runs (`active`), so that the ordinary path costs one
-test. Runs under the device's lock.
+Owns nothing of the registers; it sits in front of them only while a fault is armed or a trace runs (`active`), so that the ordinary path
+costs one test. Runs under the device's lock.
 Source: the issue's list of disturbances: all-ones, zero, lost write, no reply, device gone.
 """
 
@@ -18,7 +18,8 @@ WORD = 0xFFFFFFFF
 
 
 class AccessWatch:
-    """BAR0 accesses one by one. gone: the device left; silent: registers that answer no more; trace: counts by (offset, write) while it is set."""
+    """BAR0 accesses one by one. gone: the device left; silent: registers that answer no more; trace: counts by (offset, write) while it
+    is set."""
 
     def __init__(self, registers: RegisterFile, faults: ArmedFaults) -> None:
         self._read = registers.read

@@ -1,7 +1,7 @@
 """What the signed boot programs do: booter and FWSEC on the falcons, the FMC behind the security processor.
 
-Owns the state of WPR2 and the saved layout. Decides whether the firmware may start and starts it. The programs' bytes are not executed: their
-effects are. Runs under the device's lock.
+Owns the state of WPR2 and the saved layout. Decides whether the firmware may start and starts it. The programs' bytes are not executed:
+their effects are. Runs under the device's lock.
 Source: gsp-boot.md 5.8, 7, 10; device-model.md 5.4 to 5.6, 14.5 (Linux 7.3 nouveau; open-gpu-kernel-modules 570.144). Error numbers in
 mailbox 0 are model conventions: 0x01 magic, 0x02 revision, 0x03 alignment, 0x04 lists and sizes, 0x05 layout, 0x06 signature, 0x07 image,
 0x08 WPR2 already up, 0x09 nothing loaded, 0x0a what the mailboxes point to, 0x0b the firmware did not start.
@@ -287,7 +287,7 @@ class BootFirmware:
         own = rom.fwsec
         if gpu.chip.fwsec != 2:
             return bytes(falcon.dmem[: len(own.data)])
-        code_base, = struct.unpack_from("<Q", falcon.dmem, 0x24)
+        (code_base,) = struct.unpack_from("<Q", falcon.dmem, 0x24)
         data_base, size = struct.unpack_from("<QI", falcon.dmem, 0x40)
         if size != len(own.data):
             raise BootRefusal(0x04, "fwsec-size", f"data of {size} bytes, {len(own.data)} in the ROM")

@@ -54,7 +54,9 @@ class SoftBus:
         with self._lock:
             card = self._cards.get(source)
             if card is not None and card.holder is not None and not card.holder.gone:
-                raise ConflictError(f"{source} is open already", seen=card.holder.identity.address, remedy="give the second GPU a name: &name=…")
+                raise ConflictError(
+                    f"{source} is open already", seen=card.holder.identity.address, remedy="give the second GPU a name: &name=…"
+                )
             new = card is None or card.closed
             if card is None or card.closed:
                 card = make_card(source, clock=self._clock, slot=self._slots)

@@ -1,7 +1,7 @@
 """One channel: its GPFIFO, the PBDMA's methods, host semaphores, and what it hands to a copy object.
 
-Owns the fetch and execute state of one channel as a generator that can stop after any slice and at an unsatisfied acquire. Runs under the device's
-lock. Raises TranslationFault and ChannelError out of the generator; the host turns them into a channel fault.
+Owns the fetch and execute state of one channel as a generator that can stop after any slice and at an unsatisfied acquire. Runs under the
+device's lock. Raises TranslationFault and ChannelError out of the generator; the host turns them into a channel fault.
 Source: device-model.md 9.1 (Linux 7.3 nouveau nvif/chanc36f.c, gv100_fence.c; open-gpu-kernel-modules 570.144 clc56f.h, dev_pbdma.h).
 """
 
@@ -170,7 +170,8 @@ class Channel:
             yield BLOCKED
 
     def _reduce(self, vm: VirtualMemory, address: int, payload: int, size: int) -> None:
-        """SEM_EXECUTE bits 30:27 name the operation: 0 min, 1 max, 2 xor, 3 and, 4 or, 5 add, 6 inc, 7 dec (bit 31 signed: not modelled)."""
+        """SEM_EXECUTE bits 30:27 name the operation: 0 min, 1 max, 2 xor, 3 and, 4 or, 5 add, 6 inc, 7 dec (bit 31 signed: not
+        modelled)."""
         value = int.from_bytes(vm.read(address, size), "little")
         kind = self._host[0x6C] >> 27 & 0xF
         wrap = (1 << 8 * size) - 1

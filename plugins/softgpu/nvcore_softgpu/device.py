@@ -330,7 +330,8 @@ class SoftDevice:
 
     @may_sleep
     def unshare(self, offset: int) -> int:
-        """Take an extent back, which scrubs it; bytes freed. Not part of the contract: the extent's owner frees through the core's ledger."""
+        """Take an extent back, which scrubs it; bytes freed. Not part of the contract: the extent's owner frees through the core's
+        ledger."""
         self.check()
         with self._lock:
             return self._model.memory.unshare(offset)

@@ -1,7 +1,7 @@
 """Host memory that an in-process device can reach.
 
-Owns one buffer: a memfd, its mapping, its bus addresses. Addresses are the model's own choice, never reused, and may be scattered page by page on
-purpose, because real ones are. Made and closed under the device's lock.
+Owns one buffer: a memfd, its mapping, its bus addresses. Addresses are the model's own choice, never reused, and may be scattered page by
+page on purpose, because real ones are. Made and closed under the device's lock.
 Source: nvcore.api.device.DmaBuffer.
 """
 

@@ -2,7 +2,8 @@
 
 Owns the registers of one falcon (GSP or SEC2). Knows nothing of what the loaded program means: starting calls back. Runs under the device's
 lock. The data-port writes are hot (15,000 words a boot).
-Source: device-model.md 5.1 to 5.3; gsp-boot.md 3 (open-gpu-kernel-modules 570.144 dev_falcon_v4.h, dev_falcon_second_pri.h, dev_riscv_pri.h).
+Source: device-model.md 5.1 to 5.3; gsp-boot.md 3 (open-gpu-kernel-modules 570.144 dev_falcon_v4.h, dev_falcon_second_pri.h,
+dev_riscv_pri.h).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Faults by name: what can be made to go wrong, where it acts and what it means.
 
-Owns the table of faults and the set of armed ones of one GPU. Called under the device's lock. Faults that act inside the GSP are consumed by
-the GSP through `ports.Faults`; this module knows their names only.
+Owns the table of faults and the set of armed ones of one GPU. Called under the device's lock. Faults that act inside the GSP are consumed
+by the GSP through `ports.Faults`; this module knows their names only.
 Source: device-model.md 13; DESIGN 6.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from nvcore.api.errors import UsageError
+from nvcore_softgpu.gsp.fault_names import GSP_FAULTS
 
 __all__ = ["ACCESS_FAULTS", "FAULTS", "HALT_PLACES", "AccessFault", "ArmedFaults", "FaultRow", "UnknownFault"]
 
@@ -56,21 +57,24 @@ FAULTS: Final = (
     FaultRow("msi-lost", "interrupts", "", False, "no interrupt message is sent"),
     FaultRow("mmu-fault", "host engine", "", True, "the next translation for a channel fails"),
     FaultRow("no-init-done", "GSP", "", True, "the firmware starts and never posts INIT_DONE"),
-    FaultRow("init-status", "GSP", "status", True, "INIT_DONE carries an error"),
-    FaultRow("rpc-result", "GSP", "function, default any", True, "an RPC is answered with an error result"),
+    FaultRow("init-status", "GSP", "status, default 0x65", True, "INIT_DONE carries an error"),
+    FaultRow("rpc-result", "GSP", "[function][,result], default any and 0xff", True, "an RPC is answered with an error result"),
     FaultRow("rpc-no-reply", "GSP", "function, default any", True, "an RPC is never answered"),
     FaultRow("rpc-delay", "GSP", "seconds", True, "one reply is late; events go on"),
     FaultRow("rpc-checksum", "GSP", "", True, "a reply has a wrong checksum"),
     FaultRow("rpc-sequence", "GSP", "", True, "a reply repeats a sequence number"),
     FaultRow("rpc-oversize", "GSP", "", True, "a reply claims more pages than the ring has"),
-    FaultRow("control-status", "GSP", "command, default any", True, "a control is answered with an error status"),
+    FaultRow("control-status", "GSP", "[command][,status], default any and 0x56", True, "a control is answered with an error status"),
     FaultRow("unknown-event", "GSP", "", True, "an event without a meaning is posted"),
     FaultRow("gsp-halt", "GSP", "", True, "the firmware dies at once"),
     *(FaultRow(f"gsp-halt@{place}", "GSP", "", True, f"the firmware dies at {place}") for place in HALT_PLACES),
+    *(FaultRow(*row) for row in GSP_FAULTS),
     FaultRow("all-ones", "BAR0 access", "REGISTER[,read|write][,NTH]", True, "one read gives all ones; one write is lost"),
     FaultRow("zero", "BAR0 access", "REGISTER[,read|write][,NTH]", True, "one read gives zero; one write stores zero"),
     FaultRow("lost-write", "BAR0 access", "REGISTER[,write][,NTH]", True, "one write is lost"),
-    FaultRow("no-reply", "BAR0 access", "REGISTER[,read|write][,NTH]", True, "from that access on the register reads all ones and loses writes"),
+    FaultRow(
+        "no-reply", "BAR0 access", "REGISTER[,read|write][,NTH]", True, "from that access on the register reads all ones and loses writes"
+    ),
     FaultRow("device-gone", "BAR0 access", "[REGISTER[,read|write][,NTH]]", True, "from that access on the device is gone"),
 )
 """Every fault of the model, by name."""

@@ -27,9 +27,7 @@ NOT_SUPPORTED, INVALID = 0xA0, 0xA1
 class Fsp:
     """The packet interface. chain_of_trust: takes 860 bytes, gives the error code of the answer."""
 
-    def __init__(
-        self, registers: RegisterFile, faults: Faults, violations: Violations, chain_of_trust: Callable[[bytes], int]
-    ) -> None:
+    def __init__(self, registers: RegisterFile, faults: Faults, violations: Violations, chain_of_trust: Callable[[bytes], int]) -> None:
         self.emem = memoryview(bytearray(CHANNEL))
         self._words = self.emem.cast("I")
         self._position = 0

@@ -1,7 +1,7 @@
 """The host engine: which channels exist, which may run, and whose turn it is.
 
-Owns the channels of one GPU, the run queue, and the queue of channels that wait at a semaphore. Implements `ports.ChannelHost`. A doorbell runs
-channels at once (`eager`) or leaves them to `step`, which does at most one slice of 64 KiB. Runs under the device's lock.
+Owns the channels of one GPU, the run queue, and the queue of channels that wait at a semaphore. Implements `ports.ChannelHost`. A
+doorbell runs channels at once (`eager`) or leaves them to `step`, which does at most one slice of 64 KiB. Runs under the device's lock.
 Source: device-model.md 9.1, 15.9; DESIGN 6 (slices).
 """
 

@@ -1,7 +1,7 @@
 """The journal of one GPU: violations, and counts of what the model does not know.
 
-Owns the lists that a test reads as its result. Implements `ports.Violations`. Called under the device's lock; keeps bounded memory whatever a
-guest does: one entry per distinct violation, the first texts only.
+Owns the lists that a test reads as its result. Implements `ports.Violations`. Called under the device's lock; keeps bounded memory
+whatever a guest does: one entry per distinct violation, the first texts only.
 """
 
 from __future__ import annotations

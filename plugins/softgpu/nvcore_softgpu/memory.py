@@ -1,7 +1,7 @@
 """Physical memory as the GPU sees it: VRAM and the system aperture.
 
-Owns VRAM (one reserved address range over a sparse memfd; each shared extent is a sealed memfd of its own mapped over its place, so that the
-GPU sees one linear view and no descriptor covers two owners) and the list of DMA maps. Never interprets what it stores. Runs under the
+Owns VRAM (one reserved address range over a sparse memfd; each shared extent is a sealed memfd of its own mapped over its place, so that
+the GPU sees one linear view and no descriptor covers two owners) and the list of DMA maps. Never interprets what it stores. Runs under the
 device's lock. Costs only the pages that were touched.
 Source: DESIGN 6; device-model.md 2 (maps are a list of intervals, an access may span two); mmap(2), memfd_create(2).
 """

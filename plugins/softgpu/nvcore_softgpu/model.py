@@ -1,7 +1,7 @@
 """The software GPU: every block of one physical function, put together, without a transport.
 
-Owns the blocks and the wiring between them, and is what the GSP sees of the device (`ports.Environment`). Knows no socket, no descriptor of an
-interrupt, no Python caller. Every method runs under the lock of whoever owns the model.
+Owns the blocks and the wiring between them, and is what the GSP sees of the device (`ports.Environment`). Knows no socket, no descriptor
+of an interrupt, no Python caller. Every method runs under the lock of whoever owns the model.
 Source: DESIGN 6; device-model.md 15.
 """
 

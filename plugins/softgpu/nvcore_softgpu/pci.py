@@ -1,9 +1,9 @@
 """Configuration space: 4096 bytes with what may be written and what a write does.
 
-Owns identity, BAR registers, the capabilities PM, MSI and PCI Express, and the extended capability SR-IOV. Calls back when bus mastering, VF enable
-or a function-level reset changes. Runs under the device's lock.
-Source: PCI Express Base Specification 5.0, 7.5 and 9.3; device-model.md 2.1; place of the SR-IOV capability: open-gpu-kernel-modules 570.144
-dev_nv_xve.h. VF counts and sizes are model conventions.
+Owns identity, BAR registers, the capabilities PM, MSI and PCI Express, and the extended capability SR-IOV. Calls back when bus mastering,
+VF enable or a function-level reset changes. Runs under the device's lock.
+Source: PCI Express Base Specification 5.0, 7.5 and 9.3; device-model.md 2.1; place of the SR-IOV capability: open-gpu-kernel-modules
+570.144 dev_nv_xve.h. VF counts and sizes are model conventions.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class ConfigSpace:
     def sriov(self) -> dict[str, int]:
         """The facts of the SR-IOV capability that the firmware reads: counts, sizes, addresses."""
         facts = self._chip.sriov
-        bar0, = struct.unpack_from("<I", self.bytes, SRIOV_AT + 0x24)
+        (bar0,) = struct.unpack_from("<I", self.bytes, SRIOV_AT + 0x24)
         bar1, bar2 = struct.unpack_from("<QQ", self.bytes, SRIOV_AT + 0x28)
         return {
             "total_vfs": facts.total_vfs, "first_vf_offset": facts.first_vf_offset, "stride": facts.stride, "enabled": self.functions,

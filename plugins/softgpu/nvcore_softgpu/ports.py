@@ -1,10 +1,12 @@
 """The seam between the device (registers, memory, engines) and the behavioural GSP inside it.
 
-They touch at few points: the start of the GSP, the queue doorbell, the message interrupt, and the objects that the GSP asks the host engine to
-make. Neither side imports the other; both import this. All calls happen under the device's one lock, on the thread that made the access.
+They touch at few points: the start of the GSP, the queue doorbell, the message interrupt, and the objects that the GSP asks the host
+engine to make. Neither side imports the other; both import this. All calls happen under the device's one lock, on the thread that made
+the access.
 
 Whoever puts a device together does it with `nvcore_softgpu.gsp.make_gsp(environment) -> Gsp` and `nvcore_softgpu.images.open_shelf(folder)`
-(both imported on use, in `nvcore_softgpu.bus`). Engines, vectors and runlists are columns of the chip's row (`chips.Chip.engines`, `gsp_vector`).
+(both imported on use, in `nvcore_softgpu.bus`). Engines, vectors and runlists are columns of the chip's row (`chips.Chip.engines`,
+`gsp_vector`).
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class Aperture(Enum):
 
 
 class Memory(Protocol):
-    """Physical memory as the GPU sees it. System accesses outside every DMA map, or with bus mastering off, are violations: reads give all-ones
-    bytes, writes vanish."""
+    """Physical memory as the GPU sees it. System accesses outside every DMA map, or with bus mastering off, are violations: reads give
+    all-ones bytes, writes vanish."""
 
     vram_size: int
 
@@ -98,8 +100,8 @@ class Ticker(Protocol):
 
 
 class EngineFacts(Protocol):
-    """One engine behind a runlist, as `nvcore_softgpu.chips.Engine` has it. The order of a chip's engines is the order of the FIFO table: the
-    first engine of a runlist names it."""
+    """One engine behind a runlist, as `nvcore_softgpu.chips.Engine` has it. The order of a chip's engines is the order of the FIFO table:
+    the first engine of a runlist names it."""
 
     @property
     def name(self) -> str:
@@ -215,7 +217,8 @@ class AddressSpaceOwner(Protocol):
 
 
 class KnownImage(Protocol):
-    """A GSP image whose file the model can read (by its own parser, in `images/`), for page by page comparison in the booter and the FMC."""
+    """A GSP image whose file the model can read (by its own parser, in `images/`), for page by page comparison in the booter and the
+    FMC."""
 
     version: str  # release string, e.g. "570.144"
 
@@ -335,8 +338,8 @@ class Environment(Protocol):
         ...
 
     def sriov(self) -> Mapping[str, int]:
-        """The SR-IOV facts of the configuration space: total_vfs, first_vf_offset, stride, and for n = 0..2 (VF BAR0, the pair 1/2, the pair
-        3/4) barN_size and barN_address. Empty on a GPU without the capability."""
+        """The SR-IOV facts of the configuration space: total_vfs, first_vf_offset, stride, and for n = 0..2 (VF BAR0, the pair 1/2, the
+        pair 3/4) barN_size and barN_address. Empty on a GPU without the capability."""
         ...
 
     def vgpu_doorbell(self, gfid: int) -> None:
@@ -353,8 +356,9 @@ class Gsp(Protocol):
         ...
 
     def start(self, meta: Mapping[str, int], libos_arguments: int) -> str | None:
-        """The booter or the FMC released the core. meta: the WPR meta by field name, layout filled in by the device where the GPU chooses it. Reads the
-        libos arguments and RMARGS, creates the status queue, handles what is queued, posts INIT_DONE. Returns a reason when it cannot start."""
+        """The booter or the FMC released the core. meta: the WPR meta by field name, layout filled in by the device where the GPU chooses
+        it. Reads the libos arguments and RMARGS, creates the status queue, handles what is queued, posts INIT_DONE. Returns a reason when
+        it cannot start."""
         ...
 
     def resume(self, meta: Mapping[str, int]) -> str | None:

@@ -57,7 +57,9 @@ def parse_source(source: str) -> Source:
     name, _, query = rest.partition("?")
     chip = chip_named(name)
     if chip is None:
-        raise NotFoundError(f"no chip {name!r} in the model", expected=", ".join(chip.name.lower() for chip in CHIPS), seen=name, where=source)
+        raise NotFoundError(
+            f"no chip {name!r} in the model", expected=", ".join(chip.name.lower() for chip in CHIPS), seen=name, where=source
+        )
     values, faults = _split(query, source)
     vram = parse_size(values["vram"], "vram") if "vram" in values else chip.default_vram
     if not SMALLEST <= vram <= LARGEST:

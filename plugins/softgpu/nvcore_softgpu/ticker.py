@@ -1,7 +1,7 @@
 """Time for the model: what is due later.
 
-Owns one heap of due calls and, from the first one on, one daemon thread that makes them under the device's lock. The clock is an argument; with a
-virtual clock nothing happens until a test moves it.
+Owns one heap of due calls and, from the first one on, one daemon thread that makes them under the device's lock. The clock is an
+argument; with a virtual clock nothing happens until a test moves it.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class ModelTicker:
             thread.join(2.0)
 
     def _run(self) -> None:
-        while not self._closed:
+        while True:
             with self._lock:
+                if self._closed:
+                    return
                 self.run_due()
                 wait = self._heap[0][0] - self._clock.now() if self._heap else None
                 self._changed.clear()
-            if self._closed:
-                return
             self._clock.wait(self._changed, None if wait is None else max(wait, 0.0))

@@ -1,7 +1,7 @@
 """The synthetic ROM: what a driver finds at PROM.
 
-Owns the generator of one ROM for a chip with FWSEC: IFR header where the chip has one, then PC-AT, EFI and two extended images with BIT, the ucode
-table and a FWSEC descriptor. At most 16 KiB, because drivers read it word by word. Pure functions; any thread.
+Owns the generator of one ROM for a chip with FWSEC: IFR header where the chip has one, then PC-AT, EFI and two extended images with BIT,
+the ucode table and a FWSEC descriptor. At most 16 KiB, because drivers read it word by word. Pure functions; any thread.
 Source: gsp-boot.md 2 (nova-core vbios.rs; open-gpu-kernel-modules 570.144 kernel_gsp_vbios_tu102.c); device-model.md 8 (Linux 7.3 nouveau
 nvkm/subdev/bios). No byte of a real ROM is in it.
 """

@@ -1,7 +1,7 @@
 """The windows onto memory: PRAMIN, BAR1 and BAR2.
 
-Owns the BAR0 window register, the BAR1 and BAR2 modes, and the accesses through them. BAR1 and BAR2 are physical or translated; a remembered leaf
-keeps the word path short. Runs under the device's lock; these are the hottest paths of the model (60,000 writes a boot).
+Owns the BAR0 window register, the BAR1 and BAR2 modes, and the accesses through them. BAR1 and BAR2 are physical or translated; a
+remembered leaf keeps the word path short. Runs under the device's lock; these are the hottest paths of the model (60,000 writes a boot).
 Source: device-model.md 3, 4.3, 7, 14.5; gsp-boot.md 1.4 (open-gpu-kernel-modules 570.144 dev_bus.h, dev_vm.h, dev_pri_ringstation_sys.h).
 """
 
@@ -74,11 +74,10 @@ class Pramin:
 
 
 class BarWindow:
-    """BAR1 or BAR2. root None: physical, offset = VRAM address. Reads that do not translate give all ones; writes vanish; both are violations."""
+    """BAR1 or BAR2. root None: physical, offset = VRAM address. Reads that do not translate give all ones; writes vanish; both are
+    violations."""
 
-    def __init__(
-        self, name: str, size: int, memory: PhysicalMemory, mmu: Mmu, protected: Region, violations: Violations
-    ) -> None:
+    def __init__(self, name: str, size: int, memory: PhysicalMemory, mmu: Mmu, protected: Region, violations: Violations) -> None:
         self.name = name
         self.size = size
         self.root: Root | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 from nvcore_softgpu.chips import Chip
@@ -21,10 +22,32 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 _SYSTEM: Final = Aperture.SYSTEM
 _QUADS: Final = (
-    "magic", "revision", "sysmemAddrOfRadix3Elf", "sizeOfRadix3Elf", "sysmemAddrOfBootloader", "sizeOfBootloader",
-    "bootloaderCodeOffset", "bootloaderDataOffset", "bootloaderManifestOffset", "sysmemAddrOfSignature", "sizeOfSignature",
-    "gspFwRsvdStart", "nonWprHeapOffset", "nonWprHeapSize", "gspFwWprStart", "gspFwHeapOffset", "gspFwHeapSize", "gspFwOffset",
-    "bootBinOffset", "frtsOffset", "frtsSize", "gspFwWprEnd", "fbSize", "vgaWorkspaceOffset", "vgaWorkspaceSize", "bootCount",
+    "magic",
+    "revision",
+    "sysmemAddrOfRadix3Elf",
+    "sizeOfRadix3Elf",
+    "sysmemAddrOfBootloader",
+    "sizeOfBootloader",
+    "bootloaderCodeOffset",
+    "bootloaderDataOffset",
+    "bootloaderManifestOffset",
+    "sysmemAddrOfSignature",
+    "sizeOfSignature",
+    "gspFwRsvdStart",
+    "nonWprHeapOffset",
+    "nonWprHeapSize",
+    "gspFwWprStart",
+    "gspFwHeapOffset",
+    "gspFwHeapSize",
+    "gspFwOffset",
+    "bootBinOffset",
+    "frtsOffset",
+    "frtsSize",
+    "gspFwWprEnd",
+    "fbSize",
+    "vgaWorkspaceOffset",
+    "vgaWorkspaceSize",
+    "bootCount",
 )  # offsets 0 to 207
 
 
@@ -75,8 +98,14 @@ def check_sources(meta: dict[str, int]) -> None:
 def check_layout(meta: dict[str, int], chip: Chip, vram_size: int) -> None:
     """The layout that a driver chose: alignment, order, no overlap, inside VRAM. Raises BootRefusal."""
     for name, unit in (
-        ("gspFwWprStart", MIB), ("gspFwHeapOffset", MIB), ("gspFwHeapSize", MIB), ("nonWprHeapOffset", MIB), ("gspFwOffset", 64 * KIB),
-        ("bootBinOffset", PAGE), ("frtsOffset", PAGE), ("gspFwWprEnd", 128 * KIB),
+        ("gspFwWprStart", MIB),
+        ("gspFwHeapOffset", MIB),
+        ("gspFwHeapSize", MIB),
+        ("nonWprHeapOffset", MIB),
+        ("gspFwOffset", 64 * KIB),
+        ("bootBinOffset", PAGE),
+        ("frtsOffset", PAGE),
+        ("gspFwWprEnd", 128 * KIB),
     ):
         _aligned(meta, name, unit)
     if meta["fbSize"] != vram_size:
@@ -94,7 +123,7 @@ def check_layout(meta: dict[str, int], chip: Chip, vram_size: int) -> None:
         ("VGA workspace", meta["vgaWorkspaceOffset"], meta["vgaWorkspaceSize"]),
         ("end of VRAM", vram_size, 0),
     )
-    for (name, start, size), (following, place, _) in zip(steps, steps[1:], strict=False):
+    for (name, start, size), (following, place, _) in pairwise(steps):
         if start + size > place:
             raise BootRefusal(0x05, "wpr-overlap", f"{name} {start:#x}+{size:#x} reaches into {following} at {place:#x}")
 
@@ -111,8 +140,16 @@ def choose_layout(meta: dict[str, int], vram_size: int, frts_from_end: int, frts
     if other < MIB or frts_from_end < frts_size or not meta["gspFwHeapSize"]:
         raise BootRefusal(0x05, "wpr-overlap", f"no room for the firmware: heap {meta['gspFwHeapSize']:#x}, VRAM {vram_size:#x}")
     result.update(
-        frtsOffset=frts, frtsSize=frts_size, gspFwWprEnd=frts + frts_size, bootBinOffset=boot, gspFwOffset=image, gspFwHeapOffset=heap,
-        gspFwWprStart=start, nonWprHeapOffset=other, gspFwRsvdStart=other, fbSize=vram_size,
+        frtsOffset=frts,
+        frtsSize=frts_size,
+        gspFwWprEnd=frts + frts_size,
+        bootBinOffset=boot,
+        gspFwOffset=image,
+        gspFwHeapOffset=heap,
+        gspFwWprStart=start,
+        nonWprHeapOffset=other,
+        gspFwRsvdStart=other,
+        fbSize=vram_size,
         vgaWorkspaceOffset=vram_size - max(meta["vgaWorkspaceSize"], 0x20000),
     )
     return result
@@ -145,9 +182,7 @@ def radix3_pages(memory: Memory, violations: Violations, root: int, size: int) -
         tables = following
 
 
-def check_image(
-    memory: Memory, violations: Violations, meta: dict[str, int], chip: Chip, shelf: ImageShelf | None
-) -> KnownImage | None:
+def check_image(memory: Memory, violations: Violations, meta: dict[str, int], chip: Chip, shelf: ImageShelf | None) -> KnownImage | None:
     """Walk the radix3 list and compare with the file, page by page; check the signature blob. Raises BootRefusal.
 
     Without a file that could be this one, only what an image must look like is checked; the known image is returned otherwise.

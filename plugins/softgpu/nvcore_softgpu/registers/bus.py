@@ -68,9 +68,7 @@ def add_invalidate(registers: RegisterFile, drop: Callable[[], None], faults: Fa
     registers.handled(0xB830B0, "MMU_INVALIDATE", "scope, acknowledgement; bit 31 trigger and busy", source, write=trigger)
 
 
-def add_doorbells(
-    registers: RegisterFile, chip: Chip, ring: Callable[[int], None], queue: Callable[[], None]
-) -> None:
+def add_doorbells(registers: RegisterFile, chip: Chip, ring: Callable[[int], None], queue: Callable[[], None]) -> None:
     """The usermode doorbell, in both views, and the GSP's queue registers."""
     source = OGKM + " dev_vm.h"
 

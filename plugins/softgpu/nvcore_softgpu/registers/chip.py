@@ -1,7 +1,9 @@
 """Identity, GFW boot, fuses and memory size: what a chip says about itself before anything runs.
 
-Owns PMC, the start-up firmware's progress, fuses, the FB size and the MMU lock registers. Constants of the chip's row, except where a fault acts.
-Source: gsp-boot.md 1.1 to 1.7 (open-gpu-kernel-modules 570.144 dev_boot.h, dev_fuse.h, dev_fb.h, dev_gc6_island.h); device-model.md 4.1 to 4.6.
+Owns PMC, the start-up firmware's progress, fuses, the FB size and the MMU lock registers. Constants of the chip's row, except where a
+fault acts.
+Source: gsp-boot.md 1.1 to 1.7 (open-gpu-kernel-modules 570.144 dev_boot.h, dev_fuse.h, dev_fb.h, dev_gc6_island.h); device-model.md 4.1
+to 4.6.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ def encode_fb_size(layout: str, size: int) -> int:
         mib >>= 1
         scale += 1
     if mib > 0x3F:
-        raise UsageError("VRAM size has no encoding in the FB size register", expected="at most 63 times a power of two", seen=f"{size} bytes")
+        raise UsageError(
+            "VRAM size has no encoding in the FB size register", expected="at most 63 times a power of two", seen=f"{size} bytes"
+        )
     return mib << 4 | scale
 
 
@@ -57,13 +61,17 @@ def add_chip_registers(registers: RegisterFile, chip: Chip, vram_size: int, faul
 
     for place, value in chip.gfw:
         if value == 0xFF:
-            registers.handled(place, "GFW_BOOT_PROGRESS", "0xff: start-up firmware done", OGKM + " dev_gc6_island.h", read=progress, value=value)
+            registers.handled(
+                place, "GFW_BOOT_PROGRESS", "0xff: start-up firmware done", OGKM + " dev_gc6_island.h", read=progress, value=value
+            )
         else:
             registers.constant(place, "GFW_BOOT_PLM", "bit 0: progress may be read", OGKM + " dev_gc6_island.h", value=value)
     registers.constant(chip.display_fuse, "FUSE_DISPLAY_DISABLE", "bit 0: no display", OGKM + " dev_fuse.h", value=1)
     registers.constant(chip.debug_fuse, "FUSE_GSP_DEBUG_DISABLE", "bit 0: production signatures", OGKM + " dev_fuse.h", value=1)
     for base, name in ((0x824100, "NVDEC"), (0x824140, "SEC2"), (0x8241C0, "GSP")):
-        registers.constant(base, f"FUSE_UCODE_VERSION_{name}", "lowest ucode version, by ucode id - 1", OGKM + " dev_fuse.h", value=0, count=16)
+        registers.constant(
+            base, f"FUSE_UCODE_VERSION_{name}", "lowest ucode version, by ucode id - 1", OGKM + " dev_fuse.h", value=0, count=16
+        )
     size = encode_fb_size(chip.fb_size, vram_size)
     if chip.fb_size == "turing":
         registers.constant(0x100CE0, "FB_LOCAL_MEMORY_RANGE", "VRAM size: magnitude, scale", OGKM + " dev_fb.h", value=size)
@@ -75,7 +83,9 @@ def add_chip_registers(registers: RegisterFile, chip: Chip, vram_size: int, faul
     registers.constant(0x625F04, "DISP_VGA_WORKSPACE", "0: no workspace", OGKM + " dev_disp.h", value=0)
     for place, half in chip.flush_page:
         registers.stored(place, "SYSMEM_FLUSH_PAGE", f"flush page: {half}", OGKM + " dev_fb.h")
-    registers.stored(0x6013D4, "VGA_CRTC", "index and data of the VGA CRTC: byte writes that unlock it", NOUVEAU + " nvkm/engine/disp/vga.c")
+    registers.stored(
+        0x6013D4, "VGA_CRTC", "index and data of the VGA CRTC: byte writes that unlock it", NOUVEAU + " nvkm/engine/disp/vga.c"
+    )
     if chip.flow == "fsp":
         registers.constant(0x1182CC, "CC_STATE", "confidential computing off", OGKM + " dev_gc6_island.h", value=0)
     registers.constant(0x1180FC, "SCRUBBER_HANDOFF", "[31:29] 3: VRAM scrubbed", OGKM + " dev_gc6_island.h", value=3 << 29)

@@ -1,7 +1,8 @@
 """The register file: rows, their handlers, and what happens where there is no row.
 
-Owns the dispatch of 32-bit accesses inside BAR0: dictionaries of bound handlers and of stored values, and a page table of apertures. A register
-without a row is counted and behaves "last value written, else 0". Runs under the device's lock. The hot paths are `read` and `write`.
+Owns the dispatch of 32-bit accesses inside BAR0: dictionaries of bound handlers and of stored values, and a page table of apertures. A
+register without a row is counted and behaves "last value written, else 0". Runs under the device's lock. The hot paths are `read` and
+`write`.
 Source: device-model.md 4 ("unknown registers") and 15.
 """
 
@@ -52,9 +53,7 @@ class RegisterFile:
 
     # --- rows ---------------------------------------------------------------------------------------------------------------------
 
-    def stored(
-        self, offset: int, name: str, meaning: str, source: str, *, value: int = 0, count: int = 1, stride: int = 4
-    ) -> None:
+    def stored(self, offset: int, name: str, meaning: str, source: str, *, value: int = 0, count: int = 1, stride: int = 4) -> None:
         """A register that gives back what was written."""
         self.rows.append(Row(offset, name, meaning, source, "stored", count, stride))
         for place in range(offset, offset + count * stride, stride):

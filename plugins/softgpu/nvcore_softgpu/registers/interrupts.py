@@ -1,7 +1,7 @@
 """The interrupt tree of the physical function: leaves, TOP, and the message that leaves the device.
 
-Owns pending and enable bits and the decision when a message is sent: when an enabled bit becomes visible at TOP, and again when TOP is enabled
-with something still visible. Runs under the device's lock; the message itself is one call.
+Owns pending and enable bits and the decision when a message is sent: when an enabled bit becomes visible at TOP, and again when TOP is
+enabled with something still visible. Runs under the device's lock; the message itself is one call.
 Source: device-model.md 4.7; gsp-boot.md 1.8 (open-gpu-kernel-modules 570.144 dev_vm.h, dev_ctrl.h).
 """
 
@@ -20,7 +20,8 @@ WORD = 0xFFFFFFFF
 
 
 class InterruptTree:
-    """Vectors of one function: vector v is bit v % 32 of leaf v // 32; TOP bit k covers leaves 2k and 2k + 1. messages counts what was sent."""
+    """Vectors of one function: vector v is bit v % 32 of leaf v // 32; TOP bit k covers leaves 2k and 2k + 1. messages counts what was
+    sent."""
 
     def __init__(self, registers: RegisterFile, chip: Chip, send: Callable[[], None], violations: Violations) -> None:
         self.leaves = chip.leaves
