@@ -1,0 +1,112 @@
+"""`nvcore softgpu`: the software GPU's own commands.
+
+Owns the words of the noun and what each prints; a verb's work is done by the module that it names, imported on use. Runs in the command line's
+process, on its main thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from nvcore.api.command import CommandIO
+from nvcore.api.errors import UsageError
+
+__all__ = ["command"]
+
+_USAGE: Final = """usage: nvcore softgpu VERB
+
+  firmware DIR [--chip CHIP] [--version VERSION] [--full-size]
+                          write synthetic firmware images below DIR
+  faults [-o OUTPUT]      list the faults that can be injected by name
+"""
+_FAULT_COLUMNS: Final = (
+    ("name", "FAULT", "left"),
+    ("place", "PLACE", "left"),
+    ("argument", "ARGUMENT", "left"),
+    ("acts", "ACTS", "left"),
+    ("meaning", "MEANING", "left"),
+)
+
+
+def _options(words: Sequence[str], values: Sequence[str], flags: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split words into options (NAME VALUE or NAME=VALUE), flags (value "yes") and the rest. Raises UsageError."""
+    options: dict[str, str] = {}
+    rest: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        if name in values:
+            if not equals and not left:
+                raise UsageError(f"{name} needs a value", remedy="nvcore softgpu --help")
+            options[name] = value if equals else left.pop(0)
+        elif word in flags:
+            options[word] = "yes"
+        elif word.startswith("-"):
+            raise UsageError(f"unknown option {word!r}", expected=", ".join([*values, *flags]), remedy="nvcore softgpu --help")
+        else:
+            rest.append(word)
+    return options, rest
+
+
+def _firmware(words: Sequence[str], io: CommandIO) -> int:
+    from pathlib import Path
+
+    from nvcore_softgpu.images import synthetic
+
+    options, rest = _options(words, ("--chip", "--version"), ("--full-size",))
+    if len(rest) != 1:
+        raise UsageError("firmware takes one folder", seen=" ".join(rest) or "none", remedy="nvcore softgpu firmware DIR")
+    chip = options.get("--chip", "").lower() or None
+    version = options.get("--version")
+    chips, versions = {row.chip for row in synthetic.SETS}, {row.version for row in synthetic.SETS}
+    if not any(chip in (None, row.chip) and version in (None, row.version) for row in synthetic.SETS):
+        known = ", ".join(f"{row.chip} {row.version}" for row in synthetic.SETS)
+        raise UsageError(
+            "no images of that kind can be made",
+            expected=known,
+            seen=f"{chip or '/'.join(sorted(chips))} {version or '/'.join(sorted(versions))}",
+        )
+    try:
+        written = synthetic.write(Path(rest[0]), chip=chip, version=version, full_size="--full-size" in options)
+    except FileExistsError as problem:
+        raise UsageError(
+            "the folder holds firmware that was not written here", seen=str(problem), remedy="name an empty folder"
+        ) from problem
+    for path in written:
+        io.out(f"{path}\n")
+    io.say(f"{len(written)} synthetic files: seeded bytes, no vendor's firmware; they run on the software GPU only")
+    return 0
+
+
+def _faults(words: Sequence[str], io: CommandIO) -> int:
+    from nvcore_softgpu.faults import FAULTS
+
+    options, rest = _options(words, ("-o", "--output"), ())
+    if rest:
+        raise UsageError("faults takes no argument", seen=" ".join(rest))
+    rows = [
+        {"name": row.name, "place": row.place, "argument": row.argument, "acts": "once" if row.once else "until disarmed", "meaning": row.meaning}
+        for row in FAULTS
+    ]
+    output = options.get("-o", options.get("--output", "table"))
+    io.show(output, schema="nvcore.softgpu-faults/1", key="faults", rows=rows, columns=_FAULT_COLUMNS)
+    return 0
+
+
+VERBS: Final[dict[str, Callable[[Sequence[str], CommandIO], int]]] = {"firmware": _firmware, "faults": _faults}
+
+
+def command(argv: Sequence[str], io: CommandIO) -> int:
+    """The noun `softgpu`."""
+    if not argv or argv[0] in ("-h", "--help"):
+        io.out(_USAGE)
+        return 0 if argv else 2
+    verb = VERBS.get(argv[0])
+    if verb is None:
+        raise UsageError(f"no command {argv[0]!r}", expected=", ".join(VERBS), remedy="nvcore softgpu --help")
+    if any(word in ("-h", "--help") for word in argv[1:]):
+        io.out(_USAGE)
+        return 0
+    return verb(argv[1:], io)
