@@ -10,15 +10,7 @@ from typing import Final
 
 from nvcore.hw.register import Field, Register
 
-__all__ = [
-    "INVALIDATE",
-    "INVALIDATE_PDB",
-    "INVALIDATE_PDB_HIGH",
-    "PRAMIN",
-    "PRAMIN_SIZE",
-    "WINDOW",
-    "WINDOW_HOPPER",
-]
+__all__ = ["INVALIDATE", "INVALIDATE_PDB", "INVALIDATE_PDB_HIGH", "PRAMIN", "PRAMIN_SIZE", "WINDOW", "WINDOW_HOPPER"]
 
 PRAMIN: Final = 0x700000
 """Where the window into VRAM lies in BAR0."""

@@ -1,0 +1,195 @@
+"""A GPU's life: up, down, and every way in which an arrow fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nvcore.api.errors import ConflictError, NotFoundError
+from nvcore.api.grant import GrantRequest
+from nvcore.gpu.settings import GpuSettings, HostSettings
+from nvcore.host import Host
+from nvcore.testing.fakes import FakeGpu, fake_bus
+from nvcore.testing.firmware import fake_firmware
+from nvcore.testing.toys import toy_client
+from tests.core.conftest import Rig, until
+
+
+def test_a_host_without_gpus_starts_and_stops() -> None:
+    host = Host().start()
+    assert host.gpus == () and host.doctor() == [] and host.stop() == []
+
+
+def test_two_tenants_run_and_leave_nothing_behind(rig: Rig) -> None:
+    host = rig.start()
+    assert rig.gpu.state.name == "running"
+    assert {f.kind: f.owner for f in host.functions} == {"vgpu": "toy-a", "graphics": "toy-b", "display": None}
+    rig.doctor_ok()
+    assert rig.session.objects() == {"client": 2, "space": 2, "channel": 2}
+    fence = rig.a.tenant.bind(3, 0x55)
+    assert fence.wait(5.0) and fence.error is None
+    assert rig.a.tenant.submit() and rig.fake.doorbells == [rig.a.tenant.channel.doorbell._token]
+    json.dumps(host.describe())
+    assert host.stop() == []
+    assert rig.states()[-2:] == ["unloading", "released"]
+    assert not rig.fake.opened and not rig.fake.firmware_running and not rig.fake.buffers
+    assert [what for what, _ in rig.a.tenant.journal] == ["remove"]
+
+
+def test_clients_leave_in_reverse_order_and_the_firmware_after_them(rig: Rig) -> None:
+    order: list[str] = []
+    rig.a.hooks["remove"] = lambda: order.append("a")
+    rig.b.hooks["remove"] = lambda: order.append("b")
+    host = rig.start()
+    rig.session.gpu.log.clear()
+    host.stop()
+    assert order == ["b", "a"]
+    assert rig.fake.log[-1] == "unload" or "unload" in rig.fake.log
+
+
+def test_what_a_client_left_behind_is_taken_down_by_the_core(rig: Rig) -> None:
+    rig.a.leave_behind = True
+    host = rig.start()
+    assert host.stop_client("toy-a") == 1
+    rig.doctor_ok()
+    assert rig.session.objects() == {"client": 1, "space": 1, "channel": 1}
+    assert next(f for f in host.functions if f.kind == "vgpu").owner is None
+    rows = {row.kind: row for row in rig.gpu.hardware.ledger.rows()}
+    assert rows["vram"].owned == 4 << 20 and rows["vram"].quarantined == 0
+
+
+def test_one_gpu_that_fails_does_not_touch_the_other(rig: Rig) -> None:
+    rig.fakes.append(FakeGpu("fake:two", address="0000:f1:00.0"))
+    rig.fake.faults.arm("boot-fails:the ROM is empty")
+    host = rig.start()
+    one, two = host.gpus
+    assert (one.state.name, two.state.name) == ("failed", "running")
+    assert "did not start" in one.state.cause and one.state.code == "NVC-2100" and one.state.remedy == "retry"
+    assert one.boot_report.cause == "the ROM is empty"
+    host.retry("fake:one")
+    assert one.state.name == "running" and two.generation == 1
+
+
+def test_an_unknown_source_and_a_missing_bus_are_states_with_a_remedy(rig: Rig) -> None:
+    host = Host(["fake:none", "pci:0000:01:00.0"], buses=[fake_bus(rig.fake)], config=HostSettings(boot=5)).start()
+    try:
+        assert [gpu.state.name for gpu in host.gpus] == ["failed", "failed"]
+        assert host.gpus[1].state.remedy == "install the plugin of this bus"
+        with pytest.raises(NotFoundError):
+            host.gpu("nobody")
+    finally:
+        host.stop()
+
+
+def test_two_backends_for_one_chip_are_a_reported_conflict(rig: Rig) -> None:
+    second, _ = fake_firmware("TU102", name="stranger")
+    rig.backends.append(second)
+    rig.start()
+    assert rig.gpu.state.name == "failed" and "fake-firmware" in rig.gpu.state.cause and "stranger" in rig.gpu.state.cause
+    assert rig.gpu.state.code == ConflictError.code and "select only one" in rig.gpu.state.remedy
+
+
+def test_the_operator_can_choose_between_two_backends(rig: Rig) -> None:
+    second, backend = fake_firmware("TU102", name="stranger")
+    rig.backends.append(second)
+    rig.settings.gpus["fake:one"] = GpuSettings(backend="stranger")
+    rig.start()
+    assert rig.gpu.state.name == "running" and len(backend.sessions) == 1
+
+
+def test_a_chip_that_no_backend_drives_is_unsupported(rig: Rig) -> None:
+    rig.backends[:] = [fake_firmware("GA100")[0]]
+    rig.start()
+    assert rig.gpu.state.name == "unsupported" and "TU102" in rig.gpu.state.cause
+
+
+def test_two_clients_for_one_function_are_a_conflict_and_none_gets_it(rig: Rig) -> None:
+    offer, _ = toy_client("toy-c", "graphics")
+    rig.clients.append(offer)
+    host = rig.start()
+    assert rig.gpu.state.name == "running"
+    assert next(f for f in host.functions if f.kind == "graphics").owner is None
+    assert "toy-b and toy-c" in rig.gpu.conflicts[0]
+
+
+def test_a_need_that_comes_too_late_leaves_the_function_unpublished_with_a_remedy(rig: Rig) -> None:
+    rig.clients[:] = [rig.offer_b]
+    host = rig.start()
+    vgpu = next(f for f in host.functions if f.kind == "vgpu")
+    assert not vgpu.published and "not booted as a vGPU host" in vgpu.reason and vgpu.remedy
+
+
+def test_a_probe_that_raises_leaves_its_function_free_and_the_books_balanced(rig: Rig) -> None:
+    rig.a.request = GrantRequest("too much", vram=1 << 40)
+    host = rig.start()
+    assert rig.gpu.state.name == "running"
+    assert "NVC" not in host.problems["toy-a"] and "vram" in host.problems["toy-a"]
+    assert next(f for f in host.functions if f.kind == "vgpu").owner is None
+    rig.doctor_ok()
+
+
+def test_a_firmware_that_our_last_process_left_is_taken_down_by_its_saved_unload(rig: Rig) -> None:
+    rig.start()
+    saved = list((rig.folder / "gpus").iterdir())
+    assert len(saved) == 1
+    text = saved[0].read_text()
+    rig.host.stop()
+    assert not saved[0].exists()
+    rig.fake.firmware_running = True
+    saved[0].write_text(text)
+    rig.start()
+    assert rig.gpu.state.name == "running" and "saved unload" in rig.fake.log
+
+
+def test_a_firmware_that_somebody_else_left_is_named_and_not_touched(rig: Rig) -> None:
+    rig.fake.firmware_running = True
+    rig.start()
+    assert rig.gpu.state.name == "failed" and rig.gpu.boot_report.cause == "a firmware runs already"
+    assert "saved unload" not in rig.fake.log and "device reset" not in rig.fake.log
+
+
+def test_a_device_that_leaves_is_lost_and_a_retry_finds_it_again(rig: Rig) -> None:
+    host = rig.start()
+    lease = rig.a.tenant.tables
+    host._buses["fake"].remove("fake:one")
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert not lease.valid and rig.a.tenant.faults[0].rung.value == "lost"
+    assert [what for what, _ in rig.a.tenant.journal] == ["on_fault", "quiesce gpu-lost", "remove"]
+    rig.fake._gone = False
+    rig.fake.firmware_running = False
+    host.retry("fake:one")
+    assert rig.gpu.state.name == "running"
+
+
+def test_twenty_boots_and_unloads_leave_no_descriptor_and_no_thread(rig: Rig) -> None:
+    for _ in range(20):
+        host = rig.start()
+        assert rig.gpu.state.name == "running"
+        rig.doctor_ok()
+        assert host.stop() == []
+
+
+def test_reset_by_the_operator_boots_with_new_needs(rig: Rig, tmp_path: Path) -> None:
+    host = rig.start()
+    host.reset("0000:f0:00.0")
+    assert rig.gpu.state.name == "running" and rig.gpu.generation == 2 and "device reset" in rig.fake.log
+    rig.doctor_ok()
+    files = host.dump(tmp_path / "bundle")
+    names = {path.name for path in files}
+    assert {"host.json", "events.json", "gpu.json", "diagnostics.json"} <= names
+
+
+def test_a_client_that_hangs_in_probe_is_abandoned(rig: Rig) -> None:
+    import threading
+
+    release = threading.Event()
+    rig.settings.call = 0.2
+    rig.a.hooks["probe"] = lambda: release.wait(5.0)
+    host = rig.start()
+    assert rig.gpu.state.name == "running" and "toy-a: probe did not end" in host.problems["toy-a"]
+    assert next(f for f in host.functions if f.kind == "graphics").owner == "toy-b"
+    rig.a.hooks.clear()
+    release.set()
+    assert any("probe" in what for what in host.stop())
