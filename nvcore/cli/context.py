@@ -85,6 +85,10 @@ class Context:
             self._configuration = load(self.config_path)
         return self._configuration
 
+    def use(self, configuration: Configuration) -> None:
+        """Take a configuration that was read elsewhere, with the command line laid over it."""
+        self._configuration = configuration
+
     @property
     def has_files(self) -> bool:
         """Whether there is any configuration file; where there is none nothing needs to be read."""

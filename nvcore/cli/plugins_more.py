@@ -81,19 +81,20 @@ def doctor(argv: Sequence[str], context: Context) -> int:
         from nvcore.cli.running import plugins_of_daemon
 
         rows = plugins_of_daemon(context, index)
-    source = "index" if rows is None else "daemon"
+    source, refused = "daemon", False
     if rows is None:
         host = PluginHost("doctor", configuration=context.configuration() if context.has_files else None)
         try:
             host.load(context.selection(), index=index)
         except RequiredPluginError as error:
+            refused = True
             context.say(f"note: the daemon would not start: {error.what}")
         rows = [dict(row) for row in host.states()]
         source = "doctor"
         host.teardown()
     problems: list[dict[str, Any]] = [dict(problem.as_dict()) for problem in index.problems]
     print_rows(context, output, rows, problems, source)
-    return 7 if problems or any(row["state"] in ("failed", "incompatible") or row["conflicts"] for row in rows) else 0
+    return 7 if refused or problems or any(row["state"] in ("failed", "incompatible") or row["conflicts"] for row in rows) else 0
 
 
 def stop(argv: Sequence[str], context: Context) -> int:
