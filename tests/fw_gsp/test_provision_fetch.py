@@ -187,6 +187,6 @@ def test_mirrors_come_from_apts_own_configuration():
 
 
 def test_the_place_follows_the_state_directory():
-    assert default_folder({"STATE_DIRECTORY": "/var/lib/x:/y"}) == "/var/lib/x/firmware/nvidia"
+    assert default_folder({"STATE_DIRECTORY": "/var/lib/x:/y"}) == "/var/lib/x/plugins/fw_gsp/firmware/nvidia"
     expected = "/var/lib/nvcore" if os.geteuid() == 0 else "/s/nvcore"
-    assert default_folder({"XDG_STATE_HOME": "/s"}) == f"{expected}/firmware/nvidia"
+    assert default_folder({"XDG_STATE_HOME": "/s"}) == f"{expected}/plugins/fw_gsp/firmware/nvidia"

@@ -1,4 +1,4 @@
-"""A ROM is found, followed and read to its FWSEC, or the reason why not is told."""
+"""A ROM is found, followed and read to its FWSEC, or the reason why not is told (field cases F04, F05)."""
 
 import errno
 import struct

@@ -18,4 +18,4 @@ def default_folder(environ: Mapping[str, str] = os.environ) -> str:
     if not state:
         home = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or "/", ".local", "state")
         state = "/var/lib/nvcore" if os.geteuid() == 0 else os.path.join(home, "nvcore")
-    return os.path.join(state, "firmware", "nvidia")
+    return os.path.join(state, "plugins", "fw_gsp", "firmware", "nvidia")

@@ -1,0 +1,126 @@
+"""`nvcore firmware`: what it prints is data, what it says is for people, and its exit codes are those of its documentation."""
+
+import os
+
+import pytest
+
+from nvcore.api.errors import UsageError
+from nvcore_fw_gsp.cli import command
+from nvcore_fw_gsp.images.errors import FirmwareFormatError, FirmwareMissing
+from nvcore_fw_gsp.provision.fetch import fetch
+
+from . import image_files as write
+from . import rom_files
+from .test_provision_fetch import machine
+
+__all__ = ["machine"]
+
+
+class Screen:
+    """The command line's side, as nvcore.api.command.CommandIO says."""
+
+    def __init__(self):
+        self.shown, self.said = [], []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def show(self, output, *, schema, key, rows, columns, name="name"):
+        assert all(len(column) == 3 and column[2] in ("left", "right", "wide") for column in columns)
+        assert all(column[0] in row for row in rows for column in columns) and all(name in row for row in rows)
+        self.shown.append((output, schema, key, rows))
+
+    @property
+    def rows(self):
+        return self.shown[-1][3]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """No images but those of the test."""
+    monkeypatch.setattr("nvcore_fw_gsp.images.find._SYSTEM", ())
+    monkeypatch.delenv("NVCORE_FIRMWARE", raising=False)
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+
+
+def run(*argv):
+    screen = Screen()
+    return command([str(word) for word in argv], screen), screen
+
+
+def test_list_shows_usable_and_unusable_sets(tmp_path):
+    write.write_set(str(tmp_path))
+    write.write_set(str(tmp_path), version="550.163.01")
+    code, screen = run("list", "--root", tmp_path, "--chip", "ga100", "-o", "json")
+    assert code == 0 and screen.shown[-1][:3] == ("json", "nvcore.firmware.list/1", "images")
+    assert [(row["name"], row["usable"]) for row in screen.rows] == [("GA100/570.144", True), ("GA100/550.163.01", False)]
+    assert "not supported" in screen.rows[1]["state"]
+
+
+def test_list_without_images_says_where_it_looked_and_ends_with_3(tmp_path):
+    code, screen = run("list", "--root", tmp_path)
+    assert code == 3 and str(tmp_path) in screen.said[0] and "fetch" in screen.said[1]
+
+
+def test_inspect_tells_the_kind_by_the_bytes(tmp_path):
+    files = {
+        "gsp": write.gsp(), "fmc": write.fmc(), "ucode": write.hs(), "riscv": write.riscv(), "generic": write.generic(),
+        "rom": rom_files.rom(ifr=0),
+    }  # fmt: skip
+    for kind, data in files.items():
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        code, screen = run("inspect", path)
+        assert code == 0 and screen.rows[0]["name"] == "kind" and screen.rows[0]["value"] == kind
+
+
+def test_inspect_reads_a_rom_behind_an_ifr_header_and_behind_a_vendors(tmp_path):
+    path = tmp_path / "rom"
+    path.write_bytes(rom_files.rom(ifr=1))
+    assert {row["name"]: row["value"] for row in run("inspect", path)[1].rows}["version"] == "92.00.22.11.01"
+    path.write_bytes(bytes(1536) + rom_files.rom())
+    code, screen = run("inspect", path, "--offset", "0x600")
+    assert code == 0 and {row["name"]: row["value"] for row in screen.rows}["first_image"] == 0x600
+
+
+def test_inspect_refuses_what_it_does_not_know(tmp_path):
+    (tmp_path / "x").write_bytes(b"hello")
+    with pytest.raises(FirmwareFormatError, match="68 65 6c 6c 6f"):
+        run("inspect", tmp_path / "x")
+    with pytest.raises(FirmwareMissing):
+        run("inspect", tmp_path / "y")
+
+
+def test_verify_reads_every_file_once_and_names_the_bad_one(tmp_path):
+    folder = write.write_set(str(tmp_path))
+    code, screen = run("verify", "--root", tmp_path)
+    assert code == 0 and len(screen.rows) == 5 and all(row["ok"] for row in screen.rows)
+    with open(f"{folder}/booter_load-570.144.bin", "r+b") as file:
+        file.truncate(300)
+    code, screen = run("verify", "--root", tmp_path)
+    assert code == 1 and [os.path.basename(row["file"]) for row in screen.rows if not row["ok"]] == ["booter_load-570.144.bin"]
+
+
+def test_verify_compares_with_the_note_of_the_fetch(tmp_path, machine):
+    folder = tmp_path / "nvidia"
+    fetch(str(folder), lambda _: None, environ=machine)
+    write.write_set(str(folder))  # the links of the package now lead to whole files
+    path = folder / "tu102/gsp/gsp-570.144.bin"
+    path.write_bytes(write.gsp())
+    code, screen = run("verify", "--root", folder, "--chip", "TU102")
+    assert code == 1 and any("damaged: SHA-256" in row["state"] for row in screen.rows)
+
+
+def test_fetch_puts_images_where_asked(tmp_path, machine, monkeypatch):
+    for key, value in machine.items():
+        monkeypatch.setenv(key, value)
+    code, screen = run("fetch", "-o", "json")
+    assert code == 0 and screen.shown[-1][1] == "nvcore.firmware.fetch/1"
+    assert screen.rows[0]["name"] == str(tmp_path / "state/plugins/fw_gsp/firmware/nvidia") and screen.rows[0]["version"] == "1-2"
+    assert any(line.startswith("downloading") for line in screen.said)
+
+
+@pytest.mark.parametrize("argv", [(), ("bogus",), ("inspect",), ("list", "--nope"), ("inspect", "f", "--offset", "x")])
+def test_wrong_words_are_usage_errors(argv):
+    with pytest.raises(UsageError):
+        run(*argv)
