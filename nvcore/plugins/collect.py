@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from nvcore.plugins.loader import blame
 
 if TYPE_CHECKING:
@@ -97,9 +99,13 @@ class Claims:
         """Everyone who claims `claim`."""
         return list(self._holders.get((hook, claim), ()))
 
-    def contested(self, hook: str, offer: Any) -> list[str]:
-        """Those of an offer's claims that somebody else has too."""
-        return [claim for claim in claims_of(hook, offer) if len(self._holders.get((hook, claim), ())) > 1]
+    def uncontested(self, hook: str, offer: Any) -> Any:
+        """The offer without claims that somebody else has too (a copy where that changes it); None when nothing is left."""
+        claims = claims_of(hook, offer)
+        left = [claim for claim in claims if len(self._holders.get((hook, claim), ())) < 2]
+        if left == claims:
+            return offer
+        return attrs.evolve(offer, **{CLAIMS[hook]: left}) if left and hook in CLAIMS else None
 
     def report(self) -> None:
         """Write every conflict into the plugins' records."""

@@ -43,7 +43,7 @@ def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     for pattern in patterns:
         for dist in index.distributions.values():
             if matches(dist.name, pattern):
-                hit("distribution", dist.spelled, dist.metadata, pattern)
+                hit("distribution", dist.name, dist.metadata, pattern)
             for metadata in (dist.metadata, *dist.shadowed):
                 for path in recorded(metadata):
                     if _path_matches(path, pattern):

@@ -179,14 +179,9 @@ class PluginHost:
         return self._info(self.plugin(name))
 
     def collect(self, hook: str) -> list[Any]:
-        """The offers of `hook`, by plugin name; one whose every claim is contested is left out. No hook is called here."""
+        """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here."""
         offers = [offer for _, group in sorted(self._offers[hook].items()) for offer in group]
-        return [offer for offer in offers if len(self.claims.contested(hook, offer)) < max(1, len(self._claimed(hook, offer)))]
-
-    def _claimed(self, hook: str, offer: Any) -> list[str]:
-        from nvcore.plugins.collect import claims_of
-
-        return claims_of(hook, offer)
+        return [left for offer in offers if (left := self.claims.uncontested(hook, offer)) is not None]
 
     def claim(self, hook: str, claim: str) -> Any:
         """The one offer for `claim` (a scheme, a chip, a function, a name), None when nobody offers it. Raises ConflictError for two."""

@@ -84,8 +84,7 @@ def register(manager: PluginManager, plugin: Plugin, objects: dict[str, object])
                 manager.register(target, name=f"{plugin.key}/{family}")
                 done.append(target)
     except Exception as error:
-        for target in done:
-            manager.unregister(target)
+        unregister(manager, plugin)  # the refused object too: before 1.7 pluggy leaves what it had taken of it
         plugin.end(
             "failed",
             "NVC-1113",
