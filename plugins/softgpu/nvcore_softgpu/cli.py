@@ -1,7 +1,7 @@
 """`nvcore softgpu`: the software GPU's own commands.
 
-Owns the words of the noun and what each prints; a verb's work is done by the module that it names, imported on use. Runs in the command line's
-process, on its main thread.
+Owns the words of the noun and what each prints; a verb's work is done by the module that it names, imported on use. Runs in the command
+line's process, on its main thread.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ _USAGE: Final = """usage: nvcore softgpu VERB
   firmware DIR [--chip CHIP] [--version VERSION] [--full-size]
                           write synthetic firmware images below DIR
   faults [-o OUTPUT]      list the faults that can be injected by name
+  serve --chip CHIP --vram SIZE --socket PATH [--firmware DIR] [--fault NAME[:ARG]]... [--once] [--report FILE]
+                          serve a software GPU to QEMU; prints the QEMU line that fits.
+                          --once: end when the first client has left; --report: write what the model saw as JSON
 """
 _FAULT_COLUMNS: Final = (
     ("name", "FAULT", "left"),
@@ -86,16 +89,36 @@ def _faults(words: Sequence[str], io: CommandIO) -> int:
     options, rest = _options(words, ("-o", "--output"), ())
     if rest:
         raise UsageError("faults takes no argument", seen=" ".join(rest))
-    rows = [
-        {"name": row.name, "place": row.place, "argument": row.argument, "acts": "once" if row.once else "until disarmed", "meaning": row.meaning}
-        for row in FAULTS
-    ]
+    rows = []
+    for row in FAULTS:
+        acts = "once" if row.once else "until disarmed"
+        rows.append({"name": row.name, "place": row.place, "argument": row.argument, "acts": acts, "meaning": row.meaning})
     output = options.get("-o", options.get("--output", "table"))
     io.show(output, schema="nvcore.softgpu-faults/1", key="faults", rows=rows, columns=_FAULT_COLUMNS)
     return 0
 
 
-VERBS: Final[dict[str, Callable[[Sequence[str], CommandIO], int]]] = {"firmware": _firmware, "faults": _faults}
+def _serve(words: Sequence[str], io: CommandIO) -> int:
+    from nvcore_softgpu.serve import serve
+
+    faults: list[str] = []
+    left: list[str] = []
+    queue = list(words)
+    while queue:  # the one option that may be given again
+        word = queue.pop(0)
+        if word == "--fault" and queue:
+            faults.append(queue.pop(0))
+        elif word.startswith("--fault="):
+            faults.append(word.partition("=")[2])
+        else:
+            left.append(word)
+    options, rest = _options(left, ("--chip", "--vram", "--socket", "--firmware", "--report"), ("--once",))
+    if rest:
+        raise UsageError("serve takes options only", seen=" ".join(rest), remedy="nvcore softgpu --help")
+    return serve(options, faults, io)
+
+
+VERBS: Final[dict[str, Callable[[Sequence[str], CommandIO], int]]] = {"firmware": _firmware, "faults": _faults, "serve": _serve}
 
 
 def command(argv: Sequence[str], io: CommandIO) -> int:

@@ -1,7 +1,7 @@
 """Channel and engine-object allocation.
 
-Owns the checks on channel parameters and the choice of a channel id. Hands finished channels to the host engine; runs none. Runs on the caller's
-thread under the device's lock.
+Owns the checks on channel parameters and the choice of a channel id. Hands finished channels to the host engine; runs none. Runs on the
+caller's thread under the device's lock.
 Source: open-gpu-kernel-modules 570.144, alloc_channel.h (NV_CHANNEL_ALLOC_PARAMS), nvos.h (NVOS04 flags); nouveau r535/fifo.c.
 """
 

@@ -1,7 +1,7 @@
 """The behavioural GSP-RM: start, queues, answers, events, death, suspend and unload.
 
-Owns the life of the firmware and nothing of the device: it sees memory, faults and the host engine through `ports.Environment` only. Runs on the
-thread that made the access, under the device's lock; has no thread of its own. Time comes from the environment's ticker.
+Owns the life of the firmware and nothing of the device: it sees memory, faults and the host engine through `ports.Environment` only. Runs
+on the thread that made the access, under the device's lock; has no thread of its own. Time comes from the environment's ticker.
 Source: open-gpu-kernel-modules 570.144, kernel_gsp.c, message_queue_cpu.c; nouveau of Linux 7.3, nvkm/subdev/gsp/rm/{r535,r570}.
 """
 
@@ -31,13 +31,14 @@ _MESSAGE_QUEUE = struct.Struct("<QI4xQQ")
 _UNLOADED: Final = 0x80000000
 # a driver frees status slots without ringing anything, so a full ring is looked at again after this time
 _POLL_SECONDS: Final = 0.0005
-_SLOWEST_POLL: Final = 0.01
+_SLOWEST_POLL: Final = 0.02
 
 
 class BehaviouralGsp:
     """One GPU's firmware (`ports.Gsp`)."""
 
     def __init__(self, env: Environment) -> None:
+        """Switched off; `env` is kept."""
         self._env = env
         self._chip = cast(ChipFacts, env.chip)
         self._state: State | None = None
@@ -119,8 +120,10 @@ class BehaviouralGsp:
         return ""
 
     def resume(self, meta: Mapping[str, int]) -> str | None:
-        """Start again after a suspend: the queues and all objects are as they were. Log buffers are not touched any more: the driver may have
-        freed them with the boot arguments."""
+        """Start again after a suspend: the queues and all objects are as they were.
+
+        Log buffers are not touched any more: the driver may have freed them with the boot arguments.
+        """
         if self._phase != "suspended" or self._state is None or self._rm is None:
             return f"resume of a firmware that is {self._phase}"
         self._rm.unload = None
@@ -272,7 +275,7 @@ class BehaviouralGsp:
         self._post_quietly(events.INIT_DONE, b"", 0 if status is None else int(status or "0x65", 0))
 
     def _post_quietly(self, function: int, payload: bytes, result: int = 0) -> None:
-        """An event of the boot. No interrupt: a driver that resumes has its handler armed, and that would take the message away from its poll."""
+        """An event of the boot, without an interrupt: a resuming driver's handler is armed and would take the message from its poll."""
         status = self._status
         assert status is not None
         status.post(function, payload, result=result, event=True)
@@ -367,7 +370,7 @@ class BehaviouralGsp:
                 for channel in (state.channels.values() if state else ())
             ],
             "roots": state.roots() if state else [],
-            "registry": {name: value.hex() if isinstance(value, bytes) else value for name, value in state.registry.items()} if state else {},
+            "registry": _plain(state.registry) if state else {},
             "vgpu_types": sorted(vgpus.types) if vgpus else [],
             "vgpus": vgpus.view() if vgpus else [],
             "functions": dict(sorted(self._answered.items())),
@@ -386,6 +389,10 @@ def _fits(env: Environment, name: str, function: int) -> int | None:
         return None
     env.faults.take(name)
     return int(value, 0) if value else 0
+
+
+def _plain(registry: Mapping[str, int | str | bytes]) -> dict[str, int | str]:
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in registry.items()}
 
 
 def _pair(text: str) -> tuple[int, int]:

@@ -33,6 +33,7 @@ class HostRpc:
     """Answers messages of every task."""
 
     def __init__(self, state: State, manager: VgpuManager) -> None:
+        """Both belong to one start of the firmware."""
         self._state = state
         self._manager = manager
 

@@ -1,8 +1,8 @@
 """Where things lie in video memory: what the driver may have and what is the GSP's.
 
 Owns the reserved ranges. Reads the WPR meta by field name only. Pure data after construction.
-Source: open-gpu-kernel-modules 570.144, gsp_fw_wpr_meta.h; the first MiB and the page directories stay reserved because drivers use page 0
-through BAR2 for flushes and take directory addresses from the static info.
+Source: open-gpu-kernel-modules 570.144, gsp_fw_wpr_meta.h; the first MiB and the page directories stay reserved because drivers use page
+0 through BAR2 for flushes and take directory addresses from the static info.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Layout:
 
     def inside(self, address: int, size: int) -> bool:
         """Whether a range lies in VRAM."""
-        return 0 <= address and 0 <= size and address + size <= self.vram_size
+        return address >= 0 and size >= 0 and address + size <= self.vram_size
 
 
 def _merge(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Libos log buffers: the firmware's memory of what happened, as raw words in the driver's pages.
 
-Owns the put index of each buffer. Writes only inside regions whose page list is right. Runs on the caller's thread under the device's lock.
+Owns the put index of each buffer. Writes only inside regions whose page list is right. Runs on the caller's thread under the device's
+lock.
 Source: open-gpu-kernel-modules 570.144, libos_init_args.h, liblogdecode.c; Linux 7.3 nova-core gsp.rs.
 """
 
@@ -61,6 +62,7 @@ class LogBuffer:
     __slots__ = ("_data", "_env", "_pages", "_put", "_room", "name")
 
     def __init__(self, env: Environment, region: Region, pages: tuple[int, ...]) -> None:
+        """pages: bus addresses of the region, checked by `open`."""
         self.name = region.name
         self._env = env
         self._pages = pages

@@ -1,7 +1,7 @@
 """The object tree: clients, and under each its own handles.
 
-Owns parents, children and their order of destruction. Knows no control and no message. Every handle came from the driver: unknown, used and
-foreign ones are answered with a status, never with an exception. Runs on the caller's thread under the device's lock.
+Owns parents, children and their order of destruction. Knows no control and no message. Every handle came from the driver: unknown, used
+and foreign ones are answered with a status, never with an exception. Runs on the caller's thread under the device's lock.
 Source: open-gpu-kernel-modules 570.144, RESSERV (rs_server.c, rs_client.c) as far as a client sees it.
 """
 
@@ -20,6 +20,7 @@ class Node:
     __slots__ = ("children", "class_id", "client", "data", "handle", "kind", "parent")
 
     def __init__(self, client: Client | None, handle: int, class_id: int, kind: str, parent: Node | None, data: object = None) -> None:
+        """parent: None for a client only."""
         self.client = client
         self.handle = handle
         self.class_id = class_id
@@ -48,6 +49,7 @@ class Client:
     __slots__ = ("fixed", "nodes", "root")
 
     def __init__(self, handle: int, class_id: int) -> None:
+        """An empty client; its root has the same handle."""
         self.root = Node(self, handle, class_id, "client", None)
         self.nodes: dict[int, Node] = {handle: self.root}
         self.fixed: set[int] = set()

@@ -1,8 +1,9 @@
 """The GSP's end of the two message rings: it consumes commands, it produces status records.
 
-Owns the read index of the command ring and the write index of the status ring. Never writes the driver's half of the block, never trusts a
-length, index or count that the driver wrote. Runs on the caller's thread under the device's lock.
-Source: open-gpu-kernel-modules 570.144, message_queue_cpu.c, message_queue_priv.h, msgq.c; the swap flag decides who writes which pointer.
+Owns the read index of the command ring and the write index of the status ring. Never writes the driver's half of the block, never trusts
+a length, index or count that the driver wrote. Runs on the caller's thread under the device's lock.
+Source: open-gpu-kernel-modules 570.144, message_queue_cpu.c, message_queue_priv.h, msgq.c; the swap flag decides who writes which
+pointer.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _geometry(header: tuple[int, ...], room: int) -> str | None:
 class CommandRing:
     """Consumer of the command queue."""
 
-    __slots__ = ("_base", "_block", "_count", "_entry", "_read", "_read_at", "_sequence", "_violations", "rx_offset")
+    __slots__ = ("_base", "_block", "_count", "_entry", "_odd", "_read", "_read_at", "_sequence", "_violations", "rx_offset")
 
     def __init__(self, block: SharedMemory, offset: int, status_offset: int, violations: Violations) -> None:
         """Link to the header that the driver wrote. Raises BadBlock when a link is not possible."""
@@ -90,6 +91,7 @@ class CommandRing:
         self._block, self._base, self._violations = block, offset, violations
         self._count, self._entry, self.rx_offset = header[3], header[7], header[6]
         self._read = self._sequence = 0
+        self._odd: int | None = None
         self._read_at = status_offset + _RX_OFFSET
         block.write_u32(self._read_at, 0)
 
@@ -101,8 +103,11 @@ class CommandRing:
     def _available(self) -> int:
         write = self._block.read_u32(self._base + _WRITE_POINTER)
         if write >= self._count:
-            self._violations.violation("queue-pointer", f"command write pointer {write} of {self._count} slots")
+            if write != self._odd:
+                self._violations.violation("queue-pointer", f"command write pointer {write} of {self._count} slots")
+            self._odd = write
             return 0
+        self._odd = None
         return int((write - self._read) % self._count)
 
     def _bytes(self, size: int) -> bytes:
@@ -175,6 +180,7 @@ class StatusRing:
         "_base",
         "_block",
         "_count",
+        "_odd",
         "_peer_read_at",
         "_sequence",
         "_violations",
@@ -193,6 +199,7 @@ class StatusRing:
             raise BadBlock(f"status queue of {size:#x} bytes at {offset:#x}, block of {block.size:#x}")
         self._block, self._base, self._violations = block, offset, violations
         self._write = self._sequence = self.posted = 0
+        self._odd: int | None = None
         # fault injection: taken by the next record, then cleared
         self.spoil_checksum = self.spoil_sequence = self.spoil_slots = 0
         self._peer_read_at = command_offset + _RX_OFFSET
@@ -211,8 +218,12 @@ class StatusRing:
     def _free(self) -> int:
         read = self._block.read_u32(self._peer_read_at)
         if read >= self._count:
-            self._violations.violation("queue-pointer", f"status read pointer {read} of {self._count} slots")
+            # looked at again and again while something waits: named once per value
+            if read != self._odd:
+                self._violations.violation("queue-pointer", f"status read pointer {read} of {self._count} slots")
+            self._odd = read
             return 0
+        self._odd = None
         return (read - self._write - 1) % self._count
 
     def post(self, function: int, payload: bytes, *, result: int = 0, sequence: int = 0, event: bool = False) -> bool:

@@ -1,7 +1,8 @@
 """RPC functions: one method per function, answering a payload and a transport result.
 
-Owns the meaning of each message outside controls. Works on `State` only; never touches a queue. Runs on the caller's thread under the device's
-lock. Source: open-gpu-kernel-modules 570.144, g_rpc-structures.h, rpc.c; the same message layouts in 535.113.01.
+Owns the meaning of each message outside controls. Works on `State` only; never touches a queue. Runs on the caller's thread under the
+device's lock.
+Source: open-gpu-kernel-modules 570.144, g_rpc-structures.h, rpc.c; the same message layouts in 535.113.01.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Rm:
     """The resource manager of one running firmware."""
 
     def __init__(self, state: State) -> None:
+        """One for each start of the firmware."""
         self.state = state
         self.unload: Unload | None = None
         self._table: dict[int, Callable[[Message], Reply | None]] = {
@@ -262,7 +264,8 @@ class Rm:
     def _static_info(self, message: Message) -> Reply:
         state = self.state
         if len(message.payload) != state.version.static_info.size:
-            state.report("static-info-size", f"{len(message.payload):#x} bytes, {state.version.name} has {state.version.static_info.size:#x}")
+            wanted = state.version.static_info.size
+            state.report("static-info-size", f"{len(message.payload):#x} bytes, {state.version.name} has {wanted:#x}")
             return Reply(message.payload, Status.INVALID_FORMAT)
         info = static_info(
             state.version,
@@ -278,7 +281,8 @@ class Rm:
     def _system_info(self, message: Message) -> None:
         state = self.state
         if len(message.payload) != state.version.system_info_size:
-            state.report("system-info-size", f"{len(message.payload):#x} bytes, {state.version.name} has {state.version.system_info_size:#x}")
+            wanted = state.version.system_info_size
+            state.report("system-info-size", f"{len(message.payload):#x} bytes, {state.version.name} has {wanted:#x}")
             return
         if state.system_info is not None:
             state.report("system-info-twice", "GSP_SET_SYSTEM_INFO came a second time")

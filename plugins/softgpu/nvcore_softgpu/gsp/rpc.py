@@ -80,6 +80,7 @@ class Assembler:
     __slots__ = ("_first", "_parts", "_total", "_violations", "_want")
 
     def __init__(self, violations: Violations) -> None:
+        """Nothing is pending."""
         self._violations = violations
         self._first: Record | None = None
         self._parts: list[bytes] = []
@@ -126,7 +127,8 @@ class Assembler:
         self._total += len(record.payload)
         if self._total < self._want:
             if len(record.payload) < MAX_PAYLOAD:
-                self._violations.violation("short-record", f"{len(record.payload):#x} bytes in the middle of {function_name(first.function)}")
+                text = f"{len(record.payload):#x} bytes in the middle of {function_name(first.function)}"
+                self._violations.violation("short-record", text)
             return None
         if self._total > self._want:
             self._violations.violation("long-message", f"{function_name(first.function)}: {self._total:#x} bytes of {self._want:#x}")

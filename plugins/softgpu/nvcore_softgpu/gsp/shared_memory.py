@@ -1,6 +1,7 @@
 """The shared memory block: a byte range that the driver scattered over pages and described by its own page table.
 
-Owns the list of contiguous pieces. Must never touch a byte outside the announced pages. Runs on the caller's thread under the device's lock.
+Owns the list of contiguous pieces. Must never touch a byte outside the announced pages. Runs on the caller's thread under the device's
+lock.
 Source: open-gpu-kernel-modules 570.144, message_queue_cpu.c and gsp_init_args.h (MESSAGE_QUEUE_INIT_ARGUMENTS).
 """
 

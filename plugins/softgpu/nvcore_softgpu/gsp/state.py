@@ -1,7 +1,7 @@
 """What the running firmware knows: one object that every function and control works on.
 
-Owns the records behind objects (address spaces, channels, memory lists). Knows no message layout. All use is on the caller's thread under the
-device's lock.
+Owns the records behind objects (address spaces, channels, memory lists). Knows no message layout. All use is on the caller's thread under
+the device's lock.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class AddressSpace:
     __slots__ = ("aperture", "channels", "external", "reserved", "root")
 
     def __init__(self, external: bool) -> None:
+        """Without a page directory."""
         self.external = external
         self.root: int | None = None
         self.aperture = 0
@@ -42,6 +43,7 @@ class Group:
     __slots__ = ("engine_type", "space")
 
     def __init__(self, engine_type: int, space: AddressSpace | None) -> None:
+        """engine_type: NV2080 numbering."""
         self.engine_type = engine_type
         self.space = space
 
@@ -55,6 +57,7 @@ class Channel:
     )  # fmt: skip
 
     def __init__(self, chid: int, engine: EngineFacts, channel_class: int, space: AddressSpace | None) -> None:
+        """Not bound, not running."""
         self.chid = chid
         self.runlist = engine.runlist
         self.engine_type = engine.engine_type
@@ -71,6 +74,7 @@ class MemoryList:
     __slots__ = ("length", "pages", "system")
 
     def __init__(self, system: bool, length: int, pages: tuple[int, ...]) -> None:
+        """length: bytes; pages: page numbers."""
         self.system = system
         self.length = length
         self.pages = pages
@@ -101,6 +105,7 @@ class State:
         post_event: Callable[[int, bytes], None],
         halt: Callable[[str], None],
     ) -> None:
+        """meta: the WPR meta; post_event(number, payload); halt(cause)."""
         self.env = env
         self.chip = chip
         self.version = version

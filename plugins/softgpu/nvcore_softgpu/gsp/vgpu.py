@@ -1,7 +1,7 @@
 """vGPU tasks: what runs inside the firmware for each virtual function.
 
-Owns the uploaded types and one task per GFID, its memory, channel ids and state. Knows no control number. Runs on the caller's thread under the
-device's lock. A guest or a driver may send anything: every field is checked before it is used.
+Owns the uploaded types and one task per GFID, its memory, channel ids and state. Knows no control number. Runs on the caller's thread
+under the device's lock. A guest or a driver may send anything: every field is checked before it is used.
 Source: open-gpu-kernel-modules 570.144, ctrl2080vgpumgrinternal.h, kernel_vgpu_mgr.c; "[RFC] nvidia-vgpu" patches of 2024 and 2025.
 """
 
@@ -47,6 +47,7 @@ class Task:
     )  # fmt: skip
 
     def __init__(self, gfid: int, client: int) -> None:
+        """client: the RM client that started it."""
         self.gfid = gfid
         self.client = client
         self.state = "booted"
@@ -84,6 +85,7 @@ class VgpuManager:
     """All tasks and types of one GPU."""
 
     def __init__(self, state: State) -> None:
+        """No task, no type."""
         self._state = state
         self.tasks: dict[int, Task] = {}
         self.types: dict[int, VgpuType] = {}

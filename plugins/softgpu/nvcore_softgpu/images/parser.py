@@ -1,7 +1,7 @@
 """Firmware containers as the model reads them: with bounds on every offset, apart from the driver's parsers.
 
-Owns four formats: nvfw_bin_hdr with an HS header v2 or a RISC-V descriptor v4/v5, the ELF64 of a GSP image, the ELF32 of an FMC. Reads bytes,
-changes nothing, holds no file open. Any thread.
+Owns four formats: nvfw_bin_hdr with an HS header v2 or a RISC-V descriptor v4/v5, the ELF64 of a GSP image, the ELF32 of an FMC. Reads
+bytes, changes nothing, holds no file open. Any thread.
 Source: formats as found in linux-firmware nvidia/*/gsp; Linux 7.3 nouveau nvkm/core/firmware.c and include/nvfw; nova-core firmware/*.rs.
 """
 
@@ -46,7 +46,8 @@ class BinHeader(NamedTuple):
 
 
 class HsImage(NamedTuple):
-    """A falcon program with signatures (booter). apps: (code offset, code size, data offset, data size) each; patch: where a signature goes."""
+    """A falcon program with signatures (booter). apps: (code offset, code size, data offset, data size) each; patch: where a signature
+    goes."""
 
     image: memoryview
     os_code: tuple[int, int]

@@ -1,7 +1,8 @@
 """A firmware folder as the model sees it: which GSP images it has for a chip.
 
-Owns the search and the open files of one shelf. Files are mapped on the first use and stay mapped as long as the shelf lives. Any thread under the
-device's lock. Source: linux-firmware's layout, nvidia/CHIP/gsp/gsp-VERSION.bin.
+Owns the search and the open files of one shelf. Files are mapped on the first use and stay mapped as long as the shelf lives. Any thread
+under the device's lock.
+Source: linux-firmware's layout, nvidia/CHIP/gsp/gsp-VERSION.bin.
 """
 
 from __future__ import annotations

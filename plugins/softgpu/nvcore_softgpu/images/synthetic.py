@@ -1,7 +1,7 @@
 """Synthetic firmware: files in the real containers, with seeded bytes and the build id `synthetic`.
 
-Owns the sizes and offsets of the files it writes. Nothing in them can run anywhere: the behavioural GSP recognises them by a mark in the image.
-Writes only below the folder it is given. Any thread.
+Owns the sizes and offsets of the files it writes. Nothing in them can run anywhere: the behavioural GSP recognises them by a mark in the
+image. Writes only below the folder it is given. Any thread.
 Source of names, offsets and sizes: linux-firmware nvidia/{ga100,gh100}, releases 535.113.01 and 570.144.
 """
 

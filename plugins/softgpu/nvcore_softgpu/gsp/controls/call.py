@@ -22,6 +22,7 @@ class Call:
     __slots__ = ("client", "command", "node", "params", "state")
 
     def __init__(self, state: State, client: int, node: Node, command: int, params: bytearray) -> None:
+        """client: the handle under which the call came; params: a copy that the caller sends back."""
         self.state = state
         self.client = client
         self.node = node
