@@ -1,4 +1,4 @@
-"""What is missing is told with what was looked for, where, and which versions are there; neighbours are never used (field cases F06, F07)."""
+"""What is missing is told with what was looked for, where, and which versions are there; no neighbour is used (field cases F06, F07)."""
 
 import os
 
