@@ -1,6 +1,6 @@
 """`dev.py bench`: the measurements of tests/bench, each a script that prints one JSON object.
 
-Runs them one after another on installed wheels (never two at once: they measure) and prints one object, keyed by script. Arguments
+Scripts are run without arguments and exit with 1 where a bar is missed. Runs them one after another on installed wheels (never two at once: they measure) and prints one object, keyed by script. Arguments
 choose scripts by name. What a script writes to standard error is shown as it comes.
 """
 
@@ -11,6 +11,7 @@ import os
 import subprocess
 from typing import Any
 
+from devtools import machine
 from devtools.environments import python_of
 from devtools.layout import ROOT
 from devtools.say import Failed, clean_environment
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> int:
     unknown = set(argv) - set(scripts)
     if unknown:
         raise Failed(f"no such measurement: {', '.join(sorted(unknown))}; there are: {', '.join(scripts) or 'none'}")
+    machine.ensure("valgrind")
     environment, _ = installed()
     env = clean_environment(PYTHONSAFEPATH="1", PYTHONHASHSEED="0")
     env["PATH"] = os.pathsep.join([str(environment / "bin"), env.get("PATH", "/usr/bin:/bin")])
