@@ -1,7 +1,7 @@
 """What the command line costs to start, in instructions, against `python -c pass`: prints JSON.
 
-Runs callgrind on each stage of an exec by itself (none of these commands re-executes itself), with hash seed 0 and warm byte code. The three
-plugins are throwaway distributions in a temporary folder; nothing else of the environment's plugins is selected.
+Runs callgrind on each stage of an exec by itself (none of these commands re-executes itself), with hash seed 0 and warm byte code. The
+three plugins are throwaway distributions in a temporary folder; nothing else of the environment's plugins is selected.
 
     python tests/bench/startup.py [--check]      # --check: exit 1 when a bar is broken
 """
@@ -49,9 +49,8 @@ def make_plugins(folder: Path, host_version: str) -> None:
 def instructions(command: list[str], env: dict[str, str], expect: int = 0) -> int:
     """Instructions of one command, the second of two runs (the first warms the byte code)."""
     subprocess.run(command, env=env, check=False, capture_output=True, timeout=120)
-    done = subprocess.run(
-        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command], env=env, capture_output=True, text=True, timeout=300, check=False
-    )
+    measured = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command]
+    done = subprocess.run(measured, env=env, capture_output=True, text=True, timeout=300, check=False)
     found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
     if found is None or done.returncode != expect:
         raise SystemExit(f"callgrind failed with {done.returncode}:\n{done.stderr[-2000:]}")
@@ -81,8 +80,16 @@ def main() -> int:
         }
     ratios = {what: round(count / bare, 2) for what, count in counts.items()}
     broken = {what: bar for what, bar in BARS.items() if ratios[what] > bar}
-    report = {"schema": "nvcore.bench/1", "bench": "startup", "python": sys.version.split()[0], "bare_instructions": bare,
-              "instructions": counts, "ratios": ratios, "bars": BARS, "broken": broken}  # fmt: skip
+    report = {
+        "schema": "nvcore.bench/1",
+        "bench": "startup",
+        "python": sys.version.split()[0],
+        "bare_instructions": bare,
+        "instructions": counts,
+        "ratios": ratios,
+        "bars": BARS,
+        "broken": broken,
+    }
     print(json.dumps(report, indent=2))
     return 1 if broken and "--check" in sys.argv else 0
 

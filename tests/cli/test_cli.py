@@ -44,8 +44,15 @@ class Site:
         return [sys.executable, "-P", "-m", "nvcore", *chosen, *argv]
 
     def run(self, *argv: str, select: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*argv, select=select), env={**self.env, **env}, cwd=self.folder, capture_output=True, text=True,
-                              encoding="utf-8", timeout=60)  # fmt: skip
+        return subprocess.run(
+            self.command(*argv, select=select),
+            env={**self.env, **env},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=60,
+        )
 
 
 @pytest.fixture
@@ -63,7 +70,8 @@ def test_list_imports_no_plugin_and_needs_neither_pluggy_nor_attrs(site: Site) -
     site.plugin("loud", "raise SystemExit('imported')", family="client")
     code = (
         "import sys\nfrom nvcore.cli.main import main\ncode = main(['--only', 'loud', 'plugins', 'list'])\n"
-        "heavy = {'pluggy', 'attr', 'attrs', 'argparse', 'json', 're', 'typing', 'importlib.metadata', 'rich', 'tomllib', 'toy_loud'} & set(sys.modules)\n"
+        "heavy = {'pluggy', 'attr', 'attrs', 'argparse', 'json', 're', 'typing', 'importlib.metadata', 'rich', 'tomllib', 'toy_loud'}\n"
+        "heavy &= set(sys.modules)\n"
         "print(code, sorted(heavy))"
     )
     done = subprocess.run([sys.executable, "-P", "-S", "-c", code], env=site.env, capture_output=True, text=True, timeout=60)
@@ -121,12 +129,25 @@ def test_show_tells_one_plugin_and_exits_3_for_none(site: Site) -> None:
 @pytest.mark.parametrize(
     ("argv", "code"),
     [
-        (["plugins", "list", "--bogus"], 2), (["plugins", "lizt"], 2), (["plugins", "list", "-o", "yaml"], 2), (["nonsense"], 2), (["--only"], 2),
-        (["-p", "vfio", "plugins", "list"], 2), ([], 2), (["--help"], 0), (["--version"], 0), (["explain", "9998"], 3), (["explain"], 0),
-        (["explain", "nvc-1104"], 0), (["plugins", "stop", "vfio"], 5), (["--timeout", "soon", "plugins", "stop", "vfio"], 2), (["config"], 2),
-        (["config", "check"], 0), (["--config", "/absent.toml", "config", "show"], 78),
+        (["plugins", "list", "--bogus"], 2),
+        (["plugins", "lizt"], 2),
+        (["plugins", "list", "-o", "yaml"], 2),
+        (["nonsense"], 2),
+        (["--only"], 2),
+        (["-p", "vfio", "plugins", "list"], 2),
+        ([], 2),
+        (["--help"], 0),
+        (["--version"], 0),
+        (["explain", "9998"], 3),
+        (["explain"], 0),
+        (["explain", "nvc-1104"], 0),
+        (["plugins", "stop", "vfio"], 5),
+        (["--timeout", "soon", "plugins", "stop", "vfio"], 2),
+        (["config"], 2),
+        (["config", "check"], 0),
+        (["--config", "/absent.toml", "config", "show"], 78),
     ],
-)  # fmt: skip
+)
 def test_exit_codes(site: Site, argv: list[str], code: int) -> None:
     done = site.run(*argv, select=False)
     assert done.returncode == code, done.stderr
@@ -145,7 +166,8 @@ def noun(argv, io):
         from nvcore.api.errors import NotRunningError
         raise NotRunningError("vm \\x1b[31m is down", remedy="start it")
     io.out("said " + " ".join(argv) + "\\n")
-    io.show("table", schema="toy/1", key="rows", rows=[{"name": "\\x1b[2Jevil", "n": None}], columns=[("name", "NAME", "left"), ("n", "N", "right")])
+    rows = [{"name": "\\x1b[2Jevil", "n": None}]
+    io.show("table", schema="toy/1", key="rows", rows=rows, columns=[("name", "NAME", "left"), ("n", "N", "right")])
     return 6
 """
 
@@ -166,7 +188,9 @@ def test_a_noun_of_a_plugin_is_imported_only_when_used(site: Site) -> None:
     assert refused.returncode == 1 and "is disabled: --no-plugins" in refused.stderr
 
 
-@pytest.mark.parametrize(("source", "words"), [("1 / 0", "ZeroDivisionError"), ("import sys; sys.exit(0)", "sys.exit(0)"), ("noun = 3", "cannot be called")])
+@pytest.mark.parametrize(
+    ("source", "words"), [("1 / 0", "ZeroDivisionError"), ("import sys; sys.exit(0)", "sys.exit(0)"), ("noun = 3", "cannot be called")]
+)
 def test_a_broken_noun_says_why(site: Site, source: str, words: str) -> None:
     distribution(site.folder, "toy-gadget", points={"nvcore.command.v1": {"gadget": "toy_gadget:noun"}}, modules={"toy_gadget": source})
     done = site.run("gadget", select=False)
@@ -179,7 +203,9 @@ def test_a_closed_pipe_ends_quietly_also_at_the_last_flush(site: Site) -> None:
     for verb in (["plugins", "list", "--json"], ["--help"], ["explain"]):
         read, write = os.pipe()
         os.close(read)
-        done = subprocess.run(site.command(*verb), env=site.env, cwd=site.folder, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(
+            site.command(*verb), env=site.env, cwd=site.folder, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60
+        )
         os.close(write)
         assert done.stderr == "" and done.returncode == 141
 
@@ -233,8 +259,11 @@ def test_the_configurations_selection_is_heard(site: Site) -> None:
 
 
 def _codes(path: Path) -> set[str]:
-    return {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-            and re.fullmatch(r"NVC-\d{4}", node.value)}  # fmt: skip
+    return {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"NVC-\d{4}", node.value)
+    }
 
 
 def test_every_code_of_the_core_has_a_page() -> None:
@@ -250,7 +279,9 @@ def test_every_page_says_cause_and_remedy() -> None:
 
 
 def test_a_plugins_pages_are_found_without_importing_it(site: Site) -> None:
-    distribution(site.folder, "toy-paged", points={"nvcore.client.v1": {"paged": "toy_paged.client"}}, modules={"toy_paged.__init__": "1 / 0"})
+    distribution(
+        site.folder, "toy-paged", points={"nvcore.client.v1": {"paged": "toy_paged.client"}}, modules={"toy_paged.__init__": "1 / 0"}
+    )
     (site.folder / "toy_paged" / "explain").mkdir()
     (site.folder / "toy_paged" / "explain" / "NVC-9001.md").write_text("# NVC-9001: a toy\n")
     assert site.run("explain", "NVC-9001").stdout == "# NVC-9001: a toy\n"

@@ -22,18 +22,30 @@ def site(tmp_path: Path) -> Site:
 @pytest.mark.parametrize(
     ("name", "pattern", "hit"),
     [
-        ("x-drm-y", "drm*", True), ("x_drm", "drm*", True), ("nvcore_drm", "drm*", True), ("quadrmain", "drm*", False), ("libdrm", "drm*", False),
-        ("drmain", "drm*", True), ("DRM.py", "drm*", True), ("a.drm_x", "drm*", True), ("nvcore_drm", "nvcore_drm", True),
-        ("nvcore_vfio", "nvcore_drm", False), ("nvcore-drm", "nvcore-*", True),
+        ("x-drm-y", "drm*", True),
+        ("x_drm", "drm*", True),
+        ("nvcore_drm", "drm*", True),
+        ("quadrmain", "drm*", False),
+        ("libdrm", "drm*", False),
+        ("drmain", "drm*", True),
+        ("DRM.py", "drm*", True),
+        ("a.drm_x", "drm*", True),
+        ("nvcore_drm", "nvcore_drm", True),
+        ("nvcore_vfio", "nvcore_drm", False),
+        ("nvcore-drm", "nvcore-*", True),
     ],
-)  # fmt: skip
+)
 def test_a_pattern_is_matched_against_components(name: str, pattern: str, hit: bool) -> None:
     assert matches(name, pattern) == hit
 
 
 def deny(site: Site) -> tuple[int, set[tuple[str, str]]]:
     done = site.run("plugins", "footprint", "--deny", "drm*", "--json", PYTHONPATH=site.env["PYTHONPATH"])
-    hits = {(hit["kind"], hit["name"]) for hit in json.loads(done.stdout)["denied"] if str(site.folder) in hit["where"] or hit["kind"] == "loaded module"}
+    hits = {
+        (hit["kind"], hit["name"])
+        for hit in json.loads(done.stdout)["denied"]
+        if str(site.folder) in hit["where"] or hit["kind"] == "loaded module"
+    }
     return done.returncode, hits
 
 
@@ -65,8 +77,12 @@ def test_each_kind_of_trace_is_found_by_path(site: Site, make: str) -> None:
 
 
 def test_the_footprint_says_what_each_plugin_brought(site: Site) -> None:
-    site.plugin("hoards", "import colorsys, os\nkept = [bytearray(1 << 22), *(os.open('/dev/null', 0) for _ in range(7))]\n" + GOOD, family="client",
-                requires=("nvcore", "toy-lib"))  # fmt: skip
+    site.plugin(
+        "hoards",
+        "import colorsys, os\nkept = [bytearray(1 << 22), *(os.open('/dev/null', 0) for _ in range(7))]\n" + GOOD,
+        family="client",
+        requires=("nvcore", "toy-lib"),
+    )
     distribution(site.folder, "toy-lib", modules={"toy_lib": "x = 1"})
     done = site.run("plugins", "footprint", "--json")
     assert done.returncode == 0, done.stdout

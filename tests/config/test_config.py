@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvcore.api.errors import ConfigError, PluginError
@@ -31,7 +31,8 @@ def write(folder: Path, **files: str) -> list[str]:
 def test_later_files_win_key_by_key_and_lists_are_replaced(tmp_path: Path) -> None:
     files = write(
         tmp_path,
-        a='[host]\nlog_level = "debug"\ngroup = "gpu"\n[plugins]\nonly = ["a"]\n[plugins.toy]\nx = 1\ny = 1\n[[gpu]]\nsource = "pci:1"\n[[gpu]]\nsource = "pci:2"\n',
+        a='[host]\nlog_level = "debug"\ngroup = "gpu"\n[plugins]\nonly = ["a"]\n'
+        '[plugins.toy]\nx = 1\ny = 1\n[[gpu]]\nsource = "pci:1"\n[[gpu]]\nsource = "pci:2"\n',
         b='[host]\ngroup = "b"\n[plugins.toy]\ny = 2\n[[gpu]]\nsource = "pci:3"\n',
     )
     configuration = load(files=files, command_line={"host": {"log_level": "error"}})
@@ -140,7 +141,9 @@ def test_lines_are_found_through_strings_lists_and_quoted_keys() -> None:
 
 toml_keys = st.text(alphabet="abcz-_09", min_size=1, max_size=5)
 toml_values = st.recursive(
-    st.integers(-5, 5).map(str) | st.booleans().map(lambda b: str(b).lower()) | st.sampled_from(['"x"', "'[#'", '"""\na = 1\n"""', '"\\""']),
+    st.integers(-5, 5).map(str)
+    | st.booleans().map(lambda b: str(b).lower())
+    | st.sampled_from(['"x"', "'[#'", '"""\na = 1\n"""', '"\\""']),
     lambda inner: st.lists(inner, max_size=3).map(lambda items: "[\n" + ",\n".join(items) + "\n]"),
     max_leaves=4,
 )
@@ -165,9 +168,11 @@ def test_any_text_is_a_configuration_or_a_declared_error(text: str) -> None:
         assert error.where
 
 
-VALID = '[host]\nlog_level = "debug"\ntime_scale = 2.5\n[[gpu]]\nsource = "pci:0000:41:00.0"\n[plugins]\nonly = ["a", "b"]\n[plugins.toy]\nx = 1\n'
+VALID = '[host]\nlog_level = "debug"\ntime_scale = 2.5\n[[gpu]]\nsource = "pci:0000:41:00.0"\n'
+VALID += '[plugins]\nonly = ["a", "b"]\n[plugins.toy]\nx = 1\n'
 
 
+@settings(max_examples=2000, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.characters(max_codepoint=0x2FF)), min_size=1, max_size=4))
 def test_mutations_of_a_valid_file_are_a_configuration_or_a_declared_error(changes: list[tuple[int, str]]) -> None:
     text = list(VALID)
@@ -184,13 +189,25 @@ def test_drop_ins_come_in_lexical_order_and_mask_vendor_files(tmp_path: Path) ->
     usr, etc = tmp_path / "usr", tmp_path / "etc"
     (etc / "conf.d").mkdir(parents=True)
     usr.mkdir()
-    for path in (usr / "10-a.toml", usr / "20-b.toml", etc / "nvcore.toml", etc / "conf.d" / "20-b.toml", etc / "conf.d" / "05-c.toml",
-                 etc / "conf.d" / ".hidden.toml", etc / "conf.d" / "note.txt"):  # fmt: skip
+    for path in (
+        usr / "10-a.toml",
+        usr / "20-b.toml",
+        etc / "nvcore.toml",
+        etc / "conf.d" / "20-b.toml",
+        etc / "conf.d" / "05-c.toml",
+        etc / "conf.d" / ".hidden.toml",
+        etc / "conf.d" / "note.txt",
+    ):
         path.write_text("")
     found = config_files("given.toml", environ={"NVCORE_CONFIG": "env.toml"}, usr=str(usr), etc=str(etc))
     assert [path.removeprefix(f"{tmp_path}/") for path in found] == [
-        "usr/10-a.toml", "etc/nvcore.toml", "etc/conf.d/05-c.toml", "etc/conf.d/20-b.toml", "env.toml", "given.toml",
-    ]  # fmt: skip
+        "usr/10-a.toml",
+        "etc/nvcore.toml",
+        "etc/conf.d/05-c.toml",
+        "etc/conf.d/20-b.toml",
+        "env.toml",
+        "given.toml",
+    ]
 
 
 def test_places_follow_systemd_then_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,18 +252,28 @@ def section(table: dict[str, object]) -> Section:
 
 
 def test_a_section_becomes_the_plugins_record() -> None:
-    record = build(OFFER, section({"count": 3, "ratio": 2, "names": ["a"], "pair": [1, 2], "maybe": "m", "inner": {"path": "/y"}, "table": {"a": 1}}))
+    record = build(
+        OFFER, section({"count": 3, "ratio": 2, "names": ["a"], "pair": [1, 2], "maybe": "m", "inner": {"path": "/y"}, "table": {"a": 1}})
+    )
     assert record == Record(3, 2.0, ["a"], (1, 2), "m", Inner(Path("/y")), {"a": 1})
 
 
 @pytest.mark.parametrize(
     ("table", "where"),
     [
-        ({"count": "3"}, "f:2"), ({"count": True}, "f:2"), ({"count": 1, "names": ["a", 2]}, "f:3"), ({"count": 1, "inner": {"path": 3}}, "f:3"),
-        ({"count": 1, "inner": {"pth": "x"}}, "f:3"), ({"count": 1, "maybe": 1}, "f:3"), ({"count": 1, "table": {"a": "b"}}, "f:3"),
-        ({}, "f:1"), ({"count": 1, "even": 3}, "f:1"), ({"count": 1, "more": 1}, "f:3"), ({"count": 1, "names": "a"}, "f:3"),
+        ({"count": "3"}, "f:2"),
+        ({"count": True}, "f:2"),
+        ({"count": 1, "names": ["a", 2]}, "f:3"),
+        ({"count": 1, "inner": {"path": 3}}, "f:3"),
+        ({"count": 1, "inner": {"pth": "x"}}, "f:3"),
+        ({"count": 1, "maybe": 1}, "f:3"),
+        ({"count": 1, "table": {"a": "b"}}, "f:3"),
+        ({}, "f:1"),
+        ({"count": 1, "even": 3}, "f:1"),
+        ({"count": 1, "more": 1}, "f:3"),
+        ({"count": 1, "names": "a"}, "f:3"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_the_record_is_refused_at_its_line(table: dict[str, object], where: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(OFFER, section(table))
@@ -254,7 +281,9 @@ def test_what_does_not_fit_the_record_is_refused_at_its_line(table: dict[str, ob
 
 
 def test_an_older_section_is_migrated_and_a_record_must_be_attrs() -> None:
-    offer = ConfigSection(name="x", summary="", record=Record, migrate=lambda version, table: {"count": table["slots"] + version}, plugin="toy")
+    offer = ConfigSection(
+        name="x", summary="", record=Record, migrate=lambda version, table: {"count": table["slots"] + version}, plugin="toy"
+    )
     assert build(offer, section({"version": 1, "slots": 4})).count == 5
     with pytest.raises(PluginError):
         build(ConfigSection(name="x", summary="", record=int, plugin="toy"), None)

@@ -51,17 +51,24 @@ BROKEN = {
     "raises": ("1 / 0", "NVC-1101", "ZeroDivisionError"),
     "exits": ("import sys; sys.exit(3)", "NVC-1102", "sys.exit(3)"),
     "lacks": ("import absent_library", "NVC-1103", "absent_library, which is not installed"),
-    "misspelt": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_driver(host): return []", "NVC-1107",
-                 "did you mean nvcore_client_drivers?"),
+    "misspelt": (
+        "from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_driver(host): return []",
+        "NVC-1107",
+        "did you mean nvcore_client_drivers?",
+    ),
     "unmarked": ("from nvcore.api import hookimpl\ndef nvcore_client_drivers(host): return []", "NVC-1107", "not marked"),
     "hook": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_drivers(host): raise KeyError('x')", "NVC-1108", "KeyError"),
     "quits": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_drivers(host): raise SystemExit", "NVC-1108", "SystemExit"),
     "wrong": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_drivers(host): return [3]", "NVC-1108", "returned int"),
     "argument": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_drivers(device): return []", "NVC-1113", "device"),
     "stranger": ("from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_buses(host): return []", "NVC-1113", "family device"),
-    "wraps": ("from nvcore.api import hookimpl\n@hookimpl(wrapper=True)\ndef nvcore_client_drivers(host): return (yield)", "NVC-1113", "wrapper"),
+    "wraps": (
+        "from nvcore.api import hookimpl\n@hookimpl(wrapper=True)\ndef nvcore_client_drivers(host): return (yield)",
+        "NVC-1113",
+        "wrapper",
+    ),
     "empty": ("", "NVC-1113", "implements no hook"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -159,6 +166,7 @@ def nvcore_firmware_backends(host):
     assert caught.value.seen == "one, two" and caught.value.remedy
     assert host.claim("nvcore_firmware_backends", "one").plugin == "one"
     assert host.claim("nvcore_firmware_backends", "nobody") is None
+    assert [list(offer.chips) for offer in host.collect("nvcore_firmware_backends")] == [["one"], ["two"]]
     assert all("GA100" in one["conflicts"][0] for one in host.states())  # type: ignore[index]
     assert host.partial()
     alone = PluginHost()
@@ -300,8 +308,13 @@ def test_a_plugins_section_reaches_its_hooks_as_its_record(site: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("[plugins.settings]\nslots = 9\nslotz = 1\n", 3), ("[plugins.settings]\n\nslots = 'many'\n", 3), ("[plugins.settings]\nslots = true\n", 2),
-     ("\n[plugins.unknown]\nx = 1\n", 2), ("[plugins.good]\nx = 1\n", 1)],  # fmt: skip
+    [
+        ("[plugins.settings]\nslots = 9\nslotz = 1\n", 3),
+        ("[plugins.settings]\n\nslots = 'many'\n", 3),
+        ("[plugins.settings]\nslots = true\n", 2),
+        ("\n[plugins.unknown]\nx = 1\n", 2),
+        ("[plugins.good]\nx = 1\n", 1),
+    ],
 )
 def test_a_wrong_section_is_refused_with_file_and_line(site: Path, tmp_path: Path, text: str, line: int) -> None:
     plugin(site, "settings", SECTION)

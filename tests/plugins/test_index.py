@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvcore.plugins.index import Index, _entry_points, _fields, scan
@@ -53,8 +53,10 @@ def test_an_editable_install_is_found_like_importlib_metadata_finds_it(tmp_path:
     )
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "--target", str(built), "-e", str(source)],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     ours, theirs = both(built)
     assert ours == theirs == {("nvcore.client.v1", "edit", "toy_edit")}
@@ -172,8 +174,14 @@ def test_a_plugin_of_the_users_own_site_is_not_seen_by_the_daemon(tmp_path: Path
     plugin(base / "lib" / version / "site-packages", "mine", "")
     plugin(tmp_path / "extra", "path", "")
     root = str(Path(__file__).parents[2])
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.append({root!r})\n{code}"], env=environment, cwd=tmp_path,
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.append({root!r})\n{code}"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     found = dict(line.split("|") for line in done.stdout.splitlines())
     assert found["mine"] == "not seen by the daemon: only in the user's own site directory (NVC-1117)", done.stderr
     assert found["path"] == "not seen by the daemon: only on PYTHONPATH (NVC-1117)"
@@ -186,6 +194,7 @@ def test_any_text_is_taken_apart_without_harm(text: str) -> None:
     assert all(key == key.strip().lower() for key in _fields(text))
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=3))
 def test_any_bytes_as_metadata_leave_the_scan_standing(tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
