@@ -132,19 +132,23 @@ class Machine:
             kind = f"mkdir -p '{root}{path}'" if path.is_dir() else f"mkdir -p '{root}{path.parent}'; touch '{root}{path}'"
             binds.append(f"{kind}; mount --bind -o ro '{path}' '{root}{path}'")
         newline = "\n"
-        script = textwrap.dedent(f"""\
+        script = (
+            textwrap.dedent(f"""\
             set -e
             mount -t overlay overlay -o lowerdir='{self.lower}',upperdir='{self.upper}',workdir='{self.work}/scratch' '{root}'
             mount -t proc proc '{root}/proc'
             mount --rbind /dev '{root}/dev'
             mount -t tmpfs tmpfs '{root}/tmp'
             chmod 1777 '{root}/tmp'
-            """) + newline.join(binds) + textwrap.dedent(f"""
+            """)
+            + newline.join(binds)
+            + textwrap.dedent(f"""
             cd '{root}'
             exec chroot --userspec={self.uid}:{self.uid} '{root}' /usr/bin/env -i HOME={self.home} \\
                 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb \\
                 /bin/sh -c 'cd {self.checkout} && {command}'
             """)
+        )
         inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", script]
         return subprocess.run(
             inside, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False

@@ -47,6 +47,6 @@ def test_the_tests_pass_on_a_fresh_machine(suite: str, who: str) -> None:
 
 def test_a_fresh_machine_is_fresh() -> None:
     with fresh.machine(STATE, "trixie", "user") as machine:
-        bare = machine.run("id -u; python3 -c \"import ensurepip\" 2>&1 | tail -1; command -v pip make git; env | wc -l", timeout=60)
+        bare = machine.run('id -u; python3 -c "import ensurepip" 2>&1 | tail -1; command -v pip make git; env | wc -l', timeout=60)
     assert "1000" in bare.stdout and "No module named" in bare.stdout, bare.stdout
     assert not any(name in bare.stdout for name in ("/pip", "/make", "/git"))
