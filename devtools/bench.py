@@ -1,7 +1,7 @@
 """`dev.py bench`: the measurements of tests/bench, each a script that prints one JSON object.
 
-Scripts are run without arguments and exit with 1 where a bar is missed. Runs them one after another on installed wheels (never two at once: they measure) and prints one object, keyed by script. Arguments
-choose scripts by name. What a script writes to standard error is shown as it comes.
+Scripts are run without arguments and exit with 1 where a bar is missed; one after another, on installed wheels (never two at once: they
+measure). Prints one object, keyed by script. Arguments choose scripts by name. What a script writes to standard error is shown as it comes.
 """
 
 from __future__ import annotations

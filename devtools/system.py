@@ -1,7 +1,7 @@
 """`dev.py system`: the tests that need a whole system. Fresh Debian roots, QEMU with a recent kernel, drivers that nobody here wrote.
 
-Fetches what they judge with (as root it installs mmdebstrap and valgrind where they are missing), then runs pytest on tests/system. What cannot be
-had is named, its tests are skipped with the reason, and with CI=true that is a failure. Arguments go to pytest.
+Fetches what they judge with (as root it installs mmdebstrap and valgrind where they are missing), then runs pytest on tests/system.
+What cannot be had is named, its tests are skipped with the reason, and with CI=true that is a failure. Arguments go to pytest.
 """
 
 from __future__ import annotations
