@@ -1,9 +1,13 @@
 """`nvcore firmware`: what it prints is data, what it says is for people, and its exit codes are those of its documentation."""
 
+import json
 import os
+from pathlib import Path
 
+import jsonschema
 import pytest
 
+import nvcore_fw_gsp
 from nvcore.api.errors import UsageError
 from nvcore_fw_gsp.cli import command
 from nvcore_fw_gsp.images.errors import FirmwareFormatError, FirmwareMissing
@@ -17,7 +21,7 @@ __all__ = ["machine"]
 
 
 class Screen:
-    """The command line's side, as nvcore.api.command.CommandIO says."""
+    """The command line's side, as nvcore.api.command.CommandIO says; every document is held against its schema."""
 
     def __init__(self):
         self.shown, self.said = [], []
@@ -28,6 +32,8 @@ class Screen:
     def show(self, output, *, schema, key, rows, columns, name="name"):
         assert all(len(column) == 3 and column[2] in ("left", "right", "wide") for column in columns)
         assert all(column[0] in row for row in rows for column in columns) and all(name in row for row in rows)
+        text = (Path(nvcore_fw_gsp.__file__).parent / "schemas" / f"{schema.replace('/', '.')}.json").read_text()
+        jsonschema.validate(json.loads(json.dumps({"schema": schema, "generated_at": "", key: rows})), json.loads(text))
         self.shown.append((output, schema, key, rows))
 
     @property
