@@ -60,7 +60,7 @@ def unload_bundle(boot: Boot) -> str:
 def plan(boot: Boot) -> str:
     """Where the firmware goes."""
     assert boot.gsp_image is not None and boot.bootloader is not None
-    size = common.memory_size(boot)
+    size = boot.memory_size = common.memory_size(boot)
     boot.heap = heap_size(
         boot.images.version, libos=boot.images.chip.libos, base=boot.chip.heap_base, fb_size=size, vgpu_host=boot.vgpu_host
     )

@@ -55,7 +55,7 @@ def precheck(boot: Boot) -> str:
 
 def memory(boot: Boot) -> str:
     """Image, tables, sizes, arguments, queues, the FMC and its parameters."""
-    size = common.memory_size(boot)
+    size = boot.memory_size = common.memory_size(boot)
     boot.heap = heap_size(
         boot.images.version, libos=boot.images.chip.libos, base=boot.chip.heap_base, fb_size=size, vgpu_host=boot.vgpu_host
     )

@@ -74,7 +74,7 @@ class Boot:
         self.fmc: Fmc | None = None
         self.bundle: UnloadBundle | None = None
         self.layout: Layout | None = None
-        self.heap = 0
+        self.heap = self.memory_size = 0
         self.block: SharedBlock | None = None
         self.port: RpcPort | None = None
         self.libos: DmaBuffer | None = None

@@ -42,7 +42,7 @@ def goodbye(boot: Boot) -> str:
     port.leave_receiver()
     layout = boot.abi.struct("rpc_unloading_guest_driver_v1F_07")
     port.call(UNLOADING, bytes(layout.pack()), "the unload", GOODBYE_TIMEOUT)
-    port.declare_dead("the firmware was unloaded")
+    port.close("the firmware was unloaded")
     io = boot.io
     match boot.chip.flow:
         case BootFlow.BOOTER_PIO:

@@ -293,11 +293,16 @@ class RpcPort:
 
     def declare_dead(self, cause: str) -> None:
         """Fail the waiting call and all later ones with `cause`. The first declaration wins."""
-        entry = (cause,)
+        if self.close(cause):
+            self._on_death(cause)
+
+    def close(self, reason: str) -> bool:
+        """The same for an end in order: nobody is told of a death. False when it had ended before."""
+        entry = (reason,)
         if self._causes.setdefault(0, entry) is not entry:  # one atomic step decides who was first
-            return
+            return False
         call = self._call
         if call is not None:
-            call.failed = cause
+            call.failed = reason
             call.done.set()
-        self._on_death(cause)
+        return True

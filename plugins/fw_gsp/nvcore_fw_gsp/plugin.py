@@ -1,0 +1,36 @@
+"""The plugin module of fw_gsp: what it offers to the host. Imports the contracts only; everything else on use.
+
+Wiring: `nvcore_firmware_backends` is called once, on the main thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from nvcore.api import hookimpl
+from nvcore.api.offers import FirmwareOffer, HostInfo
+
+if TYPE_CHECKING:
+    from nvcore.api.firmware import FirmwareBackend
+
+CHIPS = ("GA100", "GH100")
+VERSIONS = ("570.144", "535.113.01")
+
+
+@hookimpl
+def nvcore_firmware_backends(host: HostInfo) -> Iterable[FirmwareOffer]:
+    """GSP-RM on the chips that have a boot flow."""
+
+    def roots() -> Sequence[str]:
+        from nvcore_fw_gsp.images.find import search_roots
+
+        configured = getattr(host.config, "path", None)
+        return search_roots(configured or None, state_dir=None if host.state_dir is None else str(host.state_dir))
+
+    def open_backend() -> FirmwareBackend:
+        from nvcore_fw_gsp.backend import GspBackend
+
+        return GspBackend(roots)
+
+    return [FirmwareOffer("gsp-rm", "GSP-RM firmware, booted and driven over its message queues", CHIPS, VERSIONS, open_backend)]
