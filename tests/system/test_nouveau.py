@@ -50,9 +50,8 @@ def test_nouveau_probes_ga100_copies_unloads_and_probes_again(lab: Lab, initrd: 
     assert {entry["register"] for entry in report["unknown_registers"]} <= set(ALLOWED_UNKNOWN)
     assert report["unknown_controls"] == []
     assert report["counters"]["messages"] < 1000, "lines are levels: no storm"
-    print(
-        f"rows that merely store what was written: {report['counters']['rows_stored']} of {sum(n for key, n in report['counters'].items() if key.startswith('rows_'))}"
-    )
+    rows = {key: count for key, count in report["counters"].items() if key.startswith("rows_")}
+    print(f"rows that merely store what was written: {rows['rows_stored']} of {sum(rows.values())}")
 
 
 @pytest.mark.parametrize(
