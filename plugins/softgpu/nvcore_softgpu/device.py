@@ -317,7 +317,7 @@ class SoftDevice:
 
     def _function_address(self, index: int) -> str:
         facts = self._model.chip.sriov
-        domain, bus, rest = self.identity.address.split(":")
+        domain, bus, _ = self.identity.address.split(":")
         routing = (int(bus, 16) << 8) + facts.first_vf_offset + index * facts.stride
         return f"{domain}:{routing >> 8 & 0xFF:02x}:{routing >> 3 & 0x1F:02x}.{routing & 7}"
 

@@ -130,10 +130,7 @@ class Mmu:
         big = _DIRECTORY_APERTURE[low >> 1 & 3]
         small = _DIRECTORY_APERTURE[high >> 1 & 3]
         if big is not None:
-            if self.version == 2:
-                base = (low & (_M29 if big is _VRAM else _M50)) << 4
-            else:
-                base = low & (_B40 if big is _VRAM else _B52)
+            base = self._big_table(low, big)
             entry = int.from_bytes(self._fetch(entries, big, base + ((address >> 16) & 0x1F) * 8, 8), "little")
             if entry & 1:
                 return self._leaf(entries, address, entry, 16)
@@ -163,6 +160,12 @@ class Mmu:
         if self.version == 2:
             return (entry & (_M25 if aperture is _VRAM else _M46)) << 4
         return entry & (_M40 if aperture is _VRAM else _M52)
+
+    def _big_table(self, entry: int, aperture: Aperture) -> int:
+        """The address of a 64 KiB table, 256-byte aligned."""
+        if self.version == 2:
+            return (entry & (_M29 if aperture is _VRAM else _M50)) << 4
+        return entry & (_B40 if aperture is _VRAM else _B52)
 
     def _directory(self, entry: int, address: int) -> Root | None:
         """The table behind a directory entry; None when it is sparse."""
