@@ -1,0 +1,161 @@
+"""Four situations of a host as the daemon would describe them; the same ones make the pictures of the documents."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+NOW = 1_790_000_000.0
+
+_GPU = {
+    "source": "softgpu:ga100?vram=40G",
+    "address": "0000:41:00.0",
+    "uuid": "GPU-5a100000-0000-4000-8000-000000000041",
+    "chip": "GA100",
+    "state": "running",
+    "cause": None,
+    "code": None,
+    "remedy": None,
+    "since": NOW - 273_900,
+    "firmware": "570.144",
+    "firmware_kind": "vendor",
+    "generation": 1,
+    "vram_total": 40 << 30,
+    "vram_owned": 36 << 30,
+    "vram_quarantined": 0,
+    "functions_total": 16,
+    "functions_owned": 2,
+    "faults": {"channel": 0, "grant": 0, "gpu": 0, "lost": 0},
+    "conflicts": [],
+    "number": 0,
+}
+_COLUMNS = [
+    {"key": "name", "heading": "vGPU", "side": "left"},
+    {"key": "place", "heading": "GPU/VF", "side": "left"},
+    {"key": "type", "heading": "TYPE", "side": "left"},
+    {"key": "slot", "heading": "SLOT", "side": "right"},
+    {"key": "vm", "heading": "VM", "side": "left"},
+    {"key": "state", "heading": "STATE", "side": "left"},
+    {"key": "framebuffer_bytes", "heading": "FB", "side": "right"},
+    {"key": "bring_up", "heading": "BRING-UP", "side": "left"},
+    {"key": "started_at", "heading": "UP", "side": "right"},
+]
+
+
+def _vgpu(name: str, slot: int, vm: str | None, state: str = "running") -> dict[str, Any]:
+    return {
+        "name": name,
+        "place": f"0000:41:00.0/{slot + 1}",
+        "type": "A100-4C",
+        "slot": slot,
+        "vm": vm,
+        "state": state,
+        "framebuffer_bytes": 3776 << 20,
+        "bring_up": "model convention",
+        "started_at": NOW - 187_200,
+    }
+
+
+def all_well() -> dict[str, Any]:
+    """Two GPUs, two vGPUs, nothing wrong."""
+    second = {
+        **copy.deepcopy(_GPU),
+        "source": "softgpu:gh100",
+        "address": "0000:c1:00.0",
+        "chip": "GH100",
+        "number": 1,
+        "vram_owned": 0,
+        "vram_total": 80 << 30,
+        "functions_total": None,
+        "functions_owned": None,
+    }
+    event = {
+        "sequence": 7,
+        "time": 1.0,
+        "wall": NOW - 60,
+        "kind": "vgpu",
+        "gpu": "0000:41:00.0",
+        "text": "web-02 (A100-4C) created",
+        "action": "started",
+    }
+    return {
+        "version": "0.1.0",
+        "pid": 4711,
+        "started_at": NOW - 274_000,
+        "uptime_s": 274_000.0,
+        "state": "running",
+        "partial": False,
+        "sets": ["demo"],
+        "plugins_started": 3,
+        "plugins_selected": 3,
+        "deny": [{"pattern": "drm*", "matches": []}],
+        "gpus": [copy.deepcopy(_GPU), second],
+        "panels": [
+            {
+                "name": "vgpus",
+                "schema": "nvcore.vgpu/1",
+                "title": "vGPUs",
+                "order": 20,
+                "columns": _COLUMNS,
+                "rows": [_vgpu("web-01", 0, "web-01"), _vgpu("web-02", 1, None)],
+            }
+        ],
+        "plugins": [],
+        "events": [event],
+    }
+
+
+def a_gpu_failed() -> dict[str, Any]:
+    """The second GPU did not boot."""
+    host = all_well()
+    host["partial"] = True
+    host["gpus"][1].update(
+        state="failed",
+        code="NVC-2104",
+        cause="booter: SEC2 did not halt within 2 s; mailbox0 0x00000000",
+        remedy="reset the device, then nvcore gpus retry 0000:c1:00.0",
+        firmware=None,
+        firmware_kind=None,
+        vram_total=None,
+        vram_owned=None,
+        faults={"channel": 0, "grant": 0, "gpu": 1, "lost": 0},
+    )
+    host["events"].append(
+        {
+            "sequence": 8,
+            "time": 2.0,
+            "wall": NOW - 30,
+            "kind": "fault",
+            "gpu": "0000:c1:00.0",
+            "text": "boot failed",
+            "code": "NVC-2104",
+            "action": "left down",
+        }
+    )
+    return host
+
+
+def a_plugin_failed() -> dict[str, Any]:
+    """A plugin cannot be imported."""
+    host = all_well()
+    host["partial"], host["plugins_selected"], host["sets"] = True, 4, []
+    host["plugins"] = [
+        {
+            "name": "exporter",
+            "state": "failed",
+            "reason": "import of nvcore_exporter raised ImportError: no module prometheus_client",
+            "remedy": "pip install prometheus_client",
+        }
+    ]
+    return host
+
+
+def hostile_names() -> dict[str, Any]:
+    """A VM and a vGPU whose names try to be markup and terminal control."""
+    host = all_well()
+    host["panels"][0]["rows"] = [_vgpu("[red]not red[/red]", 0, "\x1b[31mevil\x1b]0;title\x07\u202e")]
+    return host
+
+
+SCREENS = {"all-well": all_well, "gpu-failed": a_gpu_failed, "plugin-failed": a_plugin_failed}
+PLUGINS = [{"name": "fw_gsp", "state": "selected"}, {"name": "vfio", "state": "selected"}]
