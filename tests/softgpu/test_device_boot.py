@@ -34,7 +34,7 @@ def test_a_cold_boot_raises_wpr2_and_starts_the_firmware(gpu):
 
 
 def test_unload_brings_wpr2_down_and_a_second_boot_works(gpu):
-    device, gsp, driver = gpu
+    device, _gsp, driver = gpu
     driver.boot()
     assert driver.unload() == 0
     assert device.bars[0].read32(WPR2_HI) == 0
@@ -97,7 +97,7 @@ def test_one_wrong_byte_of_the_image_is_found(where):
 
 
 def test_the_signature_of_another_chip_is_refused():
-    image, signature, shelf = image_and_shelf()
+    image, _signature, shelf = image_and_shelf()
     device, _ = make_card(shelf=shelf)
     assert Driver(device, image, b"else" * 1024).boot() == 6
     assert names(device) == ["bad-signature"]
