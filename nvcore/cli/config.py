@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nvcore.cli.args import parse
+from nvcore.cli.context import Diverted
 from nvcore.cli.output import OUTPUT_OPTIONS, Column, chosen, show
 
 TYPE_CHECKING = False
@@ -17,8 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+_HELP = """usage: nvcore config check | show [--origin] [-o FORMAT]
+
+check: read every file and have the selected plugins judge their sections; exits 78 with file and line when something is wrong.
+show: every value in effect, with --origin (or -o wide) the file and line that it comes from.
+"""
+
+
 def command(argv: Sequence[str], context: Context) -> int:
     """`nvcore config check` (exit 78 when something is wrong) and `nvcore config show [--origin]`."""
+    if "--help" in argv or "-h" in argv:
+        context.out(_HELP)
+        return 0
     verb, rest = (argv[0], argv[1:]) if argv else ("", ())
     if verb == "check":
         return _check(rest, context)
@@ -35,7 +46,8 @@ def _check(argv: Sequence[str], context: Context) -> int:
     parse(argv, {}, words=(0, 0))
     configuration = context.configuration()
     host = PluginHost("command", configuration=configuration)
-    host.load(context.selection())  # raises ConfigError, exit 78
+    with Diverted():
+        host.load(context.selection())  # raises ConfigError, exit 78
     unjudged = [plugin.name for plugin in host.plugins if plugin.state != "registered" and plugin.name in configuration.sections()]
     host.teardown()
     for name in unjudged:

@@ -18,11 +18,22 @@ if TYPE_CHECKING:
     from nvcore.cli.args import Arguments
     from nvcore.config.model import Configuration
 
-__all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context"]
+__all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context", "Diverted"]
 
 SELECTION_OPTIONS = {"--only": "only*", "--no-plugins": "none?", "-p": "p*"}
 GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
 """Read anywhere on the line, before the command sees it; a command must not give them another meaning."""
+
+
+class Diverted:
+    """While plugins load: what they print goes to standard error, because standard output carries data only."""
+
+    def __enter__(self) -> None:
+        self._kept = sys.stdout
+        sys.stdout = sys.stderr
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout = self._kept
 
 
 class Context:

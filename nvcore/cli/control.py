@@ -26,14 +26,6 @@ _CLASSES: dict[str, type[errors.NvcoreError]] = {
 }
 
 
-class RemoteError(errors.NvcoreError):
-    """An error that the daemon reports with a code of its own."""
-
-    def __init__(self, code: str, what: str, **more: Any) -> None:
-        super().__init__(what, **more)
-        self.code = code  # type: ignore[misc]  # the class of a remote error is the daemon's, its code travels
-
-
 def _connect(path: str, timeout: float) -> socket.socket:
     if len(path.encode()) > 107:
         raise errors.UnreachableError(
@@ -70,9 +62,9 @@ def _error(name: str, parameters: dict[str, Any]) -> errors.NvcoreError:
     what = str(parameters.get("what") or parameters.get("reason") or name)
     if kind == "Invalid" and parameters.get("field"):
         what = f"{parameters['field']}: {what}"
-    if kind in _CLASSES:
-        return _CLASSES[kind](what, **more)
-    return RemoteError(str(parameters.get("code") or "NVC-1000"), what, **more)
+    error = _CLASSES.get(kind, errors.NvcoreError)(what, **more)
+    error.__dict__["code"] = str(parameters.get("code") or error.code)  # the daemon may know it more closely than the class does
+    return error
 
 
 def _answers(path: str, method: str, parameters: dict[str, Any], timeout: float, more: bool) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,10 @@ def command(argv: Sequence[str], context: Context) -> int:
     """Print the page of a code; without a code, every code with the first line of its page."""
     from nvcore.plugins.index import scan
 
-    given = parse(argv, {}, words=(0, 1))
+    given = parse(argv, {"--help": "help?", "-h": "help?"}, words=(0, 1))
+    if given.flag("help"):
+        context.out("usage: nvcore explain [CODE]\n\nCause and remedy of a problem, as in NVC-1104 or 1104; without a code, all of them.\n")
+        return 0
     found = pages(scan())
     if not given.words:
         for code in sorted(found):

@@ -35,8 +35,20 @@ COLUMNS = (
 )
 
 
+_HELP = """usage: nvcore plugins [list | show NAME | doctor | footprint [--deny PATTERN] | stop NAME] [-o FORMAT] [--installed]
+
+list, show: states from the index, without importing any plugin; where a daemon runs, its states (--installed: the index all the same).
+doctor: import and register everything selected in this process, call the hooks, and show what that finds.
+footprint: distributions, modules, memory and descriptors that each plugin brought; exits 6 when something matches a denied pattern.
+stop: have the daemon stop one plugin. list, show and doctor exit 7 when a plugin is failed, incompatible or in conflict.
+"""
+
+
 def command(argv: Sequence[str], context: Context) -> int:
     """`nvcore plugins VERB …`; the verb is `list` when left out."""
+    if "--help" in argv or "-h" in argv:
+        context.out(_HELP)
+        return 0
     verb, rest = (argv[0], argv[1:]) if argv and argv[0][:1] != "-" else ("list", argv)
     if verb == "list":
         return _list(rest, context)

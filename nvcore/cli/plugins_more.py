@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nvcore.cli.args import parse
+from nvcore.cli.context import Diverted
 from nvcore.cli.output import OUTPUT_OPTIONS, Column, chosen, show
 from nvcore.cli.plugins import print_rows
 
@@ -41,7 +42,8 @@ def footprint(argv: Sequence[str], context: Context) -> int:
     given = parse(argv, {**OUTPUT_OPTIONS, "--deny": "deny*"}, words=(0, 0))
     output = chosen(given.values)
     index = scan()
-    rows = measure(index, select(inventory(index), context.selection()))
+    with Diverted():
+        rows = measure(index, select(inventory(index), context.selection()))
     patterns = given.many("deny") or list(context.configuration().plugins.deny)
     hits, left = denied(index, patterns), residue(index)
     if output in ("table", "wide"):
@@ -85,7 +87,8 @@ def doctor(argv: Sequence[str], context: Context) -> int:
     if rows is None:
         host = PluginHost("doctor", configuration=context.configuration() if context.has_files else None)
         try:
-            host.load(context.selection(), index=index)
+            with Diverted():
+                host.load(context.selection(), index=index)
         except RequiredPluginError as error:
             refused = True
             context.say(f"note: the daemon would not start: {error.what}")

@@ -27,8 +27,8 @@ def changes_on_disk(running: list[dict[str, Any]], index: Index) -> list[str]:
     fresh = {(plugin.name, normalise(plugin.distribution)): plugin for plugin in inventory(index)}
     for key, row in known.items():
         plugin = fresh.get(key)
-        if not row["distribution"]:
-            continue  # asked for and never installed
+        if not row["distribution"] or (plugin is not None and plugin.hidden):
+            continue  # asked for and never installed, or a copy that a restart would not find
         if plugin is None:
             change = f"{row['name']}: removed from the disk, still running; {_RESTART}"
         elif plugin.version != row["version"]:
@@ -41,9 +41,10 @@ def changes_on_disk(running: list[dict[str, Any]], index: Index) -> list[str]:
         changes.append(change)
     for key, plugin in fresh.items():
         if key not in known:
-            change = f"{plugin.name}: new on disk, {_RESTART}"
             row = plugin.as_dict()
-            row["notes"] = [*plugin.notes, change]
             running.append(row)
-            changes.append(change)
+            if not plugin.hidden:  # its notes say already that no restart would find it
+                change = f"{plugin.name}: new on disk, {_RESTART}"
+                row["notes"] = [*plugin.notes, change]
+                changes.append(change)
     return changes

@@ -45,16 +45,18 @@ class Distribution:
     """One installed distribution, at its first place on the path.
 
     name: normalised; spelled: as its metadata or folder spells it; metadata: its dist-info or egg-info; location: the folder on `sys.path`.
-    shadowed: metadata of further copies later on the path. hidden: why `python -I` does not see it ("" when it does).
+    shadowed: metadata of further copies later on the path. hidden: why `python -I` does not see it ("" when it does); instead: the
+    metadata of the copy that it sees then.
     requires: its `Requires-Dist` lines, read only where it has entry points of ours.
     """
 
-    __slots__ = ("entry_points", "hidden", "location", "metadata", "name", "requires", "shadowed", "spelled", "version")
+    __slots__ = ("entry_points", "hidden", "instead", "location", "metadata", "name", "requires", "shadowed", "spelled", "version")
 
     def __init__(self, spelled: str, version: str, metadata: str, location: str, hidden: str) -> None:
         self.spelled, self.version, self.metadata, self.location, self.hidden = spelled, version, metadata, location, hidden
         self.name = normalise(spelled)
         self.shadowed: list[str] = []
+        self.instead = ""
         self.entry_points: list[EntryPoint] = []
         self.requires: list[str] = []
 
@@ -170,8 +172,8 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
         first = index.distributions.setdefault(dist.name, dist)
         if first is not dist:
             first.shadowed += [dist.metadata, *dist.shadowed]
-            if not dist.hidden:
-                first.hidden = ""
+            if not dist.hidden and not first.instead:
+                first.instead = dist.metadata
 
 
 def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribution:

@@ -6,7 +6,6 @@ This is the isolation boundary "plugin import": the one place that catches every
 
 from __future__ import annotations
 
-import sys
 import time
 from importlib import import_module
 
@@ -112,6 +111,5 @@ def load_objects(plugin: Plugin) -> dict[str, object]:
         return {}
     finally:
         plugin.import_ms = round((time.perf_counter() - began) * 1000, 3)
-        sys.stdout.flush()  # what an import printed belongs in front of what we say about it
     plugin.state = "imported"
     return objects

@@ -84,7 +84,9 @@ def _plugin(name: str, dist: Distribution, points: list[EntryPoint], commands: d
     for place in dist.shadowed:
         plugin.notes.append(f"shadows {place}")
     if dist.hidden:
-        plugin.notes.append(f"not seen by the daemon: {dist.hidden} (NVC-1117)")
+        plugin.hidden = True
+        other = f"; it sees {dist.instead}" if dist.instead else ""
+        plugin.notes.append(f"not seen by the daemon: {dist.hidden}{other} (NVC-1117)")
     if plugin.state == "found":
         try:
             missing = check(dist.spelled, dist.requires, versions)

@@ -20,13 +20,14 @@ class Plugin:
     """One plugin: the entry points of one name in one distribution.
 
     families: family to entry point of the generation that this host speaks. commands: noun to entry-point value. state: one of STATES.
+    hidden: this copy is not the one that the daemon sees.
     code, reason, remedy: why it is in an end state. notes: what a reader should know though it is no failure. hooks: what it implements.
     import_ms: how long its import took, None before it. offers: how many offers its hooks returned. key: unique in a host.
     """
 
     __slots__ = (
-        "code", "commands", "conflicts", "distribution", "families", "hooks", "import_ms", "key", "location", "name", "notes", "offers",
-        "reason", "remedy", "required", "selected_by", "state", "version",
+        "code", "commands", "conflicts", "distribution", "families", "hidden", "hooks", "import_ms", "key", "location", "name", "notes",
+        "offers", "reason", "remedy", "required", "selected_by", "state", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, distribution: str, version: str, location: str) -> None:
@@ -43,6 +44,7 @@ class Plugin:
         self.hooks: list[str] = []
         self.import_ms: float | None = None
         self.offers = 0
+        self.hidden = False
         self.required = False
         self.selected_by: str | None = None
 
