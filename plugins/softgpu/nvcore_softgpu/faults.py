@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from nvcore.api.errors import UsageError
 from nvcore_softgpu.gsp.fault_names import GSP_FAULTS
+from nvcore_softgpu.gsp.fault_names import GSP_FAULTS
 
 __all__ = ["ACCESS_FAULTS", "FAULTS", "HALT_PLACES", "AccessFault", "ArmedFaults", "FaultRow", "UnknownFault"]
 
@@ -66,8 +67,10 @@ FAULTS: Final = (
     FaultRow("rpc-oversize", "GSP", "", True, "a reply claims more pages than the ring has"),
     FaultRow("control-status", "GSP", "[command][,status], default any and 0x56", True, "a control is answered with an error status"),
     FaultRow("unknown-event", "GSP", "", True, "an event without a meaning is posted"),
-    FaultRow("gsp-halt", "GSP", "", True, "the firmware dies at once"),
+    FaultRow("gsp-halt", "GSP", "", True, "the firmware dies at its next message"),
+    *(FaultRow(*row) for row in GSP_FAULTS),
     *(FaultRow(f"gsp-halt@{place}", "GSP", "", True, f"the firmware dies at {place}") for place in HALT_PLACES),
+    FaultRow("gsp-halt", "GSP", "", True, "the firmware dies at its next message"),
     *(FaultRow(*row) for row in GSP_FAULTS),
     FaultRow("all-ones", "BAR0 access", "REGISTER[,read|write][,NTH]", True, "one read gives all ones; one write is lost"),
     FaultRow("zero", "BAR0 access", "REGISTER[,read|write][,NTH]", True, "one read gives zero; one write stores zero"),
