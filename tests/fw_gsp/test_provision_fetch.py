@@ -117,6 +117,11 @@ def test_what_is_there_is_not_fetched_again_unless_forced(tmp_path, machine):
         ("E: Unable to locate package firmware-nvidia-graphics", errors.PackageAbsent),
         ("W: Failed to fetch http://m/InRelease  Temporary failure resolving 'm'", errors.NetworkUnreachable),
         ("E: Failed to fetch http://m Could not connect to m:80 (1.2.3.4), connection timed out", errors.NetworkUnreachable),
+        (
+            "Err:1 http://m trixie-backports InRelease\n  Could not connect to m:9 (127.0.0.1). - connect (111: Connection refused)\n"
+            "E: Some index files failed to download. They have been ignored, or old ones used instead.",
+            errors.NetworkUnreachable,
+        ),
         ("E: Could not open file /x - open (13: Permission denied)", errors.PlaceNotWritable),
         ("E: Write error - write (28: No space left on device)", errors.PlaceNotWritable),
         ("E: something new", errors.AptFailed),
@@ -166,7 +171,7 @@ def test_a_link_out_of_the_package_is_refused(tmp_path, machine, to):
 def test_a_member_that_climbs_out_is_not_written(tmp_path, machine):
     (tmp_path / "evil").write_bytes(archive({**GOOD, ROOT + "ga102/gsp/../../../../../x": b"no"}))
     sums = unpack(str(tmp_path / "evil"), str(tmp_path / "out"), machine, lambda _: None)
-    assert not any("x" == os.path.basename(name) for name in sums)
+    assert not any(os.path.basename(name) == "x" for name in sums)
 
 
 def test_a_package_without_images_or_without_an_end_is_refused(tmp_path, machine):

@@ -62,11 +62,12 @@ _REASONS: Final[tuple[tuple[str, type[FetchError], str, str], ...]] = (
 def classify(output: str, what: str) -> FetchError:
     """The error behind a failed run of apt-get, from what it printed (in the C locale)."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    told = [line for line in lines if line[:2] in ("E:", "W:", "Err") or line.startswith("Err:")] or lines
-    for pattern, kind, text, remedy in _REASONS:
-        for line in told:
-            if re.search(pattern, line):
-                return kind(f"{what}: {text}", seen=line[:200], remedy=remedy)
+    told = [line for line in lines if line.startswith(("E:", "W:", "Err:", "Error:", "Warning:"))] or lines  # apt 3 writes the words out
+    for group in (told, lines):  # the reason may stand on an indented line of its own, behind "Err:"
+        for pattern, kind, text, remedy in _REASONS:
+            for line in group:
+                if re.search(pattern, line):
+                    return kind(f"{what}: {text}", seen=line[:200], remedy=remedy)
     return AptFailed(
         f"{what}: apt-get failed", seen=(told or ["no output"])[-1][:200], remedy="run apt-get update to see what is wrong with apt"
     )
