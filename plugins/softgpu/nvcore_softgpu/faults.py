@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 
 from nvcore.api.errors import UsageError
 from nvcore_softgpu.gsp.fault_names import GSP_FAULTS
-from nvcore_softgpu.gsp.fault_names import GSP_FAULTS
 
 __all__ = ["ACCESS_FAULTS", "FAULTS", "HALT_PLACES", "AccessFault", "ArmedFaults", "FaultRow", "UnknownFault"]
 
@@ -70,8 +69,6 @@ FAULTS: Final = (
     FaultRow("gsp-halt", "GSP", "", True, "the firmware dies at its next message"),
     *(FaultRow(*row) for row in GSP_FAULTS),
     *(FaultRow(f"gsp-halt@{place}", "GSP", "", True, f"the firmware dies at {place}") for place in HALT_PLACES),
-    FaultRow("gsp-halt", "GSP", "", True, "the firmware dies at its next message"),
-    *(FaultRow(*row) for row in GSP_FAULTS),
     FaultRow("all-ones", "BAR0 access", "REGISTER[,read|write][,NTH]", True, "one read gives all ones; one write is lost"),
     FaultRow("zero", "BAR0 access", "REGISTER[,read|write][,NTH]", True, "one read gives zero; one write stores zero"),
     FaultRow("lost-write", "BAR0 access", "REGISTER[,write][,NTH]", True, "one write is lost"),
