@@ -94,6 +94,7 @@ class Fence:
         """End the promise; wakes waiters, then runs callbacks in this thread, in order, inside `signalling()`.
 
         An unpublished fence may be signalled too: its job failed before anyone could wait. Raises ContractError on a second signal.
+        Its mark is what puts the callbacks in the signalling path.
         """
         with self._guard:
             again = self.state == "signalled"
@@ -106,8 +107,7 @@ class Fence:
         self._after.clear()
         _published.pop(id(self), None)
         self._event.set()
-        with signalling():
-            self._run()
+        self._run()
 
     def _run(self) -> None:
         """All callbacks run, even when one breaks its promise not to raise."""

@@ -134,7 +134,7 @@ class VirtualClock:
                 return False
             if end is not None and when > end:
                 return False
-            self._now = max(self._now, when)
+            self._now = when
             if fn is not None:
                 heapq.heappop(self._timers)
             elif waiter is not None:

@@ -100,6 +100,29 @@ def test_an_older_context_waits_for_a_younger_one() -> None:
     assert order == ["younger releases", "older has it"]
 
 
+def test_of_two_waiters_the_older_is_first() -> None:
+    lock = WwLock("x")
+    older, younger = AcquireContext(timeout=5), AcquireContext(timeout=5)
+    order: list[str] = []
+
+    def client(name: str, context: AcquireContext) -> None:
+        context.lock(lock)
+        order.append(name)
+        context.release_all()
+
+    lock.acquire(1)
+    threads = []
+    for name, context in (("younger", younger), ("older", older)):
+        threads.append(threading.Thread(target=client, args=(name, context)))
+        threads[-1].start()
+        while len(lock._waiters) < len(threads):
+            SYSTEM.sleep(0.001)
+    lock.release()
+    for thread in threads:
+        thread.join(5)
+    assert order == ["older", "younger"]
+
+
 def test_one_lock_twice_in_a_context_is_once() -> None:
     lock = WwLock("x")
     with AcquireContext() as context:

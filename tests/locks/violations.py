@@ -335,6 +335,11 @@ def inner_end_first(tag: str) -> None:
         locks.end_signalling(outer)
 
 
+@row("L6.unbalanced", lambda tag: leaf_in_atomic(tag))
+def atomic_left_but_not_entered(tag: str) -> None:
+    locks.atomic().__exit__(None, None, None)
+
+
 # L7: assertions, sleeping
 
 
@@ -392,6 +397,18 @@ def leaf_in_atomic(tag: str) -> None:
 def sleeping_lock_in_atomic(tag: str) -> None:
     with locks.atomic(), locks.Lock(f"{tag}.a"):
         pass
+
+
+@row("L7.sleep", waits_for_another_outside_path)
+def wait_in_atomic(tag: str) -> None:
+    with locks.atomic():
+        locks.might_wait()
+
+
+@row("L7.sleep", copy_before_reservation)
+def copy_in_atomic(tag: str) -> None:
+    with locks.atomic():
+        locks.user_copy()
 
 
 def condition_in_the_open(tag: str) -> None:

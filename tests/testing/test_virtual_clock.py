@@ -112,6 +112,14 @@ def test_timers_run_at_their_time_among_the_sleepers(virtual_clock: VirtualClock
     assert seen == [("before", 1), ("sleeper", 2), ("after", 3)]
 
 
+def test_a_timer_in_the_past_runs_at_the_next_move_and_time_does_not_run_back(virtual_clock: VirtualClock) -> None:
+    seen: list[float] = []
+    virtual_clock.advance(5)
+    virtual_clock.call_at(1, lambda: seen.append(virtual_clock.now()))
+    virtual_clock.advance(0)
+    assert seen == [5]
+
+
 def test_a_timer_may_set_another_but_not_move_the_clock(virtual_clock: VirtualClock) -> None:
     seen: list[float] = []
     virtual_clock.call_at(1, lambda: virtual_clock.call_at(2, lambda: seen.append(virtual_clock.now())))
@@ -185,6 +193,21 @@ def test_auto_lets_a_working_thread_set_its_event_before_the_wait_times_out() ->
     with threads(work):
         assert clock.wait(event, 60)
     assert clock.now() == 1
+
+
+def test_auto_gives_a_thread_that_knows_no_clock_a_moment_to_set_the_event() -> None:
+    clock = VirtualClock(auto=True)
+    event = threading.Event()
+
+    def stranger() -> None:
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:
+            pass
+        event.set()
+
+    with threads(stranger):
+        assert clock.wait(event, 60)
+    assert clock.now() == 0
 
 
 def test_auto_interleaves_two_sleepers_in_order() -> None:
