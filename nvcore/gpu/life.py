@@ -283,10 +283,10 @@ class Gpu:
         NvcoreError."""
         hardware = self.hardware
         assert hardware is not None and self.device is not None and self.identity is not None
-        report = self._unload(hardware.session)
-        if report.needs_reset or not report.clean:
-            self.device.reset()
+        self._unload(hardware.session)
+        self.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
         session = self._open_session(self.device, self.identity)
+        self.receiver.connect(self.device)
         self.receiver.attach(session, hardware.tree, hardware.invalidator)
         try:
             inventory = boot.read_inventory(session)

@@ -1,0 +1,348 @@
+"""The ladder: order, attribution, each rung once, hung clients, dead firmware, stuck invalidates. On a virtual clock where time matters."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nvcore.api.errors import FirmwareDead, LeaseRevoked
+from nvcore.api.events import ChannelFault, FirmwareMessage, Rung
+from nvcore.testing.clock import VirtualClock
+from tests.core.conftest import Rig, until
+
+
+def channel_fault(rig: Rig, tenant: object, *, function: int | None = None, engine: str | None = None) -> None:
+    channel = tenant.channel  # type: ignore[attr-defined]
+    rig.session.emit(ChannelFault(channel.channel, engine or channel.engine, "mmu-fault", function, 0x1000, "at 0x1000"))
+
+
+@pytest.fixture
+def virtual(rig: Rig) -> Iterator[tuple[Rig, VirtualClock]]:
+    """The rig on a clock that the test moves."""
+    clock = VirtualClock(100.0)
+    rig.clock = clock
+    yield rig, clock
+
+
+def told(tenant: object) -> list[str]:
+    return [what for what, _ in tenant.journal]  # type: ignore[attr-defined]
+
+
+def test_a_channel_fault_reaches_its_owner_and_neighbours_keep_running(rig: Rig) -> None:
+    rig.start()
+    a, b = rig.a.tenant, rig.b.tenant
+    old = a.channel
+    channel_fault(rig, a)
+    until(lambda: "resume kept 1" in told(a), "resume")
+    assert told(a) == ["on_fault", "quiesce channel-fault", "resume kept 1"]
+    assert a.faults[0].rung is Rung.CHANNEL and a.faults[0].owner == "toy-a" and a.faults[0].channel == old.channel
+    assert not old.alive and not old.doorbell.ring() and rig.fake.doorbells == []
+    assert a.channel.alive and a.submit()
+    assert told(b) == [] and b.submit() and b.bind(0, 1).wait(5.0)
+    events = [event for event in rig.host.events.since() if event.kind in ("fault", "recovery")]
+    assert [event.kind for event in events] == ["fault", "recovery"]
+    assert events[0].grant == a.grant.name and events[0].owner == "toy-a" and events[0].fault is a.faults[0]
+    assert rig.gpu.state.name == "running" and rig.gpu.generation == 1
+    rig.doctor_ok()
+
+
+def test_firmware_that_names_no_guest_is_understood_by_channel_id(rig: Rig) -> None:
+    rig.start()
+    b = rig.b.tenant
+    free = b.grant.channels[0].end - 1  # an id of b's run, of a channel that the core never made: a guest's
+    rig.session.emit(ChannelFault(free, None, "rc", None, None))
+    until(lambda: "resume kept 1" in told(b), "resume")
+    assert told(rig.a.tenant) == [] and b.channel.alive
+
+
+def test_firmware_that_names_the_wrong_guest_escalates(rig: Rig) -> None:
+    rig.start()
+    channel_fault(rig, rig.a.tenant, function=3)
+    rig.running(2)
+    assert rig.a.tenant.faults[0].cause == "attribution-conflict" and rig.a.tenant.faults[0].rung is Rung.GPU
+    rig.doctor_ok()
+
+
+def test_a_late_fault_of_nobodys_channel_is_logged_and_ignored(rig: Rig) -> None:
+    rig.start()
+    rig.session.emit(ChannelFault(400, None, "rc", None, None))
+    rig.session.emit(FirmwareMessage("xid-31", "words"))
+    until(lambda: any(event.action == "ignored" for event in rig.host.events.since()), "ignored")
+    assert rig.gpu.generation == 1 and told(rig.a.tenant) == told(rig.b.tenant) == []
+
+
+def test_a_channel_that_cannot_be_stopped_costs_its_grant_a_reset_and_no_neighbour(rig: Rig) -> None:
+    rig.start()
+    a, b = rig.a.tenant, rig.b.tenant
+    rig.fake.poke(a.grant.vram[0].start + 0x200000, b"secret")
+    rig.fake.faults.arm("rpc-refuse:disable")
+    channel_fault(rig, a)
+    until(lambda: "resume lost 2" in told(a), "grant reset")
+    assert told(a) == ["on_fault", "quiesce channel-fault", "on_fault", "quiesce grant-reset", "resume lost 2"]
+    assert [fault.rung for fault in a.faults] == [Rung.CHANNEL, Rung.GRANT]
+    assert a.grant.state == "live" and a.grant.generation == 2 and b.grant.generation == 1
+    assert rig.fake.vram(a.grant.vram[0].start + 0x200000, 6) == bytes(6)
+    assert told(b) == [] and b.submit() and rig.gpu.generation == 1
+    fence = a.bind(1, 2)
+    assert fence.wait(5.0) and fence.error is None
+    rig.doctor_ok()
+
+
+def test_each_rung_is_tried_once_until_the_gpu_is_lost(rig: Rig) -> None:
+    rig.start()
+    a, b = rig.a.tenant, rig.b.tenant
+    rig.fake.faults.arm("rpc-refuse:disable")
+    rig.fake.faults.arm("rpc-refuse:unset-pdb")
+    channel_fault(rig, a)
+    until(lambda: rig.gpu.generation == 3 and rig.gpu.state.name == "running", "GPU reset")
+    assert [fault.rung for fault in a.faults] == [Rung.CHANNEL, Rung.GRANT, Rung.GPU]
+    assert [fault.rung for fault in b.faults] == [Rung.GPU]
+    assert told(b) == ["on_fault", "quiesce gpu-reset", "resume lost 3"]
+    rig.session.halt("again")
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert told(b)[3:] == ["on_fault", "quiesce gpu-lost", "remove"]
+    assert rig.gpu.ladder.counts[Rung.GPU] == 2 and rig.backend.sessions[2:] == []
+    rig.host.retry("fake:one")
+    assert rig.gpu.state.name == "running" and rig.gpu.generation == 4
+
+
+def test_a_gpu_that_has_run_for_a_while_after_a_reset_may_be_reset_again(virtual: tuple[Rig, VirtualClock]) -> None:
+    rig, clock = virtual
+    rig.start()
+    for generation in (2, 3):
+        rig.session.halt("dies")
+        rig.running(generation)
+        clock.advance(rig.settings.settle + 1)
+    assert rig.gpu.state.name == "running"
+
+
+def test_on_the_gpu_rung_hardware_is_disabled_before_anyone_is_told_and_firmware_is_not_asked(rig: Rig) -> None:
+    rig.start()
+    a = rig.a.tenant
+    session, lease = rig.session, a.tables
+    seen: list[object] = []
+    rig.a.hooks["on_fault"] = lambda: seen.extend([rig.fake.bus_master, a.submit(), lease.valid, rig.fake._top_enabled & 0xF, rig.b.tenant.submit()])
+    calls = len(session.calls)
+    session.halt("dies")
+    rig.running(2)
+    assert seen == [False, False, False, 0, False]
+    assert session.calls[calls:] == [] and rig.fake.log.index("bus master off") < rig.fake.log.index("unload of a dead firmware")
+    assert told(a) == ["on_fault", "quiesce gpu-reset", "resume lost 2"]
+    assert a.vram_kept[0] != "" and set(a.vram_kept[0]) == {"0"}
+    assert a.grant.generation == 2 and a.submit()
+    rig.doctor_ok()
+
+
+def test_a_dead_firmware_is_asked_nothing_more_and_gives_its_first_cause(rig: Rig) -> None:
+    rig.settings.quiesce = 2.0
+    rig.start()
+    a = rig.a.tenant
+    errors: list[FirmwareDead] = []
+
+    def ask() -> None:
+        started = time.monotonic()
+        for call in (a.grant.create_space, lambda: a.space.unlink()):
+            try:
+                call()
+            except FirmwareDead as error:
+                errors.append(error)
+        assert time.monotonic() - started < 1.0
+
+    rig.a.hooks["quiesce"] = ask
+    rig.session.halt("first cause")
+    rig.running(2)
+    assert len(errors) == 2 and all(error.seen == "firmware-halt" for error in errors)
+
+
+def test_a_commit_on_a_dead_generation_returns_and_its_fence_gets_an_error(rig: Rig) -> None:
+    rig.start()
+    a = rig.a.tenant
+    with a.lock:
+        plan = a.table.prepare(5, 7)
+    old_table = a.table
+    rig.session.halt("dies")
+    rig.running(2)
+    ticket = old_table.commit(plan)
+    assert ticket.done and ticket.error == "firmware-halt"
+
+
+def test_a_failed_restart_loses_the_gpu_with_both_causes(rig: Rig) -> None:
+    rig.start()
+    rig.fake.faults.arm("boot-fails:no power")
+    rig.session.halt("dies")
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert "firmware-halt" in rig.gpu.state.cause and "did not start" in rig.gpu.state.cause
+
+
+def test_a_restart_that_leaves_less_memory_is_not_papered_over(rig: Rig) -> None:
+    rig.start()
+    rig.fake.faults.arm("inventory-differs")
+    rig.session.halt("dies")
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert "other memory than before" in rig.gpu.state.cause
+
+
+@pytest.mark.parametrize("callback", ["on_fault", "quiesce"])
+def test_a_missed_deadline_means_that_the_core_revokes_alone(rig: Rig, callback: str) -> None:
+    release = threading.Event()
+    rig.settings.quiesce = 0.3
+    rig.start()
+    a, b = rig.a.tenant, rig.b.tenant
+    lease, grant = a.tables, a.grant
+    rig.a.hooks[callback] = lambda: release.wait(10.0)
+    channel_fault(rig, a)
+    until(lambda: "toy-a" in rig.host.problems, "revoked")
+    assert grant.state == "revoked"
+    with pytest.raises(LeaseRevoked):
+        lease.read(0, 4)
+    assert next(f for f in rig.host.functions if f.kind == "vgpu").owner is None
+    assert rig.host.problems["toy-a"].startswith("missed-deadline")
+    assert told(b) == [] and b.submit() and b.bind(2, 2).wait(5.0)
+    assert rig.session.objects() == {"client": 1, "space": 1, "channel": 1}
+    rig.doctor_ok()
+    release.set()
+    a.stop()
+
+
+def test_a_hung_client_delays_nobody_elses_fault(rig: Rig) -> None:
+    release = threading.Event()
+    rig.settings.quiesce = 1.0
+    rig.start()
+    a, b = rig.a.tenant, rig.b.tenant
+    rig.a.hooks["on_fault"] = lambda: release.wait(10.0)
+    channel_fault(rig, a)
+    until(lambda: "on_fault" in told(a), "a told")
+    started = time.monotonic()
+    channel_fault(rig, b)
+    until(lambda: "on_fault" in told(b), "b told")
+    assert time.monotonic() - started < 0.5
+    until(lambda: "resume kept 1" in told(b), "b resumed")
+    release.set()
+    a.stop()
+
+
+def test_a_callback_that_raises_is_told_and_the_client_is_not_trusted_further(rig: Rig) -> None:
+    rig.start()
+    a = rig.a.tenant
+
+    def fails() -> None:
+        raise ValueError("a bug of the client")
+
+    rig.a.hooks["quiesce"] = fails
+    channel_fault(rig, a)
+    until(lambda: "toy-a" in rig.host.problems, "revoked")
+    assert a.grant.state == "revoked" and "a bug of the client" in rig.host.problems["toy-a"]
+    a.stop()
+
+
+def test_one_reply_delayed_by_ten_seconds_delays_no_other_channels_fault(virtual: tuple[Rig, VirtualClock]) -> None:
+    rig, clock = virtual
+    rig.start()
+    a, b = rig.a.tenant, rig.b.tenant
+    rig.fake.faults.arm("rpc-delay:10,create-space")
+    started = clock.now()
+    ended: list[float] = []
+
+    def slow() -> None:
+        a.context.run(lambda: a.grant.create_space(), timeout=60.0)
+        ended.append(clock.now())
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    until(lambda: rig.session.waiting == 1, "the slow call waits")
+    channel_fault(rig, b)
+    until(lambda: "on_fault" in told(b), "told while the call waits")
+    assert b.journal[0][1] == started and ended == [], "told at once, and the call still waits"
+    assert not b.channel.alive
+    for _ in range(12):
+        clock.advance(1.0)
+    thread.join(5.0)
+    until(lambda: "resume kept 1" in told(b), "resume")
+    assert ended and ended[0] >= started + 10.0
+
+
+def test_a_stuck_invalidate_gives_both_tenants_errors_within_twice_its_limit(virtual: tuple[Rig, VirtualClock]) -> None:
+    rig, clock = virtual
+    rig.start()
+    a, b = rig.a.tenant, rig.b.tenant
+    limit, started = rig.settings.invalidate, clock.now()
+    rig.fake.faults.arm("stuck-invalidate")
+    fences = [a.bind(0, 1)]
+    until(lambda: rig.gpu.hardware.invalidator.busy, "the first one is stuck")
+    clock.advance(limit * 0.75)
+    fences.append(b.bind(0, 1))
+    until(lambda: len(rig.gpu.hardware.invalidator._pending) == 1, "the second one waits behind it")
+    ends: dict[str, float] = {}
+    for fence in fences:
+        fence.add_callback(lambda done: ends.setdefault(done.name, clock.now()))
+    assert not fences[0].signalled and not fences[1].signalled
+    clock.advance(limit * 0.3)
+    until(lambda: all(fence.signalled for fence in fences), "both signalled")
+    assert all(isinstance(fence.error, FirmwareDead) and "invalidate-timeout" in str(fence.error) for fence in fences)
+    assert all(end - started <= 2 * limit for end in ends.values())
+    rig.running(2)
+    assert {tenant.faults[0].cause for tenant in (a, b)} == {"invalidate-timeout"}
+    again = [a.bind(0, 9), b.bind(0, 9)]
+    assert all(fence.wait(5.0, clock) and fence.error is None for fence in again)
+    rig.doctor_ok()
+
+
+def test_tables_freed_under_a_stuck_invalidate_stay_quarantined_until_reset(rig: Rig) -> None:
+    rig.settings.invalidate, rig.settings.quiesce = 0.2, 1.0
+    rig.start()
+    hardware = rig.gpu.hardware
+    seen: list[int] = []
+    grant = rig.a.tenant.grant
+    rig.a.hooks["quiesce"] = lambda: (grant.release(), seen.append(hardware.ledger.rows()[0].quarantined))  # type: ignore[func-returns-value]
+    rig.a.hooks["resume"] = lambda: (_ for _ in ()).throw(RuntimeError("no grant any more"))
+    rig.fake.poke(grant.vram[0].start + 0x200000, b"secret")
+    place = grant.vram[0].start + 0x200000
+    rig.fake.faults.arm("stuck-invalidate")
+    rig.b.tenant.bind(0, 1)
+    rig.running(2)
+    assert seen == [4 << 20]
+    assert hardware.ledger.rows()[0].quarantined == 0 and rig.fake.vram(place, 6) == bytes(6)
+    rig.doctor_ok()
+
+
+@pytest.mark.parametrize("place", ["prepare", "invalidate", "unset-pdb"])
+def test_a_firmware_that_halts_at_a_moment_of_an_update_leaves_no_fence_open(rig: Rig, place: str) -> None:
+    rig.start()
+    a, b = rig.a.tenant, rig.b.tenant
+    fences = [b.bind(1, 1)]
+    rig.fake.faults.arm(f"gsp-halt@{place}")
+
+    def at_prepare() -> None:
+        if rig.fake.faults.take("gsp-halt@prepare") is not None:
+            rig.session.halt("halted while an update was prepared")
+            until(lambda: not rig.gpu.hardware.gate.open, "the gate closes")
+
+    rig.a.at_prepare = at_prepare
+    a.table._at_prepare = at_prepare
+    if place == "unset-pdb":
+        with pytest.raises(FirmwareDead):
+            a.table.unset()
+    else:
+        try:
+            fences.append(a.bind(0, 1))
+        except (FirmwareDead, LeaseRevoked):
+            assert place == "prepare"
+    rig.running(2)
+    until(lambda: all(fence.signalled for fence in fences), "all fences signalled")
+    assert a.faults[0].cause == b.faults[0].cause == "firmware-halt"
+    after = [a.bind(4, 4), b.bind(4, 4)]
+    assert all(fence.wait(5.0) and fence.error is None for fence in after)
+    rig.doctor_ok()
+
+
+def test_the_post_mortem_of_a_lost_gpu_can_be_written(rig: Rig, tmp_path: Path) -> None:
+    rig.start()
+    rig.fake.faults.arm("boot-fails:no power")
+    rig.session.halt("dies")
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert {path.name for path in rig.host.dump(tmp_path / "post")} >= {"gpu.json", "events.json"}
+    assert any(finding.severity == "error" and finding.remedy for finding in rig.host.doctor())
