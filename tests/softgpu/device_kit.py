@@ -95,7 +95,7 @@ class Driver:
     def __init__(self, device: SoftDevice, image: bytes | None = None, signature: bytes | None = None) -> None:
         self.device = device
         self.bar0 = device.bars[0]
-        self.image = image if image is not None else b"\x7fELF" + bytes(range(256)) * 40
+        self.image = image if image is not None else b"\x7fELF" + bytes(range(256)) * 1200
         self.signature = signature if signature is not None else b"\x01\x00\x02\x00" * 1024
         self.buffers = []
         device.set_bus_master(True)

@@ -16,7 +16,9 @@ from nvcore.api.errors import ContractError, OutOfResources
 from nvcore.api.marks import may_sleep, signalling_safe
 from nvcore_softgpu.memory import PAGE, sealed_memfd
 
-__all__ = ["SoftDmaBuffer"]
+__all__ = ["SCATTER_FROM", "SoftDmaBuffer"]
+
+SCATTER_FROM = 256 << 10  # smaller buffers are in one piece: what a boot ROM reads (FMC, bootloader) must be, and kernels give that
 
 
 def _shuffle(count: int) -> list[int]:
@@ -46,7 +48,7 @@ class SoftDmaBuffer:
             os.close(self.fd)
             raise OutOfResources("no address range for a DMA buffer", seen=str(problem), where=label) from problem
         self.view = memoryview(self._map)
-        self.pages = _shuffle(self.size // PAGE) if scattered and self.size > PAGE else None
+        self.pages = _shuffle(self.size // PAGE) if scattered and self.size >= SCATTER_FROM else None
         self._bus_page: list[int] | None = None
         if self.pages is not None:
             places = [0] * len(self.pages)
