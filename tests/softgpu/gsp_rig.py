@@ -151,7 +151,7 @@ class Env:
     def set_mailbox(self, index: int, value: int) -> None:
         self.mailboxes[index] = value
 
-    def set_halted(self, halted: bool) -> None:
+    def set_halted(self, halted: bool, fault: bool = False) -> None:
         self.halted = halted
 
     def set_bar2_entry(self, value: int, shift: int) -> None:

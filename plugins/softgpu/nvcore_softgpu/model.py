@@ -113,7 +113,7 @@ class Model:
         add_bus_registers(registers, chip, self.config, self.faults)
         add_invalidate(registers, self.invalidate, self.faults)
         self.host = Host(self, self.protected)
-        add_doorbells(registers, chip, self._doorbell, self._queue_doorbell)
+        add_doorbells(registers, chip, self._doorbell, self._queue_doorbell, self._privileged_doorbell)
 
     # --- what the blocks call -----------------------------------------------------------------------------------------------------
 
@@ -157,6 +157,13 @@ class Model:
     def _doorbell(self, token: int) -> None:
         self.doorbells += 1
         self.host.doorbell(token)
+
+    def _privileged_doorbell(self, value: int) -> None:
+        gfid, vector = divmod(value, 32)
+        if vector != 17 or gfid == 0:
+            self.journal.violation("privileged-doorbell", f"{value:#x}, expected gfid * 32 + 17")
+        elif self.gsp.running:
+            self.gsp.vgpu_doorbell(gfid)
 
     def _queue_doorbell(self) -> None:
         if self.gsp.running:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final, NamedTuple
 
-__all__ = ["CONVENTIONS", "GPUS", "GpuFacts", "uuid"]
+__all__ = ["CONTEXT_BUFFER", "CONVENTIONS", "FAULT_METHOD_BUFFER", "GPUS", "ZCULL", "GpuFacts", "uuid"]
 
 
 class GpuFacts(NamedTuple):
@@ -36,21 +36,22 @@ ZCULL: Final = (32, 32, 512, 1, 0, 256, 256, 0, 1, 0)
 MAX_VGPUS: Final = 32
 LOG_WORDS: Final = 4
 
-CONVENTIONS: Final[dict[str, str]] = {
-    "gsp.names": "short GPU name, L2 size, memory bus and RAM type of both chips",
-    "gsp.floorsweeping": "one GPC with two TPCs",
-    "gsp.context-buffers": "every graphics context buffer is 4 KiB with 4 KiB alignment",
-    "gsp.fault-method-buffer": "8 KiB per channel",
-    "gsp.zcull": "zcull geometry",
-    "gsp.init-done": "GSP_INIT_DONE carries no payload",
-    "gsp.sequencer": "chips with a booter post one empty CPU sequence before GSP_INIT_DONE",
-    "gsp.logs": "each log buffer receives four words at the start and at every error",
-    "gsp.uuid": "the GPU's UUID is made from its chip name, VRAM size and bus address",
-    "gsp.channel-pick": "without a fixed USERD page the GSP takes the lowest free channel id, never 0",
-    "gsp.vgpu-version": "host RPC version negotiation answers the version asked for, or 0x10 when none is",
-    "gsp.vgpu-limit": "32 vGPU tasks per GPU",
-    "gsp.object-handles": "internal client 0xc2000001, device 0xabcd0080, subdevice 0xabcd2080",
-}
+CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
+    ("GPU facts in static info", "short name, L2 size, memory bus, RAM type", "published figures of the boards; firmware's own spelling is not public"),
+    ("floorsweeping", "one GPC with two TPCs", "enough for every driver run on the model"),
+    ("graphics context buffers", "4 KiB each, 4 KiB alignment", "real sizes are not published; drivers only need them non-zero"),
+    ("fault method buffer", "8 KiB per channel", "any non-zero size up to 64 KiB is accepted"),
+    ("zcull geometry", "ten fixed words", "read and passed on, used by nothing here"),
+    ("GSP_INIT_DONE", "no payload", "no driver reads one"),
+    ("CPU sequencer", "chips with a booter post one empty sequence before GSP_INIT_DONE", "one driver waits for it, the others accept it"),
+    ("GSP log buffers", "four words at the start and at every error, format ids are CRC-32", "the real encoding needs symbol files that are not public"),
+    ("GPU UUID", "made from chip, VRAM size and PCI device id", "the same GPU always shows the same"),
+    ("channel ids picked by the GSP", "the lowest free one, never 0", "a driver that lets the GSP choose asks for the token"),
+    ("vGPU host RPC version", "the one asked for, or 0x10", "drivers send the negotiation without a body"),
+    ("vGPU tasks", "at most 32 per GPU; VGPU_GSP_PLUGIN_TRIGGERED at start, end and death", "notifier numbers of NVA084"),
+    ("internal handles", "client 0xc2000001, device 0xabcd0080, subdevice 0xabcd2080", "any non-zero values do"),
+)
+"""(what, value, why), merged into `nvcore_softgpu.conventions`."""
 
 
 def uuid(chip: str, vram_size: int, address: int) -> bytes:

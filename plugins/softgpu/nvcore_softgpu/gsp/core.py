@@ -149,7 +149,7 @@ class BehaviouralGsp:
         self._note(f"halt: {cause}")
         self._phase, self._cause = "halted", cause
         self._life = object()
-        self._env.set_halted(True)
+        self._env.set_halted(True, fault=True)
 
     def _note(self, text: str) -> None:
         for log in self._logs:

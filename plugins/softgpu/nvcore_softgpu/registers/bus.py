@@ -68,16 +68,24 @@ def add_invalidate(registers: RegisterFile, drop: Callable[[], None], faults: Fa
     registers.handled(0xB830B0, "MMU_INVALIDATE", "scope, acknowledgement; bit 31 trigger and busy", source, write=trigger)
 
 
-def add_doorbells(registers: RegisterFile, chip: Chip, ring: Callable[[int], None], queue: Callable[[], None]) -> None:
-    """The usermode doorbell, in both views, and the GSP's queue registers."""
+def add_doorbells(
+    registers: RegisterFile, chip: Chip, ring: Callable[[int], None], queue: Callable[[], None], privileged: Callable[[int], None]
+) -> None:
+    """The usermode doorbell, in both views, the privileged doorbell of vGPU tasks, and the GSP's queue registers."""
     source = OGKM + " dev_vm.h"
 
     def doorbell(offset: int, value: int) -> None:
         registers.values[offset] = value
         ring(value)
 
-    for place in (0x030090, 0xBB0090, 0xB82200):
+    for place in (0x030090, 0xBB0090):
         registers.handled(place, "DOORBELL", "runlist << 16 | channel id", source, write=doorbell)
+
+    def knock(offset: int, value: int) -> None:
+        registers.values[offset] = value
+        privileged(value)
+
+    registers.handled(0xB82200, "PRIV_DOORBELL", "gfid * 32 + 17: host RPC of a vGPU task", source, write=knock)
     registers.stored(0xB65000, "RUNLIST_DOORBELL_ENABLE", "bit 31: doorbells on", OGKM + " dev_runlist.h")
 
     def command(offset: int, value: int) -> None:
