@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from nvcore_softgpu.gsp.conventions import CONVENTIONS as GSP_CONVENTIONS
+
 __all__ = ["CONVENTIONS", "Convention"]
 
 
@@ -65,5 +67,6 @@ CONVENTIONS: Final = (
         "upwards from 4 TiB, a guard page between buffers",
         "never reused, so that use after free is seen",
     ),
+    *(Convention(*row) for row in GSP_CONVENTIONS),
 )
 """All conventions."""
