@@ -8,7 +8,7 @@ import pytest
 from nvcore_fw_gsp.images.errors import SignatureUnusable
 from nvcore_fw_gsp.vbios.bit import read_vbios
 from nvcore_fw_gsp.vbios.errors import FwsecMissing, VbiosFormatError, VbiosUnreadable
-from nvcore_fw_gsp.vbios.fwsec import Fwsec
+from nvcore_fw_gsp.vbios.fwsec import Fwsec, find_fwsec
 from nvcore_fw_gsp.vbios.rom import Rom, image_chain, open_rom
 
 from . import rom_files as write
@@ -62,6 +62,29 @@ def test_the_next_source_is_tried_when_one_fails():
     data = write.rom()
     rom = open_rom([("prom", lambda at, size: bytes(size), 4096), ("dump", lambda at, size: data[at : at + size], len(data))])
     assert rom.name == "dump"
+
+
+def test_a_source_that_fails_behind_its_beginning_is_followed_by_the_next():
+    good = write.rom()
+
+    def broken(at, size):
+        if at:
+            raise OSError(errno.EIO, "Input/output error")
+        return good[at : at + size]
+
+    without = write.rom(code_type=0x03)
+    sources = [
+        ("prom", broken, len(good)),
+        ("shadow", lambda at, size: without[at : at + size], len(without)),
+        ("dump", lambda at, size: good[at : at + size], len(good)),
+    ]
+    assert find_fwsec(sources)[0].name == "dump"
+    with pytest.raises(VbiosUnreadable, match=r"prom: .*I/O error.*shadow: .*no extended image"):
+        find_fwsec(sources[:2])
+    with pytest.raises(FwsecMissing):
+        find_fwsec(sources[1:2])
+    with pytest.raises(VbiosUnreadable, match="no source"):
+        find_fwsec([])
 
 
 def test_a_vendors_header_is_named_and_an_offset_accepted():

@@ -32,7 +32,7 @@ class ImageSet:
     """The files of one version for one chip in one folder.
 
     files: role → path of those that are there. problem: why it cannot be used, or None. looked_for: "path: ok" or "path: missing" per file.
-    kind: "vendor" or "synthetic" (told by the build id). release: what the image itself names.
+    kind: "vendor" or "synthetic" (told by the build id).
     """
 
     __slots__ = ("build_id", "chip", "files", "folder", "kind", "looked_for", "problem", "version")

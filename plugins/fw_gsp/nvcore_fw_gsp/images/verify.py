@@ -1,5 +1,4 @@
-"""Whether images are whole: each file is read by its own format, and compared with the sums that travel with it or were noted when it was
-fetched.
+"""Whether images are whole: each file is read by its own format, and compared with its own sums and with those noted at the fetch.
 
 Owns nothing. Command line only, main thread: hashing 64 MB has no place on the boot path.
 """

@@ -1,7 +1,8 @@
 """A private apt: reads the machine's list of mirrors, fetches one package of one suite, and leaves the machine's own state alone.
 
 Owns one folder (lists, cache, a sources file). Runs apt-get as the caller, also as an ordinary user; never installs. Command line only,
-main thread. Every run has a time limit. Source: apt.conf(5), apt-get(8) of apt 2.6 and 3.0.
+main thread. Every run has a time limit.
+Source: apt.conf(5), apt-get(8) of apt 2.6 and 3.0.
 """
 
 from __future__ import annotations
@@ -133,8 +134,11 @@ class PrivateApt:
         printed = self._run([*self._options(), "--print-uris", "update"], "reading apt's configuration")
         found = debian_mirrors(printed)
         if not found:
-            raise AptMissing("apt's configuration names no Debian mirror", seen=f"{len(printed.splitlines())} other addresses",
-                             remedy="add a Debian mirror to apt's sources, or copy the images by hand")  # fmt: skip
+            raise AptMissing(
+                "apt's configuration names no Debian mirror",
+                seen=f"{len(printed.splitlines())} other addresses",
+                remedy="add a Debian mirror to apt's sources, or copy the images by hand",
+            )
         return found[0]
 
     def use(self, mirror: str, suite: str, components: str) -> None:

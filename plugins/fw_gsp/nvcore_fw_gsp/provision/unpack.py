@@ -32,8 +32,11 @@ def unpack(package: str, folder: str, environ: Mapping[str, str], say: Callable[
     """Fill `folder` from the package; SHA-256 of each file by its path below `folder`. Raises PackageDamaged, PlaceNotWritable."""
     child = subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", package],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**environ, "LC_ALL": "C"},
-    )  # fmt: skip
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**environ, "LC_ALL": "C"},
+    )
     assert child.stdout is not None
     try:
         sums = _take(child.stdout, folder, say)

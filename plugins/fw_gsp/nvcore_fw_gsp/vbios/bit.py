@@ -1,8 +1,8 @@
 """From the images of a ROM to its FWSEC ucode: the BIT, the falcon ucode table, and the pointers between them.
 
 Owns nothing. Falcon pointers are written as if the extended images followed the PC-AT image at once; `Extended` undoes that. Life-cycle
-thread. Source: Linux 7.3 nova-core vbios.rs (BitHeader, BitToken, PmuLookupTable); open-gpu-kernel-modules 570.144
-kernel_gsp_vbios_tu102.c.
+thread.
+Source: Linux 7.3 nova-core vbios.rs (BitHeader, BitToken, PmuLookupTable); open-gpu-kernel-modules 570.144 kernel_gsp_vbios_tu102.c.
 """
 
 from __future__ import annotations

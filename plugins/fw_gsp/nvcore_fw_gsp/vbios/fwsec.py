@@ -1,20 +1,22 @@
 """FWSEC: the ucode that the ROM carries, and its preparation for one command (FRTS before a boot, SB after an unload).
 
 Owns no device memory: it returns code and data as bytes, patched. Descriptor versions 2 (Turing, through the generic bootloader) and 3
-(direct). Life-cycle thread. Every offset is compared with the image before it is used. Source: Linux 7.3 nova-core firmware/fwsec.rs;
-open-gpu-kernel-modules 570.144 kernel_gsp_fwsec.c.
+(direct). Life-cycle thread. Every offset is compared with the image before it is used.
+Source: Linux 7.3 nova-core firmware/fwsec.rs; open-gpu-kernel-modules 570.144 kernel_gsp_fwsec.c.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from nvcore_fw_gsp.images.errors import SignatureUnusable
-from nvcore_fw_gsp.vbios.bit import Extended, Vbios
-from nvcore_fw_gsp.vbios.errors import VbiosFormatError
+from nvcore_fw_gsp.vbios.bit import Extended, Vbios, read_vbios
+from nvcore_fw_gsp.vbios.errors import VbiosError, VbiosFormatError, VbiosUnreadable
+from nvcore_fw_gsp.vbios.rom import RomSource, open_rom
 
-__all__ = ["Fwsec", "FwsecLoad"]
+__all__ = ["Fwsec", "FwsecLoad", "find_fwsec"]
 
 _V2: Final = struct.Struct("<15I")
 _V3: Final = struct.Struct("<9IHBBHH")
@@ -221,3 +223,21 @@ class Fwsec:
         raise VbiosFormatError(
             "FWSEC's interface table has no DMEM mapper", expected=f"entry {_MAPPER_ID}", seen=f"{count} entries", where=self.name
         )
+
+
+def find_fwsec(sources: Sequence[RomSource], *, debug: bool = False, offset: int | None = None) -> tuple[Vbios, Fwsec]:
+    """ROM and FWSEC of the first source that parses so far: one that fails anywhere on the way is followed by the next.
+
+    Raises what the only source raises, or VbiosUnreadable with each source's reason.
+    """
+    errors: list[VbiosError] = []
+    for source in sources:
+        try:
+            vbios = read_vbios(open_rom([source], offset))
+            return vbios, Fwsec(vbios, debug=debug)
+        except VbiosError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    told = "; ".join(f"{source[0]}: {error.what}, {error.seen}" for source, error in zip(sources, errors, strict=True))
+    raise VbiosUnreadable("no source gives a VBIOS with FWSEC", expected="one sound ROM", seen=told or "no source")

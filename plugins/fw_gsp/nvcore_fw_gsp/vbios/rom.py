@@ -1,8 +1,9 @@
 """A ROM, read block by block, and the chain of images in it.
 
 Owns a cache of the blocks that were read. Every offset is compared with the ROM's size; the chain is followed by its own lengths and flags,
-never by counting markers, and never beyond the end. Life-cycle thread. Source: Linux 7.3 nova-core vbios.rs and
-Documentation/gpu/nova/core/vbios.rst; open-gpu-kernel-modules 570.144 kernel_gsp_vbios_tu102.c; PCI Firmware Specification 3.3 (PCIR).
+never by counting markers, and never beyond the end. Life-cycle thread.
+Source: Linux 7.3 nova-core vbios.rs and Documentation/gpu/nova/core/vbios.rst; open-gpu-kernel-modules 570.144 kernel_gsp_vbios_tu102.c;
+PCI Firmware Specification 3.3 (PCIR).
 """
 
 from __future__ import annotations
