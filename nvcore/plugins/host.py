@@ -15,7 +15,6 @@ from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, Plu
 from nvcore.plugins.collect import OFFERS, Claims, call_hook
 from nvcore.plugins.index import Index, scan
 from nvcore.plugins.loader import load_objects
-from nvcore.plugins.register import register, unregister
 from nvcore.plugins.select import Selection, inventory, select
 from nvcore.plugins.states import Plugin, partial
 
@@ -96,13 +95,9 @@ class PluginHost:
                 )
 
     def _register(self, wanted: list[Plugin]) -> None:
-        from pluggy import PluginManager
+        from nvcore.plugins.register import manager_with_hooks, register
 
-        from nvcore.api.hooks import SPECIFICATIONS
-
-        self._manager = PluginManager("nvcore")
-        for specification in SPECIFICATIONS.values():
-            self._manager.add_hookspecs(specification)
+        self._manager = manager_with_hooks()
         for plugin in wanted:
             if plugin.families:
                 objects = load_objects(plugin)
@@ -156,6 +151,8 @@ class PluginHost:
         withdrawn = [offer for by_plugin in self._offers.values() for offer in by_plugin.pop(plugin.key, ())]
         self.claims.remove(plugin)
         if self._manager is not None:
+            from nvcore.plugins.register import unregister
+
             unregister(self._manager, plugin)
         return withdrawn
 

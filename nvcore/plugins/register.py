@@ -9,17 +9,36 @@ from __future__ import annotations
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pluggy import PluginManager
+
 from nvcore.api.hooks import SPECIFICATIONS
 
 if TYPE_CHECKING:
-    from pluggy import PluginManager
+    from pluggy import HookimplOpts
 
     from nvcore.plugins.states import Plugin
 
-__all__ = ["HOOKS", "register", "unregister"]
+__all__ = ["HOOKS", "manager_with_hooks", "register", "unregister"]
 
 HOOKS: dict[str, str] = {name: family for family, spec in SPECIFICATIONS.items() for name in vars(spec) if name.startswith("nvcore_")}
 """Hook to its family."""
+
+
+class _Manager(PluginManager):
+    """Evaluates no property of a plugin while it looks for hooks; pluggy before 1.7 does."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
+        if isinstance(getattr(type(plugin), name, None), property):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
+def manager_with_hooks() -> PluginManager:
+    """A plugin manager that knows every specification of `nvcore.api.hooks`."""
+    manager = _Manager("nvcore")
+    for specification in SPECIFICATIONS.values():
+        manager.add_hookspecs(specification)
+    return manager
 
 
 def _marks(target: object) -> dict[str, dict[str, Any]]:
