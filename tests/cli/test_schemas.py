@@ -1,0 +1,47 @@
+"""Every JSON document that these commands print fits its schema in the repository."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.cli.test_cli import GOOD, ROOT, Site
+from tests.plugins.building import SECTION
+
+SCHEMAS = ROOT / "nvcore" / "cli" / "schemas"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    found = Site(tmp_path)
+    found.plugin("good", GOOD, family="client")
+    found.plugin("settings", SECTION)
+    found.plugin("raises", "1 / 0")
+    found.plugin("newer", "", family="client", generation=2)
+    (found.plugin("hurt", "") / "METADATA").write_bytes(b"\xff")
+    (found.folder / "nvcore_drm").mkdir()
+    (found.folder / "x.toml").write_text("[plugins.settings]\nslots = 3\n[[gpu]]\nsource = 'pci:0000:41:00.0'\n")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("argv", "schema"),
+    [
+        (["plugins", "list"], "nvcore.plugins/1"),
+        (["plugins", "doctor"], "nvcore.plugins/1"),
+        (["plugins", "show", "good"], "nvcore.plugins/1"),
+        (["plugins", "footprint", "--deny", "drm*"], "nvcore.footprint/1"),
+        (["config", "show"], "nvcore.config/1"),
+    ],
+)
+def test_the_document_fits_its_schema(site: Site, argv: list[str], schema: str) -> None:
+    document = json.loads(site.run(*argv, "--json", "--config", str(site.folder / "x.toml")).stdout)
+    rules = json.loads((SCHEMAS / f"{schema.replace('/', '.')}.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(rules)
+    jsonschema.validate(document, rules)
+    assert document["schema"] == schema
+    longest = max(len(value) for value in document.values() if isinstance(value, list))
+    assert longest > 0
