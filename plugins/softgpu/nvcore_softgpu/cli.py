@@ -72,7 +72,7 @@ def _firmware(words: Sequence[str], io: CommandIO) -> int:
             seen=f"{chip or '/'.join(sorted(chips))} {version or '/'.join(sorted(versions))}",
         )
     try:
-        written = synthetic.write(Path(rest[0]), chip=chip, version=version, full_size="--full-size" in options)
+        written = synthetic.write_images(Path(rest[0]), chip=chip, version=version, full_size="--full-size" in options)
     except FileExistsError as problem:
         raise UsageError(
             "the folder holds firmware that was not written here", seen=str(problem), remedy="name an empty folder"

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from nvcore_softgpu.gsp.identify import KNOWN_SIZES, MARK, MARK_AT
 from nvcore_softgpu.images.elf import NOTE, STRTAB, SYMTAB, Section, elf32, elf64
 
-__all__ = ["BUILD_ID", "DEFAULT_SIZE", "SETS", "SyntheticSet", "files", "real_size", "write"]
+__all__ = ["BUILD_ID", "DEFAULT_SIZE", "SETS", "SyntheticSet", "files", "real_size", "write_images"]
 
 BUILD_ID: Final = b"synthetic"
 DEFAULT_SIZE: Final = 256 << 10
@@ -167,7 +167,7 @@ def files(which: SyntheticSet, size: int = DEFAULT_SIZE) -> Iterator[tuple[str, 
         yield f"{base}/gsp/fmc-{version}.bin", fmc(which)
 
 
-def write(folder: Path, *, chip: str | None = None, version: str | None = None, full_size: bool = False) -> list[Path]:
+def write_images(folder: Path, *, chip: str | None = None, version: str | None = None, full_size: bool = False) -> list[Path]:
     """Write all sets that match below `folder`; the paths written. Existing files are replaced only when they are synthetic or absent.
 
     Raises FileExistsError for a file that this module did not write.
