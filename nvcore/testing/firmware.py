@@ -21,6 +21,7 @@ from nvcore.api.identity import ChipId
 from nvcore.api.inventory import Engine, Inventory, MemoryRegion, Range, VgpuSupport
 from nvcore.api.marks import may_sleep
 from nvcore.api.offers import FirmwareOffer
+from nvcore.locks import Lock
 from nvcore.testing.fakes import FakeGpu
 
 __all__ = ["FakeBackend", "FakeSession", "fake_firmware"]
@@ -87,6 +88,7 @@ class FakeSession:
         self._clock: Clock = context.clock
         self._dead: str | None = None
         self._lock = threading.Lock()
+        self.rpc_lock = Lock("fake-rpc")  # a sender's: held from the question to the answer, never by the receiver
         self._pending: list[_Pending] = []
         self._events: deque[FirmwareEvent] = deque()
         self.tenants: list[FakeTenant] = []
@@ -199,6 +201,10 @@ class FakeSession:
     @may_sleep
     def call(self, name: str, call: Callable[[], _Answer]) -> _Answer:
         """Ask the firmware: `call` runs when the answer is received. Raises FirmwareDead, FirmwareRefused, WaitTimeout."""
+        with self.rpc_lock:
+            return self._ask(name, call)
+
+    def _ask(self, name: str, call: Callable[[], _Answer]) -> _Answer:
         if self._dead is not None:
             raise self._death()
         self.calls.append(name)

@@ -1,76 +1,87 @@
-"""The freeze test: whoever publishes a fence must be able to signal it while the world stands still.
+"""The freeze test's adversary: at every publication of a fence it holds all the locks that anyone could wait for, and makes allocation
+fail.
 
-At every publication inside `with Freeze(locks):` adversaries take all those locks as soon as they can and keep them, and every allocator
-that draws on no reserve fails, until the fence is signalled. Owns its adversary threads (one per lock and fence, so that it adds no order
-of its own). Needs the validator on. Times are real seconds: a job under test that never ends is the very thing looked for.
+Owns a thread per publication, which takes the locks, lets the publisher go on, and gives the locks back when the fence is signalled or the
+limit has passed. A fence that did not get through is in `stuck`. Needs the lock validator (publications are observed by it). Source:
+drm-uapi.md 11.3, "freeze test"; Linux Documentation/driver-api/dma-buf.rst on what a fence's signalling path may not do.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from nvcore.api.errors import ContractError
-from nvcore.api.marks import LOCKDEP
-from nvcore.locks import Fence, LockLike, WwLock
+from nvcore.locks import LOCKDEP, Fence, LockLike
 from nvcore.locks.fence import publish_observers
-from nvcore.locks.reserve import starved
 
-__all__ = ["Freeze"]
+__all__ = ["Adversary"]
+
+_POLL = 0.001
 
 
-class Freeze:
-    """locks: what the adversary takes at each publication (plain and reservation locks). limit: seconds in which a fence must signal.
+class _Holder:
+    """Holds one lock in a thread of its own: locks that nobody takes together may be held together here, and no order of them is
+    recorded."""
 
-    `published` names the fences seen. At the end of the block AssertionError names those that did not signal while frozen; they are then
-    waited for no longer, and signalling them stays the test's business.
-    """
+    def __init__(self, lock: LockLike, let_go: threading.Event) -> None:
+        self._lock, self._let_go = lock, let_go
+        self.held = threading.Event()
+        self.thread = threading.Thread(target=self._hold, name="adversary holding a lock")
+        self.thread.start()
 
-    def __init__(self, locks: Sequence[LockLike | WwLock], limit: float = 5.0) -> None:
+    def _hold(self) -> None:
+        with self._lock:
+            self.held.set()
+            self._let_go.wait()
+
+
+class Adversary:
+    """Freezes the world at each publication. locks: those that are held by others are waited for. starve(on): make
+    every allocator fail, or work again. limit: real seconds that a fence may take. Use as a context manager around the publishing work."""
+
+    def __init__(self, locks: Callable[[], Sequence[LockLike]], starve: Callable[[bool], None], *, limit: float = 5.0) -> None:
         if not LOCKDEP:
-            raise ContractError("the freeze test needs the lock validator", expected="NVCORE_LOCKDEP=1", seen="off")
-        self.published: list[str] = []
-        self.stuck: list[str] = []
-        self._locks = list(locks)
-        self._limit = limit
+            raise ContractError("the freeze test needs the lock validator", remedy="set NVCORE_LOCKDEP=1")
+        self._locks, self._starve, self._limit = locks, starve, limit
         self._threads: list[threading.Thread] = []
+        self._turn = threading.Lock()
+        self.frozen: list[str] = []
+        self.stuck: list[str] = []
 
-    def _on_publish(self, fence: Fence) -> None:
-        """Runs in the publishing thread: it may still hold the locks, which the adversaries then get as soon as it lets go."""
-        self.published.append(fence.name)
-        over = threading.Event()
-        starved.append(over)
-        watch = threading.Thread(target=self._watch, args=(fence, over), name=f"freeze {fence.name}", daemon=True)
-        takers = [threading.Thread(target=_hold, args=(lock, over, self._limit), name="freeze lock", daemon=True) for lock in self._locks]
-        for thread in (*takers, watch):
-            thread.start()
-        self._threads += (*takers, watch)
+    def _publication(self, fence: Fence) -> None:
+        ready = threading.Event()
+        thread = threading.Thread(target=self._freeze, args=(fence, ready), name=f"adversary of {fence.name}")
+        self._threads.append(thread)
+        thread.start()
+        ready.wait(self._limit)
 
-    def _watch(self, fence: Fence, over: threading.Event) -> None:
-        if not fence.wait(self._limit):
-            self.stuck.append(fence.name)
-        starved.remove(over)
-        over.set()
+    def _freeze(self, fence: Fence, ready: threading.Event) -> None:
+        with self._turn:
+            let_go = threading.Event()
+            holders = [_Holder(lock, let_go) for lock in self._locks()]
+            for holder in holders:
+                holder.held.wait(self._limit)
+            self._starve(True)
+            self.frozen.append(fence.name)
+            ready.set()
+            end = time.monotonic() + self._limit
+            while not fence.signalled and time.monotonic() < end:
+                time.sleep(_POLL)
+            if not fence.signalled:
+                self.stuck.append(fence.name)
+            self._starve(False)
+            let_go.set()
+            for holder in holders:
+                holder.thread.join(self._limit)
 
-    def __enter__(self) -> Freeze:
-        publish_observers.append(self._on_publish)
+    def __enter__(self) -> Adversary:
+        publish_observers.append(self._publication)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        publish_observers.remove(self._on_publish)
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        publish_observers.remove(self._publication)
         for thread in self._threads:
             thread.join(self._limit * 2)
-        if self.stuck and value is None:
-            raise AssertionError(f"not signalled while frozen: {', '.join(self.stuck)}")
-
-
-def _hold(lock: LockLike | WwLock, over: threading.Event, limit: float) -> None:
-    """Take one lock when it is free, unless the fence is signalled by then, and keep it until then."""
-    while not over.is_set():
-        taken = lock.try_acquire() if isinstance(lock, WwLock) else lock.acquire(blocking=False)
-        if taken:
-            over.wait(limit * 2)
-            lock.release()
-            return
-        over.wait(0.0005)

@@ -1,0 +1,158 @@
+"""Leases: revocable under live views, scrubbed on the way back, and honest where the device cannot be mapped."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError, UsageError
+from nvcore.api.grant import GrantRequest
+from nvcore.api.inventory import Range
+from nvcore.testing.fakes import FakeGpu
+from tests.core.conftest import Rig, until
+
+KIB = 1 << 10
+
+
+def test_a_lease_reaches_exactly_its_own_memory(rig: Rig) -> None:
+    rig.start()
+    grant = rig.a.tenant.grant
+    home = grant.vram[0]
+    lease = grant.map(Range(home.start + 0x201000, 0x3000))
+    lease.write(0x10, b"hello")
+    view = lease.view()
+    view[0x2000:0x2005] = b"world"
+    assert rig.fake.vram(home.start + 0x201010, 5) == b"hello" and rig.fake.vram(home.start + 0x203000, 5) == b"world"
+    assert lease.read(0x2000, 5) == b"world" and len(view) == 0x3000
+    for offset, size in ((-1, 1), (0x3000, 1), (0, 0x3001)):
+        with pytest.raises(ContractError):
+            lease.read(offset, size)
+    with pytest.raises(UsageError):
+        grant.map(Range(home.start, home.size + 0x1000))
+    with pytest.raises(UsageError):
+        grant.map(rig.b.tenant.grant.vram[0])
+
+
+def test_a_stale_view_neither_reaches_vram_nor_crashes(rig: Rig) -> None:
+    rig.start()
+    grant = rig.a.tenant.grant
+    start = grant.vram[0].start + 0x200000
+    lease = grant.map(Range(start, 64 * KIB))
+    view, part = lease.view(), lease.view()[100:200]
+    view[:4] = b"mine"
+    lease.revoke("a test")  # type: ignore[attr-defined]
+    assert bytes(view[:4]) == bytes(4), "zeros, not what is in VRAM"
+    view[:4], part[:4] = b"ghos", b"tsts"
+    assert rig.fake.vram(start, 4) == b"mine" and rig.fake.vram(start + 100, 4) == bytes(4)
+    with pytest.raises(LeaseRevoked) as caught:
+        lease.read(0, 4)
+    assert caught.value.seen == "a test" and not lease.valid
+    with pytest.raises(LeaseRevoked):
+        lease.view()
+    again = grant.map(Range(start, 64 * KIB))
+    assert again.read(0, 4) == b"mine"
+    del part
+    gc.collect()
+    view[5] = 1  # the mapping lives for as long as a view does
+
+
+def test_mappings_go_with_their_last_view(rig: Rig) -> None:
+    rig.start()
+    grant = rig.a.tenant.grant
+    start = grant.vram[0].start
+
+    def mappings() -> int:
+        with open("/proc/self/maps") as maps:
+            return sum("fake-vram" in line for line in maps)
+
+    before = mappings()
+    leases = [grant.map(Range(start + 0x200000 + n * 0x1000, 0x1000)) for n in range(8)]
+    for lease in leases:
+        lease.view()[0] = 1
+    for lease in leases:
+        lease.release()
+    del lease, leases
+    gc.collect()
+    assert mappings() == before
+
+
+def test_a_device_that_shares_nothing_is_reached_through_the_window_and_says_so(rig: Rig) -> None:
+    rig.fakes[0].scrap()
+    rig.fakes[0] = FakeGpu("fake:one", share=False)
+    rig.start()
+    assert rig.gpu.state.name == "running"
+    grant = rig.a.tenant.grant
+    start = grant.vram[0].start + 0x20FFF0
+    lease = grant.map(Range(start, 0x100))
+    lease.write(0, bytes(range(64)))
+    assert rig.fake.vram(start, 64) == bytes(range(64)) == lease.read(0, 64)
+    with pytest.raises(NotSupportedError):
+        lease.view()
+    grant.scrub(Range(start & ~0xFFF, 0x2000))
+    assert lease.read(0, 64) == bytes(64)
+    rig.doctor_ok()
+
+
+def test_memory_is_scrubbed_before_another_owner_gets_it(rig: Rig) -> None:
+    rig.start()
+    context = rig.a.tenant.context
+    grant = context.grant(GrantRequest("one", vram=2 << 20))
+    home = grant.vram[0]
+    grant.map(Range(home.start, 0x1000)).write(0, b"secret")
+    grant.release()
+    grant.release()
+    assert grant.state == "released" and rig.fake.vram(home.start, 6) == bytes(6)
+    with pytest.raises(LeaseRevoked):
+        grant.map(Range(home.start, 0x1000))
+    other = context.grant(GrantRequest("two", vram=2 << 20))
+    assert other.vram[0] == home
+    other.release()
+
+
+def test_children_are_cut_out_and_come_back(rig: Rig) -> None:
+    rig.start()
+    parent = rig.a.tenant.context.grant(GrantRequest("parent", vram=8 << 20, channels=32, functions=(1, 2), vm="vm-1"))
+    whole = parent.vram[0]
+    lease = parent.map(Range(whole.start, 0x1000))
+    with pytest.raises(UsageError, match="lease"):
+        parent.child(GrantRequest("under", vram=2 << 20, vram_at=whole.start))
+    child = parent.child(GrantRequest("child", vram=2 << 20, vram_at=whole.start + (4 << 20), channels=8, functions=(2,)))
+    assert child.parent is parent and child.vm == "vm-1" and child.functions == (2,) and parent.functions == (1,)
+    assert child.map(child.vram[0]).read(0, 4) == bytes(4) and lease.valid
+    rig.doctor_ok()
+    parent.release()
+    assert child.state == "released" and not lease.valid
+    rig.doctor_ok()
+
+
+def test_dma_maps_vanish_after_the_channels_stopped(rig: Rig) -> None:
+    rig.start()
+    a = rig.a.tenant
+    buffer = a.grant.allocate_dma(0x2000, label="ring")
+    buffer.view[:4] = b"ring"
+    line = a.grant.interrupt("COPY0")
+    rig.session.calls.clear()
+    rig.fake.log.clear()
+    order: list[str] = []
+    rig.fake.log = order
+    call = rig.session.call
+    rig.session.call = lambda name, what: (order.append(name), call(name, what))[1]  # type: ignore[assignment, method-assign, misc]
+    a.grant.release()
+    wanted = ["destroy-channel", "unset-pdb", "free-space", f"close-tenant {a.grant.name}", "unmap ring"]
+    assert [entry for entry in order if entry in wanted] == wanted
+    assert line.fd == -1
+
+
+def test_a_channel_that_may_still_run_keeps_its_host_memory_until_reset(rig: Rig) -> None:
+    rig.start()
+    a = rig.a.tenant
+    a.grant.allocate_dma(0x1000, label="ring")
+    rig.fake.faults.arm("rpc-refuse:destroy-channel")
+    a.grant.release()
+    assert {buffer.label for buffer in rig.fake.buffers} >= {"ring"}
+    rows = {row.kind: row for row in rig.gpu.hardware.ledger.rows()}
+    assert rows["vram"].quarantined == 4 << 20
+    assert [finding.code for finding in rig.host.doctor() if finding.severity == "warning"] == ["NVC-4011"]
+    rig.session.halt("dies")
+    until(lambda: rig.gpu.generation == 2 and not any(buffer.label == "ring" for buffer in rig.fake.buffers), "freed after the reset")

@@ -1,0 +1,222 @@
+"""Events, the interrupt tree, the invalidate unit and workers, each alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from nvcore.api.clock import SYSTEM
+from nvcore.api.errors import DeviceGone, UsageError, WaitTimeout
+from nvcore.events import EventLog
+from nvcore.gpu.interrupts import InterruptTree
+from nvcore.gpu.invalidate import Invalidator, TicketRing
+from nvcore.gpu.threads import Worker
+from nvcore.hw.mmu import INVALIDATE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
+from nvcore.testing.clock import VirtualClock
+from tests.core.conftest import Rig, until
+
+
+class Registers:
+    """Registers that remember; INVALIDATE is busy for as long as `busy`."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, int] = {}
+        self.writes: list[tuple[int, int]] = []
+        self.busy = False
+        self.gone = False
+
+    def read32(self, offset: int) -> int:
+        if self.gone:
+            return 0xFFFFFFFF
+        value = self.values.get(offset, 0)
+        return value & ~(1 << 31) | (self.busy << 31) if offset == INVALIDATE.OFFSET else value
+
+    def write32(self, offset: int, value: int) -> None:
+        self.values[offset] = value
+        self.writes.append((offset, value))
+
+
+# events
+
+
+def test_events_are_numbered_without_holes_and_kept_in_a_ring() -> None:
+    log = EventLog(VirtualClock(5.0), ring=4, wall=lambda: 7.0)
+    for number in range(6):
+        log.publish("state", f"event {number}", gpu="g")
+    assert [event.sequence for event in log.since()] == [3, 4, 5, 6] and log.since(5)[0].text == "event 5"
+    assert (log.since()[0].time, log.since()[0].wall, log.last) == (5.0, 7.0, 6)
+
+
+def test_a_slow_subscriber_loses_its_own_oldest_and_is_told_how_many() -> None:
+    log = EventLog()
+    slow, fast = log.subscribe(limit=3), log.subscribe()
+    for number in range(10):
+        log.publish("state", str(number))
+    assert [event.text for event in fast.drain()] == [str(n) for n in range(10)]
+    events = slow.drain()
+    assert events[0].kind == "lost-events" and events[0].text.startswith("7 events lost") and events[0].sequence == 7
+    assert [event.text for event in events[1:]] == ["7", "8", "9"]
+    log.publish("state", "next")
+    assert [event.text for event in slow.drain()] == ["next"]
+    slow.close()
+    log.publish("state", "after")
+    assert slow.drain() == [] and [event.text for event in fast.wait(1.0)] == ["next", "after"]
+
+
+def test_subscribers_are_filtered_by_kind_and_owner_and_woken_once_a_burst() -> None:
+    log = EventLog()
+    woken: list[int] = []
+    faults = log.subscribe(kinds=["fault"], owners=["toy-a"], on_ready=lambda: woken.append(1))
+    log.publish("fault", "theirs", owner="toy-b")
+    log.publish("state", "no", owner="toy-a")
+    log.publish("fault", "mine", owner="toy-a")
+    log.publish("fault", "mine too", owner="toy-a")
+    assert [event.text for event in faults.drain()] == ["mine", "mine too"] and woken == [1]
+    assert faults.wait(0.01) == []
+
+
+def test_many_threads_publish_in_one_order() -> None:
+    log = EventLog()
+    seen = log.subscribe(limit=10_000)
+    threads = [threading.Thread(target=lambda: [log.publish("state", "x") for _ in range(200)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [event.sequence for event in seen.drain()] == list(range(1, 801))
+
+
+# interrupts
+
+
+def test_a_vector_is_counted_to_each_of_its_owners_and_no_one_else(rig: Rig) -> None:
+    rig.start()
+    a, b = rig.a.tenant.grant, rig.b.tenant.grant
+    one, two, other = a.interrupt("COPY0"), b.interrupt("COPY0"), b.interrupt("COPY1")
+    rig.fake.raise_vector(1)
+
+    def count(line: object) -> int:
+        try:
+            return os.eventfd_read(line.fd)  # type: ignore[attr-defined]
+        except BlockingIOError:
+            return 0
+
+    totals = [0, 0]
+
+    def both() -> bool:
+        totals[0], totals[1] = totals[0] + count(one), totals[1] + count(two)
+        return totals == [1, 1]
+
+    until(both, "both owners of the vector")
+    assert count(other) == 0
+    one.close()
+    rig.fake.raise_vector(1)
+    until(lambda: count(two) == 1, "the other owner goes on")
+    with pytest.raises(UsageError):
+        rig.gpu.hardware.tree.route(8 * 32)
+
+
+def test_a_storm_of_a_vector_that_nobody_asked_for_never_reaches_the_host(rig: Rig) -> None:
+    rig.start()
+    rig.fake.raise_vector(40)
+    assert not rig.fake._message_due()
+
+
+def test_a_tree_that_reads_as_error_pattern_says_that_the_device_is_gone() -> None:
+    registers = Registers()
+    tree = InterruptTree(registers, 8)
+    tree.open()
+    registers.gone = True
+    with pytest.raises(DeviceGone):
+        tree.service()
+
+
+# invalidate
+
+
+def unit(clock: VirtualClock, registers: Registers) -> tuple[Invalidator, list[str]]:
+    causes: list[str] = []
+    return Invalidator(registers, clock, causes.append, 2.0), causes
+
+
+def test_an_idle_unit_finishes_an_invalidate_of_one_directory_at_once() -> None:
+    registers = Registers()
+    invalidator, _ = unit(VirtualClock(), registers)
+    ticket = invalidator.start(TicketRing(invalidator), 0x12_3456_7000)
+    assert ticket.done and ticket.error is None and not invalidator.busy
+    assert registers.values[INVALIDATE_PDB.OFFSET] == 0x12345670
+    assert registers.values[INVALIDATE_PDB_HIGH.OFFSET] == 0
+    assert INVALIDATE(registers.values[INVALIDATE.OFFSET]).all_directories == 0
+
+
+def test_waiting_tickets_share_one_invalidate_and_a_space_never_has_two_pending() -> None:
+    registers, clock = Registers(), VirtualClock()
+    invalidator, causes = unit(clock, registers)
+    rings = [TicketRing(invalidator) for _ in range(3)]
+    registers.busy = True
+    first = invalidator.start(rings[0], 0x1000)
+    again = invalidator.start(rings[0], 0x1000)
+    others = [invalidator.start(ring, 0x2000) for ring in rings[1:]]
+    assert first is again and not any(ticket.done for ticket in (first, *others))
+    assert [offset for offset, _ in registers.writes] == [], "nothing is triggered behind a busy unit"
+    registers.busy = False
+    assert first.poll() or first.poll()
+    assert all(ticket.done and ticket.error is None for ticket in (first, *others)) and causes == []
+    triggers = [INVALIDATE(value) for offset, value in registers.writes if offset == INVALIDATE.OFFSET]
+    assert len(triggers) == 1 and triggers[0].all_directories == 1
+
+
+def test_a_time_out_fails_tickets_in_flight_and_pending_once_and_later_ones_at_once() -> None:
+    registers, clock = Registers(), VirtualClock()
+    invalidator, causes = unit(clock, registers)
+    one, two = TicketRing(invalidator), TicketRing(invalidator)
+    registers.busy = True
+    first = invalidator.start(one, 0x1000)
+    clock.advance(1.9)
+    second = invalidator.start(two, 0x2000)
+    assert not first.poll() and not second.poll()
+    clock.advance(0.2)
+    assert second.poll() and first.done and first.error == second.error and first.error.startswith("invalidate-timeout")
+    late = invalidator.start(one, 0x1000)
+    assert late.done and late.error == first.error and len(causes) == 1
+    registers.busy = False
+    invalidator.revive()
+    assert invalidator.start(one, 0x1000).error is None
+
+
+def test_a_dead_bus_is_no_busy_unit() -> None:
+    registers = Registers()
+    invalidator, causes = unit(VirtualClock(), registers)
+    registers.gone = True
+    ticket = invalidator.start(TicketRing(invalidator), 0x1000)
+    assert ticket.done and ticket.error.startswith("device-gone") and causes == [ticket.error]
+
+
+# workers
+
+
+def test_a_job_that_hangs_is_abandoned_and_a_fresh_thread_runs_the_next() -> None:
+    worker, release = Worker("w", SYSTEM), threading.Event()
+    with pytest.raises(WaitTimeout):
+        worker.call(lambda: release.wait(10.0), "the hanging job", 0.05, abandon=True)
+    assert worker.call(lambda: 42, "the next", 2.0) == 42 and worker.abandoned == ("the hanging job",)
+    release.set()
+    assert worker.stop(2.0)
+    assert worker.post(lambda: 1, "too late").error is not None
+
+
+def test_a_job_that_raises_or_exits_ends_no_thread() -> None:
+    errors: list[str] = []
+    worker = Worker("w", SYSTEM, lambda what, error: errors.append(f"{what}: {type(error).__name__}"))
+
+    def exits() -> None:
+        raise SystemExit(3)
+
+    worker.start()
+    worker.post(lambda: 1 // 0, "divides")
+    worker.post(exits, "exits")
+    assert worker.call(lambda: "alive", "asks", 2.0) == "alive"
+    assert errors == ["divides: ZeroDivisionError", "exits: ContractError"]
+    worker.stop(2.0)
