@@ -61,7 +61,7 @@ class LockClass:
 
 
 _classes: dict[tuple[str, int], LockClass] = {}
-_guard = threading.Lock()
+_guard = threading.RLock()  # re-entrant: a search allocates, a collection may then run a finaliser that takes a lock
 
 
 def lock_class(name: str, subclass: int = 0, *, leaf: bool = False, ww: bool = False) -> LockClass:
@@ -109,7 +109,7 @@ def _path(start: LockClass, goal: LockClass) -> list[LockClass] | None:
     for chain in chains:
         if chain[-1] is goal:
             return chain
-        for following in chain[-1].after:
+        for following in tuple(chain[-1].after):
             if following not in seen:
                 seen.add(following)
                 chains.append([*chain, following])

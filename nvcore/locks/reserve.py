@@ -12,7 +12,7 @@ from nvcore.api.marks import LOCKDEP, may_sleep, signalling_safe
 __all__ = ["Reserve", "starved"]
 
 starved: list[object] = []
-"""While not empty, whatever draws on no reserve fails with MemoryError, in every thread: set by the freeze test, with the validator on."""
+"""While not empty, whatever draws on no reserve fails with MemoryError, in every thread: set by a freeze test, with the validator on."""
 
 
 class Reserve:

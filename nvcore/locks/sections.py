@@ -44,6 +44,7 @@ def end_signalling(cookie: bool) -> None:
     stack = current()
     if stack.signalling == 0 or cookie != (stack.signalling == 1):
         broken("L6.unbalanced", f"signalling section, in {stack.name}", now=show(trace(2)))
+        return
     stack.signalling -= 1
     if cookie:
         leave_path(stack)
@@ -70,6 +71,7 @@ class _Atomic:
         stack = current()
         if stack.atomic == 0:
             broken("L6.unbalanced", f"atomic section, in {stack.name}", now=show(trace(2)))
+            return
         stack.atomic -= 1
 
 

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nvcore.testing.clock import VirtualClock
     from nvcore.testing.expect import expect_violation
-    from nvcore.testing.freeze import Freeze
 
-__all__ = ["Freeze", "VirtualClock", "expect_violation"]
+__all__ = ["VirtualClock", "expect_violation"]
 
-_ON_USE = {"Freeze": "freeze", "VirtualClock": "clock", "expect_violation": "expect"}
+_ON_USE = {"VirtualClock": "clock", "expect_violation": "expect"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,8 @@ import pytest
 
 from nvcore.api.marks import LOCKDEP
 from nvcore.locks import Fence, Reserve, Timeline, allocate, signalling
-from nvcore.locks.fence import published_fences
+from nvcore.locks.fence import publish_observers, published_fences
+from nvcore.locks.reserve import starved
 from nvcore.testing import VirtualClock, expect_violation
 
 
@@ -107,6 +108,31 @@ def test_timelines_number_their_fences() -> None:
     line = Timeline("bind")
     names = [line.fence().name for _ in range(3)]
     assert names == ["bind:1", "bind:2", "bind:3"]
+
+
+@pytest.mark.skipif(not LOCKDEP, reason="by design: the validator is off")
+def test_a_starved_process_allocates_from_reserves_only() -> None:
+    starved.append("this test")
+    try:
+        with pytest.raises(MemoryError):
+            allocate("table")
+        allocate("table", Reserve(1))
+    finally:
+        starved.clear()
+    allocate("table")
+
+
+def test_publications_can_be_watched() -> None:
+    seen: list[str] = []
+    watch = lambda fence: seen.append(f"{fence.name} {fence.state}")  # noqa: E731
+    publish_observers.append(watch)
+    try:
+        fence = Fence("watched")
+        fence.publish()
+    finally:
+        publish_observers.remove(watch)
+    fence.signal()
+    assert seen == (["watched published"] if LOCKDEP else [])
 
 
 def test_a_reserve_counts_use_and_under_use() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,24 @@ def test_log_says_it_once_with_both_places_and_goes_on() -> None:
     assert done.stderr.count("L3.cycle") == 1
     assert done.stderr.count("<string>:5") == 2
     assert done.stderr.count("<string>:6") == 2
+
+
+def test_log_goes_on_after_every_kind_of_violation() -> None:
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + """
+from violations import TABLE
+from nvcore.locks.graph import isolated_graph
+from nvcore.locks.stack import task_stack
+# these then block, fail by themselves, or do what they were told not to
+unfit = "lock_taken_again import_in_path import_in_path_despite_a_reserve task_releases_the_thread_s_lock reservations_without_context"
+for name, rule, violation, twin in TABLE:
+    if name not in unfit.split():
+        with isolated_graph(), task_stack(name) as stack:
+            violation(name)
+        assert (stack.held, stack.signalling, stack.atomic) == ([], 0, 0), name
+print("all")
+"""
+    done = run("log", code)
+    assert done.stdout.endswith("all\n"), done.stderr[-2000:]
 
 
 def test_the_two_halves_have_the_same_names() -> None:

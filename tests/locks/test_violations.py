@@ -10,7 +10,8 @@ from nvcore.locks.graph import isolated_graph
 from nvcore.locks.rules import RULES, violations
 from nvcore.locks.stack import task_stack
 from nvcore.testing import expect_violation
-from tests.locks.violations import TABLE, Row
+
+from .violations import TABLE, Row
 
 pytestmark = pytest.mark.skipif(not LOCKDEP, reason="by design: the validator is off")
 

@@ -287,6 +287,7 @@ def reservation_in_path(tag: str) -> None:
     lock = locks.WwLock("x")
     with locks.signalling():
         lock.acquire(1)
+        lock.release()
 
 
 # L6: sections
