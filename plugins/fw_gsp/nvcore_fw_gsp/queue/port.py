@@ -70,7 +70,7 @@ class RpcPort:
         echo: bool = False, time_scale: float = 1.0, room_timeout: float = 1.0,
     ) -> None:  # fmt: skip
         self.block, self.clock = block, clock
-        self.sender = CommandSender(block, doorbell, clock, alive=self._raise_if_dead, timeout=room_timeout * time_scale)
+        self.sender = CommandSender(block, doorbell, clock, alive=self.raise_if_dead, timeout=room_timeout * time_scale)
         self.receiver = StatusReceiver(block)
         self.late = self.unknown = 0
         self.history: deque[tuple[str, int, int]] = deque(maxlen=_KEPT)
@@ -104,19 +104,19 @@ class RpcPort:
         Raises FirmwareIsDead (at once when already dead), CallTimeout, CallRefused (transport status other than 0), QueueFull.
         """
         with self._command:
-            self._raise_if_dead()
+            self.raise_if_dead()
             self._sequence = self._sequence % 0x7FFFFFFF + 1  # never 0: that is what unsequenced messages carry
             call = Call(function, self._sequence, len(payload), what)
             self._call = call
             try:
-                self._raise_if_dead()  # a death declared before the line above did not see this call
+                self.raise_if_dead()  # a death declared before the line above did not see this call
                 self._send(function, call.sequence, payload)
                 self._wake()
                 self._wait(call, timeout * self._scale)
             finally:
                 self._call = None
             if call.failed is not None:
-                self._raise_if_dead()
+                self.raise_if_dead()
             self._unanswered = 0
             if call.result:
                 raise CallRefused(f"the firmware refused {what}", call.result, seen=f"result {call.result:#x}", where=f"function {function:#x}")
@@ -125,7 +125,7 @@ class RpcPort:
     def post(self, function: int, payload: bytes | bytearray | memoryview) -> None:
         """Send without waiting for an answer; such messages carry sequence 0."""
         with self._command:
-            self._raise_if_dead()
+            self.raise_if_dead()
             self._send(function, 0, payload)
 
     def _send(self, function: int, sequence: int, payload: bytes | bytearray | memoryview) -> None:
@@ -181,7 +181,8 @@ class RpcPort:
             remedy="nvcore dump keeps the queues and logs; a late answer will be drained",
         )  # fmt: skip
 
-    def _raise_if_dead(self) -> None:
+    def raise_if_dead(self) -> None:
+        """Raise FirmwareIsDead with the first cause when the firmware was declared dead."""
         if self._causes:
             raise FirmwareIsDead(
                 "the firmware is dead and is asked nothing more", expected="a living firmware", seen=self.dead,

@@ -8,6 +8,7 @@ Source: nouveau nvkm/subdev/gsp/rm/r535/{client,device}.c for the order of the c
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -75,6 +76,7 @@ class GspTenant:
         self.client = session.book.client_handle()
         self.spaces: list[GspSpace] = []
         self.channels: list[GspChannel] = []
+        self.tasks: list[Callable[[], None]] = []  # ends of vGPU tasks, called before anything is freed
         self._handles = count(1)
         self._made: list[tuple[str, int]] = []
         self._open = True
@@ -133,6 +135,8 @@ class GspTenant:
         if not self._open:
             return
         session = self.session
+        while self.tasks:
+            session.try_free(self.tasks.pop(), f"a vGPU task of {self.label}")
         for channel in reversed(self.channels):
             session.try_free(lambda channel=channel: session.channel_family.destroy(channel), f"channel {channel.channel} of {self.label}")
         for space in reversed(self.spaces):

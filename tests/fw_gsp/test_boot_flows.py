@@ -1,0 +1,182 @@
+"""Boots on the software GPU: every chip and version, synthetic and published images, up and down and up again."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import pytest
+
+from nvcore.api.errors import BootError
+from nvcore.api.needs import BootNeeds
+
+from .soft import CASES, Bench, bench, published_root
+
+
+def check_quiet(gpu: Bench) -> None:
+    assert gpu.violations() == []
+    assert gpu.inspector.unknown_controls == {}
+    assert gpu.inspector.unknown_registers == {}
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_it_boots_unloads_and_boots_again(chip, version):
+    with bench(chip, version) as gpu:
+        inventories = []
+        for _ in range(2):
+            session = gpu.open()
+            assert [stage.outcome for stage in session.report.stages] == ["ok"] * len(session.report.stages)
+            assert session.report.image.kind == "synthetic" and session.image.version == version
+            inventories.append(session.family("inventory").read())
+            report = session.unload()
+            assert report.clean and not report.needs_reset and report.cause is None
+            assert session.unload() is report
+        assert inventories[0] == inventories[1]
+        check_quiet(gpu)
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_published_images_boot(chip, version):
+    with bench(chip, version, root=published_root(chip, version), vram="4G") as gpu:
+        session = gpu.open()
+        assert session.report.image.kind == "vendor"
+        assert session.family("inventory").read().usable_memory > 1 << 30
+        assert session.unload().clean
+        check_quiet(gpu)
+
+
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+def test_scattered_host_memory_boots_too(chip):
+    with bench(chip + "", "570.144") as plain:
+        plain_inventory = plain.open().family("inventory").read()
+    gpu = Bench(chip, "570.144", vram="2G&scattered=1")
+    try:
+        inventory = gpu.open().family("inventory").read()
+        assert inventory.regions == plain_inventory.regions
+        check_quiet(gpu)
+    finally:
+        gpu.bus.close()
+
+
+def test_ten_cycles_leave_nothing_behind():
+    with bench("ga100", "570.144") as gpu:
+        counts = []
+        for _ in range(10):
+            session = gpu.open()
+            tenant = session.open_tenant("cycle")
+            session.family("memory").create_space(tenant)
+            assert session.unload().clean
+            assert session.objects() == {}
+            del session, tenant
+            gc.collect()
+            counts.append(len(os.listdir("/proc/self/fd")))
+        assert counts[-1] == counts[1]
+        check_quiet(gpu)
+
+
+def test_as_vgpu_host_the_heap_grows_and_the_family_appears():
+    needs = BootNeeds(vgpu_host=True, virtual_functions=4)
+    with bench("ga100", "570.144", needs=needs) as gpu:
+        session = gpu.open()
+        assert session.families["vgpu"] == 1
+        support = session.family("inventory").read().vgpu
+        assert support.host and support.reason is None and support.functions > 0
+        assert session.boot.layout.heap_size >= 581 << 20
+        assert session.unload().clean
+        check_quiet(gpu)
+
+
+@pytest.mark.parametrize(("chip", "version"), [("ga100", "535.113.01"), ("gh100", "570.144")])
+def test_where_vgpus_are_not_driven_the_reason_is_told(chip, version):
+    with bench(chip, version, needs=BootNeeds(vgpu_host=True)) as gpu:
+        session = gpu.open()
+        support = session.family("inventory").read().vgpu
+        assert not support.host and support.reason
+        assert session.family("vgpu") is None and "vgpu" not in session.families
+        session.unload()
+
+
+def test_a_client_s_settings_reach_the_firmware():
+    with bench("ga100", "570.144", needs=BootNeeds(settings={"RmExample": 7})) as gpu:
+        session = gpu.open()
+        detail = next(stage.detail for stage in session.report.stages if stage.name == "first-messages")
+        with bench("ga100", "570.144") as other:
+            base = next(stage.detail for stage in other.open().report.stages if stage.name == "first-messages")
+        assert int(detail.split()[-2]) == int(base.split()[-2]) + 16 + len("RmExample") + 1
+        session.unload()
+
+
+FAULTS = [
+    ("ga100", "gfw-never", "gfw", "NVC-2112"),
+    ("ga100", "vbios-missing", "unload-bundle", None),
+    ("ga100", "vbios-no-fwsec", "unload-bundle", "NVC-2033"),
+    ("ga100", "scrub-never:sec2", "booter-load", "NVC-2112"),
+    ("ga100", "booter-halt", "booter-load", "NVC-2132"),
+    ("ga100", "booter-mailbox", "booter-load", "NVC-2132"),
+    ("ga100", "bad-signature", "booter-load", "NVC-2132"),
+    ("ga100", "riscv-inactive", "riscv-active", "NVC-2134"),
+    ("ga100", "no-init-done", "init-done", "NVC-2134"),
+    ("ga100", "init-status", "init-done", "NVC-2134"),
+    ("ga100", "rpc-result:0x41,0x51", "static-info", "NVC-2213"),
+    ("ga100", "rpc-no-reply:0x41", "static-info", "NVC-2212"),
+    ("ga100", "rpc-checksum", "static-info", "NVC-2214"),
+    ("ga100", "gsp-halt@boot", None, None),
+    ("gh100", "gfw-never", "gfw", "NVC-2112"),
+    ("gh100", "fsp-silent", "chain-of-trust", "NVC-2112"),
+    ("gh100", "fsp-error", "chain-of-trust", "NVC-2133"),
+    ("gh100", "fmc-error", "lockdown", "NVC-2133"),
+    ("gh100", "lockdown-stuck", "lockdown", "NVC-2112"),
+    ("gh100", "no-init-done", "init-done", "NVC-2134"),
+]
+
+
+@pytest.mark.parametrize(("chip", "fault", "stage", "code"), FAULTS)
+def test_a_failed_boot_says_where_and_why_and_leaves_a_device_that_boots(chip, fault, stage, code):
+    with bench(chip, "570.144", faults=[fault]) as gpu:
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        report = caught.value.report
+        failed = next(s for s in report.stages if s.outcome == "failed")
+        assert stage in (None, failed.name), report.stages
+        assert report.cause and report.cause.startswith(failed.name)
+        assert code in (None, report.code), report.code
+        assert "region-proof" in [s.name for s in report.stages]
+        gpu.inspector.disarm()
+        if fault == "vbios-no-fwsec":  # the model's ROM stays as it was made
+            return
+        session = gpu.open(gpu.saved[-1] if gpu.saved else None)
+        assert session.unload().clean
+
+
+def test_a_wait_that_ends_tells_the_limit_the_last_value_and_the_logs():
+    with bench("ga100", "570.144", faults=["no-init-done"], scale=0.01) as gpu, pytest.raises(BootError) as caught:
+        gpu.open()
+    report = caught.value.report
+    assert "within 0.2 s" in str(caught.value)
+    assert set(report.logs) == {"LOGINIT", "LOGINTR", "LOGRM", "LOGMNOC"}
+    assert set(report.logs.values()) == {"4 words written"}  # it started, wrote, and went silent
+
+
+def test_before_the_start_no_log_was_written_and_the_report_says_so():
+    with bench("ga100", "570.144", faults=["booter-mailbox:0x77"]) as gpu, pytest.raises(BootError) as caught:
+        gpu.open()
+    report = caught.value.report
+    assert "0x77" in report.cause
+    assert set(report.logs.values()) == {"never written"}
+    registers = next(s for s in report.stages if s.name == "booter-load").registers
+    assert registers["SEC2.MAILBOX0"] == "0x00000077"
+
+
+def test_without_files_nothing_is_touched(tmp_path):
+    with bench("ga100", "570.144", root=str(tmp_path)) as gpu:
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        assert caught.value.report.code == "NVC-2021" and caught.value.report.stages == ()
+        assert gpu.backend.supports(gpu.chip) == []
+
+
+def test_another_chip_is_not_supported_by_a_neighbour_s_files(tmp_path):
+    from nvcore.api.identity import ChipId
+
+    with bench("ga100", "570.144") as gpu:
+        assert gpu.backend.supports(ChipId("AD102", "ada", "a1")) == ()

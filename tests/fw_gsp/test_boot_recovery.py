@@ -1,0 +1,117 @@
+"""F01: a firmware found running is told apart: ours of an earlier run, somebody else's, and this run's own failed try."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from nvcore.api.errors import BootError
+from nvcore.api.firmware import SavedState
+
+from .soft import Bench, bench
+
+
+def leave_running(gpu: Bench) -> SavedState:
+    """Boot, then lose the process: the device is closed without an unload, its host memory goes."""
+    gpu.open()
+    saved = gpu.saved[-1]
+    gpu.device.close()
+    gpu.device = gpu.bus.open(gpu.source)
+    return saved
+
+
+@pytest.mark.parametrize(("chip", "version"), [("ga100", "570.144"), ("ga100", "535.113.01"), ("gh100", "570.144")])
+def test_an_earlier_run_of_ours_is_taken_down_and_the_boot_goes_on(chip, version):
+    with bench(chip, version) as gpu:
+        saved = leave_running(gpu)
+        session = gpu.open(saved)
+        detail = next(stage.detail for stage in session.report.stages if stage.name == "wpr2-precheck")
+        assert "earlier run of this host" in detail and version in detail
+        assert session.unload().clean
+
+
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+def test_a_foreign_firmware_is_refused_and_not_touched(chip):
+    with bench(chip, "570.144") as gpu:
+        leave_running(gpu)
+        before = gpu.device.model.view()
+        gpu.device.model.trace(True)
+        with pytest.raises(BootError) as caught:
+            gpu.open(None)
+        assert caught.value.report.code == "NVC-2120"
+        writes = [offset for (offset, write), _ in gpu.device.model.trace(False).items() if write]
+        assert writes == []
+        assert gpu.device.model.view() == before
+
+
+def test_another_place_of_the_region_is_not_ours():
+    with bench("ga100", "570.144") as gpu:
+        saved = leave_running(gpu)
+        other = attrs.evolve(saved, data={**saved.data, "wpr_start": 0x100000})
+        with pytest.raises(BootError) as caught:
+            gpu.open(other)
+        assert caught.value.report.code == "NVC-2120"
+
+
+def test_recover_runs_the_saved_unload_and_starts_nothing():
+    with bench("ga100", "570.144") as gpu:
+        saved = leave_running(gpu)
+        report = gpu.backend.recover(gpu.context(saved))
+        assert report.clean and "booter-unload" in [stage.name for stage in report.stages]
+        assert gpu.backend.recover(gpu.context(saved)).stages[0].outcome == "skipped"
+        assert gpu.open().unload().clean
+
+
+def test_recover_of_a_foreign_firmware_says_so_and_wants_no_reset_by_us():
+    with bench("ga100", "570.144") as gpu:
+        leave_running(gpu)
+        report = gpu.backend.recover(gpu.context(None))
+        assert not report.clean and not report.needs_reset and "its driver must unload it" in report.cause
+
+
+def test_the_files_of_the_saved_version_do_it_even_when_another_version_is_booted_next():
+    with bench("ga100", "535.113.01") as gpu:
+        saved = leave_running(gpu)
+        gpu.version = "570.144"
+        session = gpu.open(saved)
+        assert session.image.version == "570.144" and session.unload().clean
+
+
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+def test_a_region_that_stays_up_is_reset_and_if_that_fails_the_report_says_needs_reset(chip):
+    with bench(chip, "570.144") as gpu:
+        session = gpu.open()
+        gpu.inspector.arm("wpr2-left-up")
+        report = session.unload()
+        assert report.clean and next(s for s in report.stages if s.name == "region-down").detail == "gone after a function reset"
+        session = gpu.open()
+        gpu.inspector.arm("wpr2-left-up")
+        gpu.inspector.arm("wpr2-left-up")
+        report = session.unload()
+        assert not report.clean and report.needs_reset and report.cause
+        with pytest.raises(BootError) as caught:
+            gpu.open(None)
+        assert caught.value.report.code == "NVC-2120"
+
+
+def test_the_first_cause_stays_the_cause_when_the_unload_fails_too():
+    with bench("ga100", "570.144", faults=["init-status:0x65"]) as gpu:
+        gpu.inspector.arm("wpr2-left-up")
+        gpu.inspector.arm("wpr2-left-up")
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        assert caught.value.report.cause.startswith("init-done") and "0x65" in caught.value.report.cause
+        assert "needs a reset" in str(caught.value)
+
+
+def test_after_device_gone_the_host_s_side_is_released():
+    with bench("ga100", "570.144") as gpu:
+        session = gpu.open()
+        tenant = session.open_tenant("t")
+        session.family("memory").create_space(tenant)
+        gpu.inspector.arm("device-gone")
+        report = session.unload()
+        assert not report.clean and report.needs_reset
+        assert next(s for s in report.stages if s.name == "release-host").outcome == "ok"
+        assert session.objects() == {} and session.boot.memory.buffers == {}
+        assert not tenant.open
