@@ -9,12 +9,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nvcore.cli.args import parse
 from nvcore.cli.main import main
-from nvcore.cli.output import safe, table
+from nvcore.cli.output import safe, table, width
 from tests.plugins.building import CLIENT, OBSERVER, SECTION, distribution, plugin
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ class Site:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def plugin(self, name: str, source: str, **more: object) -> Path:
+    def plugin(self, name: str, source: str, **more: Any) -> Path:
         self.names.append(name)
         return plugin(self.folder, name, source, **more)
 
@@ -60,8 +61,8 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def documents(text: str) -> dict[str, object]:
-    found = json.loads(text)
+def documents(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found["generated_at"])
     return found
 
@@ -85,7 +86,7 @@ def test_doctor_finds_what_list_cannot_and_both_exit_7_for_what_they_see(site: S
     assert site.run("plugins", "list").returncode == 0
     done = site.run("plugins", "doctor", "--json")
     assert done.returncode == 7
-    rows = {row["name"]: row for row in documents(done.stdout)["plugins"]}  # type: ignore[attr-defined]
+    rows = {row["name"]: row for row in documents(done.stdout)["plugins"]}
     assert rows["raises"]["code"] == "NVC-1101" and rows["raises"]["remedy"] and rows["good"]["state"] == "registered"
     site.plugin("newer", "", family="client", generation=2)
     done = site.run("plugins", "list")
@@ -93,11 +94,38 @@ def test_doctor_finds_what_list_cannot_and_both_exit_7_for_what_they_see(site: S
     assert "nvcore explain NVC-1104" in done.stdout and "pip install --upgrade nvcore" in done.stdout
 
 
+def test_list_exits_7_for_whatever_the_index_alone_shows_to_be_wrong(site: Site) -> None:
+    site.plugin("same", GOOD, family="client", dist="toy-first")
+    assert site.run("plugins", "list").returncode == 0
+    site.plugin("same", GOOD, family="client", dist="toy-second")
+    done = site.run("plugins", "list")
+    assert done.returncode == 7 and "claimed by toy-first and toy-second" in done.stdout
+    assert site.run("-p", "no:toy-second", "plugins", "list").returncode == 0
+    site.plugin("needy", "", requires=("absent-thing>=2",))
+    done = site.run("--only", "needy", "plugins", "list", select=False)
+    assert done.returncode == 7 and "do: pip install 'absent-thing>=2'" in done.stdout
+
+
+def test_a_plugin_that_hangs_in_start_ends_with_the_process(site: Site) -> None:
+    site.plugin("hangs", OBSERVER.format(started="time.sleep(3600)", stopping="pass"))
+    code = (
+        "from nvcore.plugins import PluginHost, Selection\nhost = PluginHost(limit=0.2)\nhost.load(Selection(only=['hangs']))\n"
+        "host.start(None)\nhost.teardown()\nprint(host.plugin('hangs').code)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], env=site.env, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "NVC-1109\n", "")
+
+
+def test_a_terminal_that_reports_width_0_has_an_unknown_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.get_terminal_size", lambda descriptor: os.terminal_size((0, 0)))
+    assert width(sys.__stdout__) is None  # type: ignore[arg-type]
+
+
 def test_a_disabled_plugin_is_shown_and_is_not_wrong(site: Site) -> None:
     site.plugin("newer", "", family="client", generation=2)
     done = site.run("-p", "no:newer", "plugins", "list", "--json")
     assert done.returncode == 0
-    (row,) = (row for row in documents(done.stdout)["plugins"] if row["name"] == "newer")  # type: ignore[attr-defined]
+    (row,) = (row for row in documents(done.stdout)["plugins"] if row["name"] == "newer")
     assert (row["state"], row["reason"]) == ("disabled", "-p no:newer")
 
 
@@ -259,7 +287,7 @@ def test_config_check_names_file_and_line_and_exits_78(site: Site) -> None:
     shown = site.run("config", "show", "--origin", "--config", str(file))
     assert re.search(rf"plugins.settings.slots +1 +{file}:4", shown.stdout) and re.search(r"host.time_scale +1.0 +default", shown.stdout)
     values = documents(site.run("config", "show", "--json", "--config", str(file)).stdout)["values"]
-    assert {"key": "host.log_level", "value": "debug", "origin": f"{file}:2"} in values  # type: ignore[operator]
+    assert {"key": "host.log_level", "value": "debug", "origin": f"{file}:2"} in values
 
 
 def test_the_configurations_selection_is_heard(site: Site) -> None:
@@ -268,7 +296,7 @@ def test_the_configurations_selection_is_heard(site: Site) -> None:
     file = site.folder / "x.toml"
     file.write_text("[plugins]\ndisable = ['good']\n")
     rows = documents(site.run("plugins", "list", "--json", "--config", str(file)).stdout)["plugins"]
-    assert {row["name"]: row["state"] for row in rows if row["name"] in site.names} == {"good": "disabled", "other": "selected"}  # type: ignore[attr-defined]
+    assert {row["name"]: row["state"] for row in rows if row["name"] in site.names} == {"good": "disabled", "other": "selected"}
 
 
 def _codes(path: Path) -> set[str]:

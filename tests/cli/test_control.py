@@ -86,13 +86,15 @@ def test_a_call_carries_its_parameters_and_brings_the_answer(daemon) -> None:  #
         ("org.varlink.service.MethodNotFound", errors.NvcoreError, 1),
     ],
 )
-def test_the_daemons_errors_come_back_as_their_class_with_its_code(daemon, name: str, kind: type, exit_code: int) -> None:  # type: ignore[no-untyped-def]
+def test_the_daemons_errors_come_back_as_their_class_with_its_code(
+    daemon, name: str, kind: type[errors.NvcoreError], exit_code: int
+) -> None:  # type: ignore[no-untyped-def]
     path, _ = daemon(lambda request: error(name, code="NVC-3107", what="no slot", remedy="make room"))
     with pytest.raises(kind) as caught:
         call(path, "io.nvcore.Vgpu.Create", {}, timeout=5)
     assert (caught.value.code, caught.value.exit_code) == ("NVC-3107", exit_code)
     assert caught.value.what == "no slot" and caught.value.remedy == "make room"
-    assert kind.code != "NVC-3107"  # type: ignore[attr-defined]
+    assert kind.code != "NVC-3107"
 
 
 @pytest.mark.parametrize("answer", [b"", b"no json\0", b"[1]\0", b"{}", b"\xff\0", b"{" * 5000 + b"\0"])
