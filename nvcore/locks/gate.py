@@ -12,7 +12,7 @@ from typing import Any, Final
 from nvcore.locks.graph import RECLAIM, show, trace
 from nvcore.locks.reserve import Reserve, starved
 from nvcore.locks.rules import broken
-from nvcore.locks.stack import current, existing, touch
+from nvcore.locks.stack import current, existing, own_work, touch
 
 __all__ = ["allocate", "refuse_in_path"]
 
@@ -56,11 +56,8 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     if stack is None or stack.reporting or not (stack.signalling or stack.atomic):
         return
     if stack.reserve is None or event == "import":  # nvcore's primitives have drawn on the reserve; nothing reserves an import
-        stack.reporting = True  # a report may itself format, and in production log
-        try:
+        with own_work():  # a report may itself format, and in production log
             broken(rule, f"{event} {args[0]!r} in {stack.name}" if args else event, now=show(trace(2)))
-        finally:
-            stack.reporting = False
 
 
 sys.addaudithook(_audit)

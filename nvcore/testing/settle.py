@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 
+from nvcore.locks.stack import own_work
+
 __all__ = ["Watch", "give_way"]
 
 LOOK = 0.001
@@ -46,11 +48,12 @@ class Watch:
 
 def _scheduled(native: int) -> tuple[str, str]:
     """The kernel's state letter of a thread and how often it went to sleep."""
-    try:
-        with open(f"/proc/self/task/{native}/status", encoding="ascii", errors="replace") as status:
-            fields = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
-    except (FileNotFoundError, ProcessLookupError):
-        return "gone", ""
+    with own_work():  # a job in its signalling path may be what moves an automatic clock
+        try:
+            with open(f"/proc/self/task/{native}/status", encoding="ascii", errors="replace") as status:
+                fields = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
+        except (FileNotFoundError, ProcessLookupError):
+            return "gone", ""
     return fields["State"][:1], fields["voluntary_ctxt_switches"]
 
 

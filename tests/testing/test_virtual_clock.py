@@ -11,6 +11,7 @@ import pytest
 
 from nvcore.api.clock import Clock, wait_until
 from nvcore.api.errors import ContractError, WaitTimeout
+from nvcore.locks import signalling
 from nvcore.testing import VirtualClock
 
 
@@ -208,6 +209,21 @@ def test_auto_gives_a_thread_that_knows_no_clock_a_moment_to_set_the_event() -> 
     with threads(stranger):
         assert clock.wait(event, 60)
     assert clock.now() == 0
+
+
+def test_auto_serves_a_bounded_poll_inside_the_signalling_path() -> None:
+    clock = VirtualClock(auto=True)
+    end = threading.Event()
+
+    def other() -> None:
+        clock.sleep(0.001)
+        end.wait(5)
+
+    with threads(other):
+        with signalling():
+            assert wait_until(lambda: int(clock.now() > 0.002), bool, timeout=1, what="time", clock=clock)
+            assert not clock.wait(threading.Event(), 1)
+        end.set()
 
 
 def test_auto_interleaves_two_sleepers_in_order() -> None:
