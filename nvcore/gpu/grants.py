@@ -142,17 +142,18 @@ class GpuGrant:
 
     @may_sleep
     def child(self, request: GrantRequest) -> GpuGrant:
-        """Cut a child out of this grant. Raises OutOfResources or UsageError with the books unchanged; memory under a lease is not cut."""
+        """Cut a child out of this grant. Raises OutOfResources or UsageError with the books unchanged. Memory that the device shares as one
+        piece with what is under a lease is not cut; where a piece was mapped before, the cut may lose the piece's contents."""
         self._live()
         child = GpuGrant(self.hardware, self.client, self.function, request, self)
         taken = child.vram
-        if any(lease.range.overlaps(item) for lease in self._leases for item in taken):
+        cut = [extent.range for extent in self._extents.values() if any(extent.range.overlaps(item) for item in taken)]
+        if any(lease.range.overlaps(item) for lease in self._leases for item in (*taken, *cut)):
             child._leave()
             raise UsageError("memory under a lease cannot be cut out of a grant", remedy="release the lease first, or name vram_at")
         self._adopt(self._children, child)
-        keep = set(self.vram)
-        for item in [item for item in self._extents if item not in keep]:
-            self._extents.pop(item).close()
+        for item in [item for item in self._extents if any(item.overlaps(cut) for cut in taken)]:
+            self._extents.pop(item).close()  # no extent covers two owners; nobody has a lease in it
         return child
 
     @may_sleep
@@ -161,7 +162,7 @@ class GpuGrant:
         self._live()
         home = self.require_vram(range.start, range.size, "a lease")
         vram = self.hardware.vram
-        extent = self._extents.get(home)
+        extent = next((known for known in self._extents.values() if known.range.contains(range)), None)
         if extent is None:
             extent = vram.extent(home)
             if extent is not None:
@@ -253,16 +254,35 @@ class GpuGrant:
     @may_sleep
     def scrub(self, range: Range) -> None:
         """Fill memory of the grant with zeros. Raises UsageError outside of it, DeviceGone."""
-        home = self.require_vram(range.start, range.size, "a range to scrub")
-        extent = self._extents.get(home) or self.hardware.vram.extent(home)
-        if extent is None:
-            self.hardware.vram.zero(range)
-            return
-        try:
-            extent.zero(range)
-        finally:
-            if home not in self._extents:
+        self.require_vram(range.start, range.size, "a range to scrub")
+        for known, piece in self._pieces(range):
+            if known is not None:
+                known.zero(piece)
+                continue
+            extent = self.hardware.vram.extent(piece) if piece.start % 0x1000 == piece.size % 0x1000 == 0 else None
+            if extent is None:
+                self.hardware.vram.zero(piece)
+                continue
+            try:
+                extent.zero(piece)
+            finally:
                 extent.close()
+
+    def _pieces(self, whole: Range) -> list[tuple[Extent | None, Range]]:
+        """`whole` cut at the borders of the extents that the grant has: writing through the window what a descriptor could punch takes minutes."""
+        pieces: list[tuple[Extent | None, Range]] = []
+        at = whole.start
+        for known in sorted(self._extents.values(), key=lambda extent: extent.range.start):
+            start, end = max(known.range.start, at), min(known.range.end, whole.end)
+            if start >= end:
+                continue
+            if at < start:
+                pieces.append((None, Range(at, start - at)))
+            pieces.append((known, Range(start, end - start)))
+            at = end
+        if at < whole.end:
+            pieces.append((None, Range(at, whole.end - at)))
+        return pieces
 
     @may_sleep
     def release(self) -> None:

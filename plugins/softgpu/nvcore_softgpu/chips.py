@@ -130,10 +130,10 @@ CHIPS: Final[Sequence[Chip]] = (
         address_bits=47,
         default_vram=40 * GIB,
         bar2_size=32 * MIB,
-        vmmu_segment=128 * MIB,
+        vmmu_segment=64 * MIB,
         gsp_vector=155,
         engines=_engines(0x80, 0x0F),
-        sriov=Sriov(16, 4, 1, 0x20B0, 16 * MIB, 4 * GIB, 32 * MIB),
+        sriov=Sriov(16, 4, 1, 0x20B0, 256 * KIB, 4 * GIB, 32 * MIB),
         compute_cap="8.0",
     ),
     Chip(
@@ -168,7 +168,7 @@ CHIPS: Final[Sequence[Chip]] = (
         vmmu_segment=256 * MIB,
         gsp_vector=155,
         engines=_engines(0x80, 0x0F),
-        sriov=Sriov(16, 4, 1, 0x2330, 16 * MIB, 8 * GIB, 32 * MIB),
+        sriov=Sriov(16, 4, 1, 0x2330, 256 * KIB, 8 * GIB, 32 * MIB),
         compute_cap="9.0",
     ),
 )

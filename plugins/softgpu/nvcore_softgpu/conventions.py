@@ -31,7 +31,7 @@ CONVENTIONS: Final = (
         "16 MiB, 4 GiB (GA100) or 8 GiB (GH100), 32 MiB",
         "bar 0 and bar 2 as the physical function; bar 1 by the largest vGPU",
     ),
-    Convention("VMMU segment", "128 MiB (GA100), 256 MiB (GH100)", "two of the values that the control may return"),
+    Convention("VMMU segment", "64 MiB (GA100), 256 MiB (GH100)", "values that the control may return; 3,776 MiB of an A100-4C are whole segments of 64 MiB"),
     Convention("BAR1 size", "VRAM rounded up to a power of two, at least 256 MiB", "resizable in PCI; a power of two is a rule of PCI"),
     Convention(
         "interrupt vectors",

@@ -53,6 +53,7 @@ class Instance:
         self.record, self.kind, self.address = record, kind, address
         self._heap_size = -(-heap // segment) * segment  # whole segments, so that no segment has two owners
         self._segment = segment
+        self.framebuffer = kind.framebuffer // segment * segment  # rounded down to whole segments, as NVIDIA's manager does
         self.grant: Grant | None = None
         self.protocol: str | None = None
         self.started: float | None = None
@@ -62,7 +63,7 @@ class Instance:
     @property
     def memory(self) -> int:
         """Bytes of VRAM that one vGPU of this type takes."""
-        return self.kind.framebuffer + self._heap_size
+        return self.framebuffer + self._heap_size
 
     def up(self, parent: Grant, family: VgpuFamily) -> None:
         """Bring it up. Raises BringUpFailed with everything given back, OutOfResources with the ledger unchanged."""
@@ -98,8 +99,8 @@ class Instance:
             uuid=self.record.uuid,
             channels=run,
             plugin_channels=PLUGIN_CHANNELS,
-            framebuffer=(Range(whole.start, self.kind.framebuffer),),
-            heap=Range(whole.start + self.kind.framebuffer, self._heap_size),
+            framebuffer=(Range(whole.start, self.framebuffer),),
+            heap=Range(whole.start + self.framebuffer, self._heap_size),
         )
 
     def _start(self, grant: Grant, family: VgpuFamily) -> None:
