@@ -203,7 +203,14 @@ class Device(Protocol):
 
     @may_sleep
     def share(self, offset: int, size: int) -> SharedMemory:
-        """A descriptor onto device memory [offset, offset + size), for mapping by the holder of a grant. One owner, one extent."""
+        """A descriptor onto device memory [offset, offset + size), for mapping by the holder of a grant. One owner, one extent: an extent that
+        overlaps another one raises UsageError; the same extent again gives another descriptor of the same memory."""
+        ...
+
+    @may_sleep
+    def unshare(self, offset: int) -> int:
+        """End the extent that starts at `offset`: what its descriptors reach is device memory no more, and the memory's contents may be gone
+        (that is the scrub). Bytes ended, 0 when there is no such extent."""
         ...
 
     @may_sleep

@@ -8,6 +8,7 @@ fallocate(2).
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,12 +74,12 @@ class Mapped:
 
 
 class Extent:
-    """A descriptor onto one granted range. `close` gives it back; mappings made of it live on."""
+    """A descriptor onto one granted range."""
 
-    __slots__ = ("_fd", "_offset", "range")
+    __slots__ = ("_device", "_fd", "_offset", "range")
 
-    def __init__(self, item: Range, fd: int, offset: int) -> None:
-        self.range, self._fd, self._offset = item, fd, offset
+    def __init__(self, device: Device, item: Range, fd: int, offset: int) -> None:
+        self._device, self.range, self._fd, self._offset = device, item, fd, offset
 
     def map(self, item: Range) -> Mapped:
         """Map a part of the extent, given by VRAM addresses."""
@@ -98,10 +99,12 @@ class Extent:
         mapped.revoke()
 
     def close(self) -> None:
-        """Close the descriptor. Idempotent."""
+        """End the extent: mappings that live on reach the device no more. Its contents may be gone. Idempotent."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+            with suppress(DeviceGone):
+                self._device.unshare(self.range.start)
 
 
 class VramAccess:
@@ -127,7 +130,7 @@ class VramAccess:
             return None
         except UsageError:  # not an extent that the device can give out by itself
             return None
-        return Extent(item, shared.fd, shared.offset)
+        return Extent(self._device, item, shared.fd, shared.offset)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of VRAM through the window."""

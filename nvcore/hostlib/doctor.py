@@ -65,5 +65,5 @@ def _check_objects(gpu: Gpu) -> list[Finding]:
 
 
 def _differences(core: Mapping[str, int], session: Mapping[str, int]) -> list[str]:
-    """Kinds that both know and count differently; kinds of only one side are its own affair."""
-    return [f"{kind}: {count} against {session[kind]}" for kind, count in core.items() if kind in session and session[kind] != count]
+    """Kinds that the core knows and the session counts differently; kinds of the session alone are its own affair."""
+    return [f"{kind}: {count} against {session.get(kind, 0)}" for kind, count in core.items() if session.get(kind, 0) != count]

@@ -351,6 +351,10 @@ class FakeGpu:
             raise NotSupportedError("this fake shares no memory")
         return SharedMemory(os.dup(self._fd), offset, size)
 
+    def unshare(self, offset: int) -> int:
+        """Nothing to end: every descriptor is onto the whole memory."""
+        return 0
+
     def close(self) -> None:
         """The host lets go of it."""
         self.opened = False
