@@ -76,6 +76,10 @@ class Bench:
     def inspector(self) -> Any:
         return self.device.model
 
+    @property
+    def card(self) -> Any:
+        return self.bus._cards[self.source]
+
     def context(self, saved: SavedState | None = None) -> OpenContext:
         return OpenContext(
             self.device, self.chip, self.needs, self.clock, self.events.append, self.stages.append, lambda: None, version=self.version, saved=saved,

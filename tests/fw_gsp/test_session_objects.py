@@ -1,0 +1,202 @@
+"""Objects of a running firmware: tenants, spaces, channels; faults and messages as events; diagnostics; the end of it all."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from nvcore.api.errors import ContractError, FirmwareDead, FirmwareRefused, UsageError, WaitTimeout
+from nvcore.api.events import ChannelFault, FirmwareHalted, FirmwareMessage
+from nvcore.api.families.channel import ChannelSpec
+
+from .soft import CASES, Bench, bench
+
+
+def make_channel(gpu: Bench, session, tenant, *, engine: str = "COPY0", channel: int = 8):  # type: ignore[no-untyped-def]
+    family = session.family("channel")
+    space = session.family("memory").create_space(tenant)
+    session.family("memory").set_page_directory(space, 0x400000, entries=4 if gpu.chip.name == "GA100" else 2)
+    size = family.fault_buffer_size()
+    buffer = gpu.device.allocate_dma(size, label="fault buffer")
+    spec = ChannelSpec(engine, channel, 0x100000, 1024, 0x500000, 0x501000, buffer.bus_address(0), size)
+    return space, family.create(space, spec)
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_a_channel_lives_from_create_to_destroy_and_both_sides_agree(chip, version):
+    with bench(chip, version) as gpu:
+        session = gpu.open()
+        tenant = session.open_tenant("worker")
+        space, channel = make_channel(gpu, session, tenant)
+        family = session.family("channel")
+        runlist = session.family("inventory").read().engine("COPY0").runlist
+        assert channel.token == runlist << 16 | 8
+        family.create_engine_object(channel)
+        family.enable(channel)
+        family.enable(channel)
+        assert session.objects() == {"channel": 1, "client": 1, "device": 1, "object": 1, "space": 1, "subdevice": 1}
+        family.disable(channel)
+        family.disable(channel)
+        family.destroy(channel)
+        family.destroy(channel)
+        session.family("memory").unset_page_directory(space)
+        session.family("memory").free_space(space)
+        assert session.objects() == {"client": 1, "device": 1, "subdevice": 1}
+        tenant.close()
+        tenant.close()
+        assert session.objects() == {} and not tenant.open
+        assert gpu.violations() == []
+        assert session.unload().clean
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_closing_a_tenant_frees_channels_first_and_leaves_the_other_alone(chip, version):
+    with bench(chip, version) as gpu:
+        session = gpu.open()
+        one, two = session.open_tenant("one"), session.open_tenant("two")
+        make_channel(gpu, session, one)
+        _, kept = make_channel(gpu, session, two, engine="COPY1", channel=9)
+        session.family("channel").enable(kept)
+        one.close()
+        assert session.objects() == {"channel": 1, "client": 1, "device": 1, "space": 1, "subdevice": 1}
+        with pytest.raises(ContractError):
+            session.family("memory").create_space(one)
+        two.close()
+        assert session.objects() == {} and gpu.violations() == []
+
+
+def test_what_the_firmware_refuses_is_an_error_with_its_number():
+    with bench("ga100", "570.144") as gpu:
+        session = gpu.open()
+        tenant = session.open_tenant("t")
+        gpu.inspector.arm("control-status:0x00801813,0x1e")
+        space = session.family("memory").create_space(tenant)
+        with pytest.raises(FirmwareRefused, match="INVALID_ADDRESS"):
+            session.family("memory").set_page_directory(space, 0x400000, entries=4)
+        with pytest.raises(UsageError, match="no engine"):
+            session.family("channel").create(space, ChannelSpec("COPY9", 8, 0, 8, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(("version", "function"), [("570.144", 0), ("535.113.01", None)])
+def test_a_channel_fault_is_an_event_and_names_the_guest_where_the_version_does(version, function):
+    with bench("ga100", version) as gpu:
+        session = gpu.open()
+        tenant = session.open_tenant("t")
+        _, channel = make_channel(gpu, session, tenant)
+        session.family("channel").enable(channel)
+        with gpu.card.lock:
+            gpu.card.model.gsp.channel_fault(channel.token >> 16, channel.channel, "mmu-fault", 0x1234000)
+        session.receive()
+        faults = [event for event in gpu.events if isinstance(event, ChannelFault)]
+        assert len(faults) == 1
+        assert (faults[0].channel, faults[0].engine, faults[0].cause, faults[0].function) == (8, "COPY0", "mmu-fault", function)
+        assert faults[0].address == (0x1234000 if function is not None else None)
+        messages = [event for event in gpu.events if isinstance(event, FirmwareMessage)]
+        assert any(event.name == "xid-31" and event.number == 31 for event in messages)
+
+
+def test_an_event_without_a_meaning_is_passed_on_and_counted():
+    with bench("ga100", "570.144", faults=["unknown-event"]) as gpu:
+        session = gpu.open()
+        session.open_tenant("t")
+        session.receive()
+        assert any(isinstance(e, FirmwareMessage) and e.name == "unknown-event" and e.number for e in gpu.events)
+        assert session.family("diagnostics").queues()["unknown_events"] == 1
+
+
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+def test_a_dead_gsp_is_asked_nothing_more(chip):
+    with bench(chip, "570.144") as gpu:
+        session = gpu.open()
+        tenant = session.open_tenant("t")
+        session.family("memory").create_space(tenant)
+        gpu.inspector.arm("gsp-halt")
+        start = time.monotonic()
+        with pytest.raises((FirmwareDead, WaitTimeout)):
+            session.family("memory").create_space(tenant)
+        session.receive()
+        assert session.dead is not None
+        for _ in range(3):
+            with pytest.raises(FirmwareDead, match="dead"):
+                session.open_tenant("again")
+        assert time.monotonic() - start < 1.5
+        assert [type(e) for e in gpu.events].count(FirmwareHalted) == 1
+        tenant.close()
+        assert session.objects() == {}
+        report = session.unload()
+        assert report.clean, report
+        assert gpu.open().unload().clean
+
+
+def test_events_go_on_while_one_answer_is_late():
+    with bench("ga100", "570.144", scale=1.0) as gpu:
+        session = gpu.open()
+        tenant = session.open_tenant("t")
+        _, channel = make_channel(gpu, session, tenant)
+        session.family("channel").enable(channel)
+        gpu.inspector.arm("rpc-delay:1.0")
+        session.receive()
+        done = threading.Event()
+
+        def slow() -> None:
+            session.family("memory").create_space(tenant)
+            done.set()
+
+        thread = threading.Thread(target=slow)
+        thread.start()
+        time.sleep(0.1)
+        assert session.waiting == 1
+        with gpu.card.lock:
+            gpu.card.model.gsp.channel_fault(channel.token >> 16, channel.channel, "mmu-fault", 0x1000)
+        session.receive()
+        assert any(isinstance(e, ChannelFault) for e in gpu.events) and not done.is_set()
+        while not done.wait(0.02):
+            session.receive()
+        thread.join()
+        assert session.waiting == 0
+
+
+def test_a_late_answer_is_said_and_the_next_call_gets_its_own():
+    with bench("ga100", "570.144", scale=0.02) as gpu:  # limit of a call: 0.6 s
+        session = gpu.open()
+        tenant = session.open_tenant("t")
+        gpu.inspector.arm("rpc-delay:0.9")
+        with pytest.raises(WaitTimeout):
+            session.family("memory").create_space(tenant)
+        time.sleep(0.5)
+        session.family("memory").create_space(tenant)
+        assert any(isinstance(e, FirmwareMessage) and e.name == "late-answer" for e in gpu.events)
+
+
+def test_diagnostics_work_alive_dead_and_unloaded():
+    with bench("ga100", "570.144") as gpu:
+        session = gpu.open()
+        family = session.family("diagnostics")
+        assert {"LOGINIT", "LOGINTR", "LOGRM", "LOGMNOC"} == set(family.logs()) and any(family.logs().values())
+        assert family.registers()["WPR2_ADDR_HI"]
+        assert family.queues()["command"]["records"] >= 3
+        session.declare_dead("a test")
+        assert family.queues()["dead"] == "a test" and family.registers()
+        session.unload()
+        assert set(family.logs()) and family.queues()["dead"] == "a test"
+
+
+def test_the_inventory_covers_all_of_memory_and_is_the_same_for_both_versions():
+    found = []
+    for version in ("570.144", "535.113.01"):
+        with bench("ga100", version) as gpu:
+            session = gpu.open()
+            found.append(session.family("inventory").read())
+            assert session.family("inventory").bar1_directory() > 0
+    for inventory in found:
+        at = 0
+        for region in inventory.regions:
+            assert region.range.start == at
+            at = region.range.end
+        assert at == inventory.memory_size == 2 << 30
+    one, two = found
+    assert (one.name, one.engines, one.channels, one.page_tables, one.firmware_vector) == (
+        two.name, two.engines, two.channels, two.page_tables, two.firmware_vector,
+    )  # fmt: skip

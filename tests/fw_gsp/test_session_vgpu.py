@@ -1,0 +1,137 @@
+"""vGPUs in the firmware: types, start, negotiation, settings, end, crash."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import uuid
+
+import pytest
+
+from nvcore.api.errors import ContractError, FirmwareRefused, UsageError, WaitTimeout
+from nvcore.api.families.vgpu import VgpuSpec, VgpuTypeSpec
+from nvcore.api.inventory import Range
+from nvcore.api.needs import BootNeeds
+
+from .soft import Bench, bench
+
+NEEDS = BootNeeds(vgpu_host=True, virtual_functions=4)
+TYPE = VgpuTypeSpec(468, "GRID A100-4C", "Compute", 10, 3776 << 20, 0, 320 << 20, 0x20F1, 0x1498, 1, 3840, 2400, 60, 4096 << 20, 100, 4096 << 20)
+
+
+class Piece:
+    """A lease on VRAM, mapped from what the device shares."""
+
+    def __init__(self, gpu: Bench, range: Range) -> None:
+        self.range = range
+        shared = gpu.device.share(range.start, range.size)
+        self._map = mmap.mmap(shared.fd, range.size, offset=shared.offset)
+        os.close(shared.fd)
+        self.valid = True
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._map[offset : offset + size]
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._map[offset : offset + len(data)] = bytes(data)
+
+    def view(self) -> memoryview:
+        return memoryview(self._map)
+
+    def release(self) -> None:
+        self.valid = False
+
+
+def make(gpu: Bench, session, function: int = 1):  # type: ignore[no-untyped-def]
+    family = session.family("vgpu")
+    inventory = session.family("inventory").read()
+    segment = inventory.vmmu_segment
+    start = segment * 2 * function
+    heap = Range(start + segment, family.heap_size())
+    spec = VgpuSpec(
+        468, function, f"0000:41:00.{function}", str(uuid.UUID(int=function)), Range(512 + 128 * function, 128), 1, [Range(start, segment)], heap
+    )
+    tenant = session.open_tenant(f"vgpu {function}")
+    return family, tenant, spec, Piece(gpu, heap)
+
+
+def test_types_are_uploaded_in_a_message_longer_than_the_ring():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        before = session.port.sender.sent
+        session.family("vgpu").upload_types([TYPE])
+        assert session.port.sender.sent - before == 6
+        assert gpu.violations() == []
+        with pytest.raises(UsageError, match="more vGPU types"):
+            session.family("vgpu").upload_types([TYPE] * 65)
+        session.unload()
+
+
+def test_two_vgpus_come_up_and_go_down_in_order():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        made = []
+        for function in (1, 2):
+            family, tenant, spec, lease = make(gpu, session, function)
+            vgpu = family.bootload(tenant, spec, lease)
+            assert family.configure(vgpu, spec).startswith("host-rpc 0x")
+            family.set_bus_master(vgpu, True)
+            family.reset(vgpu)
+            made.append((tenant, vgpu, lease))
+        assert session.objects()["vgpu"] == 2
+        assert set(family.usage()) == {1, 2}
+        for tenant, vgpu, lease in made:
+            family.shutdown(vgpu)
+            family.shutdown(vgpu)
+            with pytest.raises(ContractError):
+                family.reset(vgpu)
+            family.cleanup(vgpu)
+            family.cleanup(vgpu)
+            assert not lease.valid
+            tenant.close()
+        assert session.objects() == {}
+        assert gpu.violations() == [] and gpu.inspector.unknown_controls == {}
+        assert session.unload().clean
+
+
+def test_closing_the_tenant_ends_the_task_first():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        family.configure(family.bootload(tenant, spec, lease), spec)
+        tenant.close()
+        assert session.objects() == {} and not lease.valid and gpu.violations() == []
+        family, tenant, spec, lease = make(gpu, session)
+        family.bootload(tenant, spec, lease)  # the function can be used again
+        assert session.unload().clean and gpu.violations() == []
+
+
+def test_a_task_that_refuses_or_stays_silent_is_an_error_of_this_vgpu_alone():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G", scale=0.005) as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        vgpu = family.bootload(tenant, spec, lease)
+        gpu.inspector.arm("vgpu-rpc-error")
+        with pytest.raises(FirmwareRefused):
+            family.configure(vgpu, spec)
+        family.configure(vgpu, spec)
+        gpu.inspector.arm("vgpu-rpc-silent")
+        with pytest.raises(WaitTimeout):
+            family.reset(vgpu)
+        assert session.dead is None
+        family.shutdown(vgpu)
+        family.cleanup(vgpu)
+        other = make(gpu, session, 2)
+        family.bootload(other[1], other[2], other[3])
+
+
+def test_a_heap_that_cannot_hold_the_channel_is_refused_before_the_firmware_is_asked():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        family, tenant, spec, lease = make(gpu, session)
+        small = VgpuSpec(468, 1, spec.address, spec.uuid, spec.channels, 1, spec.framebuffer, Range(spec.heap.start, 0x274000))
+        with pytest.raises(UsageError, match="heap"):
+            family.bootload(tenant, small, lease)
