@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from nvcore.plugins.loader import blame
 
 if TYPE_CHECKING:
@@ -38,9 +36,11 @@ CLAIMS: dict[str, str] = {"nvcore_buses": "schemes", "nvcore_firmware_backends":
 
 
 def claims_of(hook: str, offer: Any) -> list[str]:
-    """What an offer claims. For the hooks of CLAIMS its field; for all others its name."""
+    """What an offer claims, its name last. A configuration section is its plugin's, whatever it is called."""
+    if hook == "nvcore_config_sections":
+        return [str(offer.plugin)]
     field = CLAIMS.get(hook)
-    return [str(claim) for claim in getattr(offer, field)] if field else [str(offer.name)]
+    return [str(claim) for claim in getattr(offer, field)] + [f"name {offer.name}"] if field else [str(offer.name)]
 
 
 def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info: Callable[[Plugin], HostInfo]) -> dict[str, list[Any]]:
@@ -60,8 +60,8 @@ def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info
             for offer in offers:
                 if not isinstance(offer, record):
                     raise TypeError(f"returned {type(offer).__name__} where {record.__name__} belongs")
-                claims_of(hook, offer)
                 offer.plugin = plugin.name
+                claims_of(hook, offer)
         except (Exception, SystemExit) as error:
             plugin.end(
                 "failed",
@@ -101,11 +101,15 @@ class Claims:
 
     def uncontested(self, hook: str, offer: Any) -> Any:
         """The offer without claims that somebody else has too (a copy where that changes it); None when nothing is left."""
-        claims = claims_of(hook, offer)
-        left = [claim for claim in claims if len(self._holders.get((hook, claim), ())) < 2]
-        if left == claims:
+        field = CLAIMS.get(hook)
+        free = [claim for claim in claims_of(hook, offer) if len(self._holders.get((hook, claim), ())) < 2]
+        if len(free) == len(claims_of(hook, offer)):
             return offer
-        return attrs.evolve(offer, **{CLAIMS[hook]: left}) if left and hook in CLAIMS else None
+        if field is None or len(free) < 2 or free[-1] != f"name {offer.name}":
+            return None
+        import attrs
+
+        return attrs.evolve(offer, **{field: free[:-1]})
 
     def report(self) -> None:
         """Write every conflict into the plugins' records."""

@@ -198,10 +198,12 @@ def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribut
 
 def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: str) -> Distribution | None:
     """Read one metadata folder; METADATA itself only where there are entry points of ours."""
-    stem, kind = name[:-10], name[-9:]
-    spelled, _, version = stem.partition("-")
+    stem, _, kind = name.rpartition(".")
     if kind == "egg-info":
-        version = version.partition("-py")[0]
+        spelled, _, version = stem.partition("-py")[0].partition("-")
+    else:  # a version holds no dash; a name does where an old tool wrote the folder
+        spelled, dash, version = stem.rpartition("-")
+        spelled, version = (spelled, version) if dash else (stem, "")
     dist = Distribution(spelled, version, metadata, folder, hidden)
     try:
         text = _read(os.path.join(metadata, "entry_points.txt"))

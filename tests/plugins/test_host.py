@@ -174,6 +174,21 @@ def nvcore_firmware_backends(host):
     assert alone.claim("nvcore_firmware_backends", "GA100").plugin == "one" and not alone.partial()
 
 
+def test_two_offers_of_one_name_are_a_conflict_whatever_they_claim(site: Path) -> None:
+    for name in ("one", "two"):
+        plugin(site, name, CLIENT.format(name="same", claim=f"toy-{name}"), family="client")
+    host = loaded()
+    assert host.collect("nvcore_client_drivers") == [] and host.partial()
+    assert all("name same" in one["conflicts"][0] for one in host.states())  # type: ignore[index]
+
+
+def test_sections_of_two_plugins_are_told_apart_by_plugin_and_not_by_name(site: Path) -> None:
+    for name in ("one", "two"):
+        plugin(site, name, SECTION)
+    host = loaded()
+    assert not host.partial() and host.info("one").config is not host.info("two").config
+
+
 def test_registration_is_all_or_nothing(site: Path) -> None:
     points = {"nvcore.client.v1": {"half": "toy_half"}, "nvcore.operator.v1": {"half": "toy_other_half"}}
     bad = "from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_metrics(wrong): return []"

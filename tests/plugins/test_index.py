@@ -43,6 +43,27 @@ def test_the_scan_says_what_importlib_metadata_says(tmp_path: Path) -> None:
     assert len(ours) == 4
 
 
+def test_a_dashed_folder_of_an_old_tool_keeps_its_name_and_version(tmp_path: Path) -> None:
+    (tmp_path / "old-tool-dist-1.2.3.dist-info").mkdir()
+    (tmp_path / "some_egg-2.0-py3.11.egg-info").write_text("Name: some-egg\nVersion: 2.0\n")
+    (tmp_path / "unversioned.dist-info").mkdir()
+    (tmp_path / "unversioned.dist-info" / "METADATA").write_text("Name: unversioned\nVersion: 7\n")
+    found = {name: dist.version for name, dist in scan([str(tmp_path)]).distributions.items()}
+    assert found == {"old-tool-dist": "1.2.3", "some-egg": "2.0", "unversioned": ""}
+
+
+def test_requirements_of_an_egg_are_read_and_its_extras_are_not(tmp_path: Path) -> None:
+    egg = tmp_path / "toy_egg.egg-info"
+    egg.mkdir()
+    (egg / "PKG-INFO").write_text("Name: toy-egg\nVersion: 1\n")
+    (egg / "entry_points.txt").write_text("[nvcore.client.v1]\negg = toy_egg\n")
+    (egg / "requires.txt").write_text("nvcore>=0\n\n[:python_version > '3']\nabsent\n\n[docs]\nsphinx\n")
+    index = scan([str(tmp_path)])
+    assert index.distributions["toy-egg"].requires == ["nvcore>=0", "absent; python_version > '3'"]
+    (only,) = inventory(index)
+    assert only.state == "incompatible" and only.remedy == "pip install 'absent'"
+
+
 def test_an_editable_install_is_found_like_importlib_metadata_finds_it(tmp_path: Path) -> None:
     source, built = tmp_path / "source", tmp_path / "venv-site"
     (source / "toy_edit").mkdir(parents=True)
