@@ -181,11 +181,10 @@ class WindowBar(_Bar):
     @signalling_safe
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Bytes."""
-        view = memoryview(data).cast("B")
-        if offset < 0 or offset + len(view) > self.size:
-            self._refuse(offset, len(view))
+        if offset < 0 or offset + len(data) > self.size:
+            self._refuse(offset, len(data))
         with self._lock:
-            self._window.write(offset, view)
+            self._window.write(offset, data)
 
     @signalling_safe
     def write_port(self, offset: int, words: bytes | memoryview) -> None:

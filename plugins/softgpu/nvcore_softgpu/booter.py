@@ -232,8 +232,10 @@ class BootFirmware:
             raise BootRefusal(0x0B, "gsp-not-resumed", reason)
 
     def firmware_halted(self) -> None:
-        """The firmware ended in order on a chip without booter: what the FMC protected comes down."""
+        """The firmware ended in order on a chip without booter: what the FMC protected comes down. Whether it was a suspend shows at the next
+        start; until then both windows stay as they are."""
         if self._gpu.chip.flow == "fsp":
+            self.suspended = True
             self._set_wpr2(None)
 
     # --- FWSEC on the GSP falcon --------------------------------------------------------------------------------------------------

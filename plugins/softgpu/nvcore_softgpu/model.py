@@ -170,7 +170,8 @@ class Model:
             self.gsp.doorbell()
 
     def gsp_started(self) -> None:
-        """The firmware runs: BAR1 goes to its directory."""
+        """The firmware begins to run: BAR1 goes to its directory, BAR2 is physical until the driver sends its entry."""
+        self.gsp_stopped()
         bar1, _ = self.bar_directories()
         self.memory.fill(Aperture.VRAM, self.memory.vram_size - DIRECTORIES, DIRECTORIES, 0)
         self.bar1.set_root((Aperture.VRAM, bar1))

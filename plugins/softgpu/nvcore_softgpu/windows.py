@@ -83,6 +83,7 @@ class BarWindow:
         self.root: Root | None = None
         self._memory = memory
         self._words = memory.vram32
+        self._vram = memory.vram
         self._mmu = mmu
         self._protected = protected
         self._violation = violations.violation
@@ -138,7 +139,10 @@ class BarWindow:
                 self._start, self._end, self._delta = 0, min(self.size, self._memory.vram_size), 0
                 self._entry, self._entry_value = -1, 0
             return
-        leaf = self._mmu.translate(root, offset)
+        try:
+            leaf = self._mmu.translate(root, offset)
+        except TranslationFault:
+            return
         table, place, raw = leaf.entries[-1]
         if leaf.aperture is not _VRAM or leaf.physical + leaf.size > self._memory.vram_size or table is not _VRAM or leaf.stale:
             return
@@ -153,43 +157,47 @@ class BarWindow:
         """One aligned word."""
         if self._start <= offset < self._end and (self._entry < 0 or self._words[self._entry] == self._entry_value):
             return self._words[offset + self._delta >> 2]
-        value = int.from_bytes(self.read(offset, 4), "little")
-        self._try_remember(offset)
-        return value
+        return int.from_bytes(self.read(offset, 4), "little")
 
     def write32(self, offset: int, value: int) -> None:
         """One aligned word."""
         if self._start <= offset < self._end and (self._entry < 0 or self._words[self._entry] == self._entry_value):
             self._words[offset + self._delta >> 2] = value
-            return
-        self.write(offset, value.to_bytes(4, "little"))
-        self._try_remember(offset)
-
-    def _try_remember(self, offset: int) -> None:
-        try:
-            self._remember(offset)
-        except TranslationFault:
-            self.forget()
+        else:
+            self.write(offset, value.to_bytes(4, "little"))
 
     def read(self, offset: int, size: int) -> bytes:
         """Any bytes, page by page."""
+        end = offset + size
+        if self._start <= offset and end <= self._end and (self._entry < 0 or self._words[self._entry] == self._entry_value):
+            place = offset + self._delta
+            return bytes(self._vram[place : place + size])
         parts = []
+        place = offset
         while size > 0:
-            aperture, physical, step = self._piece(offset, size)
+            aperture, physical, step = self._piece(place, size)
             parts.append(b"\xff" * step if aperture is None else self._memory.read(aperture, physical, step))
-            offset += step
+            place += step
             size -= step
+        self._remember(offset)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Any bytes, page by page."""
+        size = len(data)
+        end = offset + size
+        if self._start <= offset and end <= self._end and (self._entry < 0 or self._words[self._entry] == self._entry_value):
+            place = offset + self._delta
+            self._vram[place : place + size] = data
+            return
         view = memoryview(data)
         done = 0
-        while done < len(view):
-            aperture, physical, step = self._piece(offset + done, len(view) - done)
+        while done < size:
+            aperture, physical, step = self._piece(offset + done, size - done)
             if aperture is not None:
                 self._memory.write(aperture, physical, view[done : done + step])
             done += step
+        self._remember(offset)
 
 
 def add_bar_blocks(registers: RegisterFile, chip: Chip, memory: PhysicalMemory, bar1: BarWindow, bar2: BarWindow) -> None:
