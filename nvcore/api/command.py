@@ -20,12 +20,20 @@ __all__ = ["Command", "CommandIO"]
 
 
 class CommandIO(Protocol):
-    """The command line's side. stdout and stderr: the streams; plain: stdout carries ASCII only; columns: terminal width or None."""
+    """The command line's side; `stdout` and `stderr` are the streams, for what the methods below do not cover."""
 
     stdout: TextIO
     stderr: TextIO
-    plain: bool
-    columns: int | None
+
+    @property
+    def plain(self) -> bool:
+        """Whether standard output carries ASCII only."""
+        ...
+
+    @property
+    def columns(self) -> int | None:
+        """Width of the terminal; None where there is none or it does not know."""
+        ...
 
     def out(self, text: str) -> None:
         """Write data to standard output, control characters escaped (newline and tab are kept)."""

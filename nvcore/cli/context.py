@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, TextIO
 
+    from nvcore.api.command import CommandIO
     from nvcore.cli.args import Arguments
     from nvcore.config.model import Configuration
 
@@ -162,3 +163,10 @@ class Context:
         from nvcore.cli.control import stream
 
         return stream(self.socket, method, parameters or {}, timeout=self.timeout)
+
+
+if TYPE_CHECKING:
+
+    def _fits(context: Context) -> CommandIO:
+        """The type checker's proof that a context is what plugins were promised."""
+        return context
