@@ -7,6 +7,7 @@ Source: nvcore.api.device.Bus.
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 
 from nvcore.api.clock import SYSTEM, Clock
@@ -17,6 +18,12 @@ from nvcore_softgpu.device import Card, SoftDevice
 from nvcore_softgpu.sources import parse_source
 
 __all__ = ["SoftBus", "make_card"]
+
+
+def default_address(chip: str, name: str, slot: int) -> str:
+    """The bus address of a card that names none: the same at every start, whatever is opened first. slot: which try, when the first is taken."""
+    bus = 0x41 + (zlib.crc32(f"{chip}/{name}".encode()) + slot) % 0xB0
+    return f"0000:{bus:02x}:00.0"
 
 
 def make_card(source: str, *, clock: Clock = SYSTEM, slot: int = 0) -> Card:
@@ -30,7 +37,7 @@ def make_card(source: str, *, clock: Clock = SYSTEM, slot: int = 0) -> Card:
         wanted.vram,
         wanted.bar1,
         make_gsp,
-        address=wanted.address or f"0000:{0x41 + slot:02x}:00.0",
+        address=wanted.address or default_address(wanted.chip.name, wanted.name, slot),
         clock=clock,
         shelf=None if wanted.firmware is None else open_shelf(wanted.firmware),
         faults=wanted.faults,
@@ -46,7 +53,6 @@ class SoftBus:
         self._lock = threading.Lock()
         self._cards: dict[str, Card] = {}
         self._callbacks: list[Callable[[BusEvent], None]] = []
-        self._slots = 0
 
     @may_sleep
     def open(self, source: str) -> SoftDevice:
@@ -59,13 +65,25 @@ class SoftBus:
                 )
             new = card is None or card.closed
             if card is None or card.closed:
-                card = make_card(source, clock=self._clock, slot=self._slots)
-                self._slots += 1
+                card = self._make(source)
                 self._cards[source] = card
             device = SoftDevice(card, source, owns_card=False)
         if new:
             self._tell(BusEvent("added", source))
         return device
+
+    def _make(self, source: str) -> Card:
+        """A card at an address that no other card of this bus has."""
+        taken = {card.address for card in self._cards.values() if not card.closed}
+        slot = 0
+        while True:
+            card = make_card(source, clock=self._clock, slot=slot)
+            if card.address not in taken:
+                return card
+            card.close()
+            if slot >= len(taken):
+                raise ConflictError(f"{source} names an address that is taken", seen=card.address, remedy="choose another address=…")
+            slot += 1
 
     @may_sleep
     def scan(self) -> Sequence[str]:
