@@ -88,7 +88,8 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.write(f"nvcore {__version__}\n")
         return 0
     noun, rest = (given.words[0], given.words[1:]) if given.words else ("help", [])
-    lifted = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS} if noun in NOUNS else GLOBAL_OPTIONS
+    # behind a plugin's noun `--socket` is the plugin's word (softgpu serve); in front of the noun it is ours
+    lifted = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS} if noun in NOUNS else {k: v for k, v in GLOBAL_OPTIONS.items() if k != "--socket"}
     rest = _lift(rest, lifted, given.values)
     context = Context(given)
     if given.flag("help") or noun == "help":
