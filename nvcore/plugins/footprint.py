@@ -6,6 +6,7 @@ Imports the selected plugins, one by one, in the process of the caller, which sh
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 import sys
 from typing import Any
@@ -20,9 +21,17 @@ from nvcore.plugins.states import Plugin
 __all__ = ["denied", "footprint", "matches"]
 
 
+@functools.lru_cache(maxsize=64)
+def _literal(pattern: str) -> str:
+    """The text in front of the first sign of a glob; every match contains it."""
+    return next((pattern[:at] for at, char in enumerate(pattern) if char in "*?["), pattern)
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a glob matches one component of `name` (split at `-`, `_`, `.`), or all of it where the pattern has such a mark."""
     name, pattern = name.lower(), pattern.lower()
+    if _literal(pattern) not in name:
+        return False  # thousands of files, and hardly one that needs the glob
     return any(fnmatch.fnmatchcase(part, pattern) for part in components(name)) or (
         any(mark in pattern for mark in "-_.") and fnmatch.fnmatchcase(name, pattern)
     )

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STATES", "Plugin", "partial"]
 
+_REASON = 600
+
 STATES = ("found", "selected", "imported", "registered", "started", "disabled", "incompatible", "failed")
 """Every state. The first five follow one another; the others are ends, with a reason, a code and (but for disabled) a remedy."""
 
@@ -49,9 +51,12 @@ class Plugin:
         self.selected_by: str | None = None
 
     def end(self, state: str, code: str | None, reason: str, remedy: str | None) -> None:
-        """Put it into an end state. The first failure stands: a later one would hide the cause."""
+        """Put it into an end state. The first failure stands: a later one would hide the cause.
+
+        A reason may quote an exception, so it is made one line of at most _REASON characters: it must not look like a row of its own.
+        """
         if self.state not in ("failed", "incompatible"):
-            self.state, self.code, self.reason, self.remedy = state, code, reason, remedy
+            self.state, self.code, self.reason, self.remedy = state, code, " ".join(reason.split())[:_REASON], remedy
 
     @property
     def broken(self) -> bool:

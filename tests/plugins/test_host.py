@@ -93,6 +93,12 @@ def test_where_an_import_failed_is_file_and_line(site: Path) -> None:
     assert f"{site}/toy_raises.py:3" in row(loaded(), "raises")["reason"]
 
 
+def test_a_reason_is_one_line_whatever_the_exception_says(site: Path) -> None:
+    plugin(site, "raises", "raise ValueError('one\\nvfio  started  0.1.0\\n' + 'x' * 9999)")
+    reason = row(loaded(), "raises")["reason"]
+    assert "\n" not in reason and len(reason) == 600
+
+
 def test_a_module_that_the_metadata_names_and_nobody_shipped_is_told_from_a_missing_requirement(site: Path) -> None:
     distribution(site, "toy-hollow", points={"nvcore.client.v1": {"hollow": "toy_hollow.part"}})
     hollow = row(loaded(), "hollow")
