@@ -94,8 +94,9 @@ _V535: Final = Manifest(
     suspend="fbsr-regions",
     events="535",
     log_regions=_LOGS_535,
+    differs=("$[*].record.address", "$[*].record.function", "$[*].answer.capabilities", "$[*].answer.firmware"),
 )
-_V550: Final = _V535._replace(version="550.163.01", layout_only=True, intr_gsp_engine=0x32, rm_engine_shift=1, events="550")
+_V550: Final = _V535._replace(version="550.163.01", layout_only=True, differs=(), intr_gsp_engine=0x32, rm_engine_shift=1, events="550")
 _V570: Final = _V550._replace(
     version="570.144", layout_only=False, lockless_queues=False, gr_static_info=False, suspend="fbsr-init", log_regions=_LOGS_570
 )

@@ -1,0 +1,161 @@
+"""Golden transcripts: what crosses `nvcore.api` between the core and a firmware session for one fixed script, as JSON lines.
+
+Owns the recording proxy, the script and the comparison. Handles, addresses and times become labels in the order first seen; words for people
+become "text". Test code only; one thread. A transcript is data about the contract, not about a firmware: two versions of one chip must give the
+same lines except at the JSON paths that the version's manifest names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from nvcore.api.device import Device
+from nvcore.api.events import FirmwareEvent
+from nvcore.api.families.channel import ChannelSpec
+from nvcore.api.firmware import FirmwareBackend, FirmwareSession, OpenContext
+
+__all__ = ["Recorder", "differences", "record_script"]
+
+_ADDRESSES: Final = frozenset({"address", "bar1_directory", "fault_buffer", "instance", "ring_address", "start", "userd"})
+_WORDS: Final = frozenset({"detail", "location", "looked_for", "reason", "remedy", "text", "uuid"})
+_PAGE: Final = 4096  # below it a number of that name is a number: an engine's instance
+_LEFT_OUT: Final = frozenset({"logs", "registers"})
+_PLAIN: Final = (str, bool, type(None))
+
+
+class Recorder:
+    """Collects lines. Each is {"call", "arguments", "answer" or "error"} or {"event", "record"}."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._labels: dict[tuple[str, object], str] = {}
+        self._counts: dict[str, int] = {}
+        self._kept: list[object] = []  # labels go by identity, so what was labelled must stay alive
+
+    def label(self, kind: str, value: object) -> str:
+        """The label of a value: "kind:1" for the first one of its kind that is not the same as one seen before."""
+        key = (kind, value if isinstance(value, int) else id(value))
+        found = self._labels.get(key)
+        if found is None:
+            number = self._counts[kind] = self._counts.get(kind, 0) + 1
+            found = self._labels[key] = f"{kind}:{number}"
+            self._kept.append(value)
+        return found
+
+    def plain(self, value: object, name: str = "") -> Any:
+        """A value as it stands in a line."""
+        if name in _WORDS and value is not None:
+            return "text"
+        if name == "seconds":
+            return "time"
+        if name in _ADDRESSES and isinstance(value, int) and value >= _PAGE:
+            return self.label("address", value)
+        if isinstance(value, (*_PLAIN, int)):
+            return value
+        if attrs.has(type(value)):
+            fields = attrs.fields_dict(type(value))
+            return {key: self.plain(getattr(value, key), key) for key in fields if key not in _LEFT_OUT}
+        if isinstance(value, Mapping):
+            return {str(key): self.plain(item, str(key)) for key, item in value.items()}
+        if isinstance(value, (frozenset, set)):
+            return sorted(self.plain(item) for item in value)
+        if isinstance(value, (tuple, list)):
+            return [self.plain(item) for item in value]
+        return self.label(type(value).__name__.lower().removeprefix("gsp"), value)
+
+    def call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a call and record it."""
+        line: dict[str, Any] = {"call": name, "arguments": [self.plain(arg) for arg in args]}
+        if kwargs:
+            line["named"] = {key: self.plain(value, key) for key, value in kwargs.items()}
+        self.lines.append(line)
+        try:
+            answer = function(*args, **kwargs)
+        except BaseException as error:
+            line["error"] = type(error).__name__
+            raise
+        line["answer"] = self.plain(answer, name.rpartition(".")[2])
+        return answer
+
+    def event(self, event: FirmwareEvent) -> None:
+        """Record an event."""
+        self.lines.append({"event": type(event).__name__, "record": self.plain(event)})
+
+    def text(self) -> str:
+        """All lines, one JSON object each."""
+        return "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.lines)
+
+
+def record_script(
+    backend: FirmwareBackend, context: OpenContext, device: Device, cause_fault: Callable[[int, int], None], *, entries: int
+) -> Recorder:
+    """Run the script and record it: open, inventory, allocate, channel, fault, free, unload. No vGPUs.
+
+    cause_fault(token, channel): makes the device stop the channel with an MMU fault. entries: of a root directory on this chip. The session
+    must not be served by a receiver thread.
+    """
+    recorder = Recorder()
+    opened = attrs.evolve(context, deliver=recorder.event)
+    session: FirmwareSession = backend.open(opened)
+    stages = [{"name": stage.name, "outcome": stage.outcome} for stage in session.report.stages]
+    recorder.lines.append({"call": "open", "answer": {"chip": session.report.chip, "kind": session.image.kind, "stages": stages}})
+    recorder.lines.append({"call": "families", "answer": dict(session.families)})
+    call = recorder.call
+    inventory = session.family("inventory")
+    memory: Any = session.family("memory")
+    channels: Any = session.family("channel")
+    call("inventory.read", getattr(inventory, "read"))  # noqa: B009
+    tenant = call("open_tenant", session.open_tenant, "transcript")
+    space = call("memory.create_space", memory.create_space, tenant)
+    call("memory.set_page_directory", memory.set_page_directory, space, 0x400000, entries=entries)
+    size = call("channel.fault_buffer_size", channels.fault_buffer_size)
+    buffer = device.allocate_dma(size, label="transcript")
+    try:
+        spec = ChannelSpec("COPY0", 8, 0x100000, 1024, 0x500000, 0x501000, buffer.bus_address(0), size)
+        channel = call("channel.create", channels.create, space, spec)
+        call("channel.create_engine_object", channels.create_engine_object, channel)
+        call("channel.enable", channels.enable, channel)
+        call("objects", session.objects)
+        cause_fault(channel.token, channel.channel)
+        session.receive()
+        call("channel.disable", channels.disable, channel)
+        call("channel.destroy", channels.destroy, channel)
+        call("memory.unset_page_directory", memory.unset_page_directory, space)
+        call("memory.free_space", memory.free_space, space)
+        call("tenant.close", tenant.close)
+        call("objects", session.objects)
+        unloaded = session.unload()
+        stages = [{"name": stage.name, "outcome": stage.outcome} for stage in unloaded.stages]
+        recorder.lines.append({"call": "unload", "answer": {"clean": unloaded.clean, "needs_reset": unloaded.needs_reset, "stages": stages}})
+    finally:
+        buffer.close()
+    return recorder
+
+
+def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}")
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield f"{path}.length", len(value)
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def differences(one: Recorder, two: Recorder, allowed: Iterable[str] = ()) -> list[str]:
+    """JSON paths with both values where two transcripts differ, without the allowed ones. A path begins at `$`; "[*]" allows every index."""
+    import re
+
+    patterns = [re.compile(re.escape(path).replace(r"\[\*\]", r"\[\d+\]") + r"(\..*|\[.*)?") for path in allowed]
+    left, right = dict(_leaves(one.lines, "$")), dict(_leaves(two.lines, "$"))
+    found = []
+    for path in sorted(left.keys() | right.keys()):
+        if left.get(path) != right.get(path) and not any(pattern.fullmatch(path) for pattern in patterns):
+            found.append(f"{path}: {left.get(path)!r} / {right.get(path)!r}")
+    return found
