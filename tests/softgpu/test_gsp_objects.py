@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import pytest
@@ -246,3 +247,53 @@ def test_no_parameters_of_any_control_raise(data: st.DataObject) -> None:
     driver.send(0x4C, struct.pack("<6I", CLIENT, objects[CONTROLS[command].kinds[0]], command, 0, size, 0) + params)
     assert driver.wait(0x4C) is not None
     assert driver.env.memory.stray == []
+
+
+def test_parameters_in_a_form_that_is_not_played_are_refused(driver: Driver) -> None:
+    reply = driver.call(0x4C, struct.pack("<6I", 0xC2000001, 0xABCD2080, 0x20800137, 0, 4, 2) + bytes(4))
+    assert struct.unpack_from("<I", reply.payload, 12)[0] == 0x56 and driver.env.violations.names == ["control-flags"]
+
+
+def test_the_devices_view_can_be_written_as_json(driver: Driver) -> None:
+    driver.space(CLIENT)
+    driver.channel(CLIENT, 3, 9, 0x700000)
+    view = json.loads(json.dumps(driver.gsp.view()))
+    assert view["channels"] == [{"runlist": 1, "chid": 3, "engine": 9, "enabled": True, "stopped": False, "objects": []}]
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("space"), st.integers(0, 2)),
+    st.tuples(st.just("channel"), st.integers(0, 2), st.integers(1, 4), st.sampled_from([1, 9, 10])),
+    st.tuples(st.just("object"), st.integers(0, 2), st.integers(1, 4)),
+    st.tuples(st.just("free"), st.integers(0, 2), st.sampled_from([CLIENT, DEVICE, 0x5D1D0000, SPACE, 0xF1F00001, 0xF1F00002, 0xF1F00003, 0x901])),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(OPERATIONS, max_size=25))
+def test_the_host_engine_has_exactly_the_channels_whose_objects_live(operations: list[tuple[object, ...]]) -> None:
+    driver = Driver(Env())
+    driver.boot()
+    for operation in operations:
+        kind, number, *rest = operation
+        client = CLIENT + number  # type: ignore[operator]
+        if kind == "space":
+            if driver.alloc(client, client, client, 0, bytes(120)) == 0:
+                assert driver.free(client, client) == 0
+                driver.space(client)
+        elif kind == "channel":
+            chid, engine = rest
+            params = driver.channel_params(chid, engine, 0x700000 + 0x2000 * (4 * number + chid))  # type: ignore[arg-type,operator]
+            driver.alloc(client, DEVICE, 0xF1F00000 | chid, 0xC56F, params)  # type: ignore[operator]
+        elif kind == "object":
+            driver.alloc(client, 0xF1F00000 | rest[0], 0x900 + rest[0], 0xC6B5, struct.pack("<II", 1, 9))  # type: ignore[operator]
+        else:
+            driver.free(client, client if rest[0] == CLIENT else rest[0])  # type: ignore[arg-type]
+    view = driver.gsp.view()
+    listed = {(channel["runlist"], channel["chid"]) for channel in view["channels"]}  # type: ignore[attr-defined]
+    assert listed == set(driver.env.channels.channels)
+    assert view["objects"].get("channel", 0) == len(listed)  # type: ignore[attr-defined]
+    for client in range(CLIENT, CLIENT + 3):
+        driver.free(client, client)
+    assert driver.gsp.view()["objects"] == {} and driver.env.channels.channels == {} and driver.env.channels.enabled == set()
+    assert set(driver.env.channels.roots.values()) <= {None}

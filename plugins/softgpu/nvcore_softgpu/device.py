@@ -114,8 +114,12 @@ class Inspector:
     def arm(self, fault: str) -> None:
         """Arm a fault: "NAME" or "NAME:ARGUMENT". Raises UnknownFault."""
         with self._card.lock:
-            self._model.faults.arm(fault)
+            name = self._model.faults.arm(fault)
             self._model.watch.update()
+            # a driver's prepare phase may send nothing at all: whoever arms this one does it at that moment
+            if name == "gsp-halt@prepare" and self._model.gsp.running:
+                self._model.faults.take(name)
+                self._model.gsp.halt(f"fault {name}")
 
     def disarm(self, name: str | None = None) -> None:
         """Disarm one fault, or all; registers that a no-reply silenced answer again."""

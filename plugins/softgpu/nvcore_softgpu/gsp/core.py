@@ -261,7 +261,7 @@ class BehaviouralGsp:
         """GSP_INIT_DONE, once both start messages are there."""
         state, faults = self._state, self._env.faults
         assert state is not None
-        if self._phase != "starting" or state.system_info is None or not state.registry:
+        if self._phase != "starting" or state.system_info is None or not state.registry_seen:
             return
         self._phase = "running"
         if self._chip.flow == "booter":

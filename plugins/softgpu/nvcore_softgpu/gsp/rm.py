@@ -29,6 +29,7 @@ _FREE = struct.Struct("<4I")
 _MEMORY = struct.Struct("<7I4xQI")
 _SYSTEM_LIST, _VRAM_LIST = 0x81, 0x82
 _BAR2: Final = 1
+_COPY_OUT_ON_ERROR: Final = 1
 _LEVEL_SHIFT: Final[dict[int, int]] = {2: 47, 3: 56}
 _MAX_REGISTRY: Final = 0x40000
 
@@ -88,14 +89,18 @@ class Rm:
         if self._short(message, _CONTROL.size):
             return Reply(message.payload, Status.INVALID_FORMAT)
         payload = bytearray(message.payload)
-        client, handle, command, _, size, _ = _CONTROL.unpack_from(payload)
+        client, handle, command, _, size, flags = _CONTROL.unpack_from(payload)
         if _CONTROL.size + size != len(payload):
             self.state.report("control-size", f"{command:#x}: {size:#x} announced, {len(payload) - _CONTROL.size:#x} sent")
             return Reply(message.payload, Status.INVALID_FORMAT)
         params = payload[_CONTROL.size :]
-        status = self._control_status(client, handle, command, params)
+        if flags & ~_COPY_OUT_ON_ERROR:
+            self.state.report("control-flags", f"{command:#x}: flags {flags:#x}; serialized parameters are not played")
+            status = Status.NOT_SUPPORTED
+        else:
+            status = self._control_status(client, handle, command, params)
         struct.pack_into("<I", payload, 12, status)
-        if status == Status.OK:
+        if status == Status.OK or flags & _COPY_OUT_ON_ERROR:
             payload[_CONTROL.size :] = params
         return Reply(bytes(payload))
 
@@ -297,6 +302,7 @@ class Rm:
         table = message.payload
         if self._short(message, 8):
             return
+        self.state.registry_seen = True
         size, count = struct.unpack_from("<II", table)
         if size > len(table) or size > _MAX_REGISTRY or 8 + 16 * count > size:
             self.state.report("registry", f"{count} entries in {size:#x} bytes, {len(table):#x} sent")

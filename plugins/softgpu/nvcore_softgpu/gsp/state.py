@@ -92,8 +92,8 @@ class State:
     """The firmware between start and unload."""
 
     __slots__ = (
-        "channels", "chip", "env", "facts", "halt", "layout", "meta", "notifications", "post_event", "promoted", "registry", "report",
-        "scheduling_disabled", "suspend_prepared", "system_info", "tasks", "tree", "uuid", "version",
+        "channels", "chip", "env", "facts", "halt", "layout", "meta", "notifications", "post_event", "promoted", "registry", "registry_seen",
+        "report", "scheduling_disabled", "suspend_prepared", "system_info", "tasks", "tree", "uuid", "version",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +116,7 @@ class State:
         self.post_event = post_event
         self.halt = halt
         self.registry: dict[str, int | str | bytes] = {}
+        self.registry_seen = False
         self.system_info: bytes | None = None
         self.channels: dict[tuple[int, int], Channel] = {}
         self.promoted: set[tuple[int, int]] = set()
