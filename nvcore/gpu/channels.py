@@ -143,5 +143,6 @@ class GpuChannel:
                 self._buffer = None
             raise
         finally:
-            if self._buffer is not None:
-                self._buffer.close()
+            buffer, self._buffer = self._buffer, None
+            if buffer is not None:
+                buffer.close()

@@ -116,14 +116,13 @@ class Ladder:
     @signalling_safe
     def meet_gpu(self, cause: str, text: str = "", *, rung: Rung = Rung.GPU) -> None:
         """A fault of the whole GPU. Closes the gate now (no doorbell rings, no call starts), hands the rest to the receiver thread. The
-        first cause wins; later ones are only logged."""
+        first cause wins."""
         gpu, hardware = self._gpu, self._gpu.hardware
         if hardware is None:
             return
         fault = Fault(rung, cause.split(":")[0], _CODES[rung], gpu.name, hardware.gate.generation, text=text or cause)
         if not hardware.gate.close(cause):
-            gpu.events.publish("fault", f"{cause}: {text}", gpu=gpu.name, action="ignored: the GPU is down already")
-            return
+            return  # the GPU is down already, and its first cause is on record
         gpu.receiver.urgent(lambda: self._disable(hardware, fault), "disabling the GPU")
 
     def meet_grant(self, grant: GpuGrant, cause: str, text: str = "") -> None:

@@ -269,7 +269,8 @@ class GpuGrant:
                 extent.close()
 
     def _pieces(self, whole: Range) -> list[tuple[Extent | None, Range]]:
-        """`whole` cut at the borders of the extents that the grant has: writing through the window what a descriptor could punch takes minutes."""
+        """`whole` cut at the borders of the extents that the grant has: writing through the window what a descriptor could punch takes
+        minutes."""
         pieces: list[tuple[Extent | None, Range]] = []
         at = whole.start
         for known in sorted(self._extents.values(), key=lambda extent: extent.range.start):

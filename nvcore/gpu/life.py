@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from nvcore.api.clock import Clock
 from nvcore.api.device import Bus, Device, VirtualFunction
-from nvcore.api.errors import BootError, ConflictError, NotRunningError, NotSupportedError, NvcoreError
+from nvcore.api.errors import BootError, ConflictError, DeviceGone, NotRunningError, NotSupportedError, NvcoreError
 from nvcore.api.events import Rung
 from nvcore.api.firmware import BootReport, BootStage, FirmwareBackend, FirmwareSession, OpenContext, UnloadReport
 from nvcore.api.function import Function
@@ -394,6 +395,11 @@ class Gpu:
         )
 
     def _unload(self, session: FirmwareSession) -> UnloadReport:
+        """Unload; a firmware that takes its own protection down reads host memory for it, so the bus master that a fault stopped is let go
+        again. No channel's memory is free by now, whatever still runs."""
+        if self.device is not None and not self.device.gone:
+            with suppress(DeviceGone):
+                self.device.set_bus_master(True)
         report = session.unload()
         self.unload_report = report
         self.receiver.detach()

@@ -44,10 +44,11 @@ class ToyPageTable:
         self.root = lease.range.start
 
     @may_sleep
-    def link(self) -> None:
-        """Clear the root and tell the hardware where it is."""
+    def link(self, entries: int) -> None:
+        """Clear the root and tell the hardware where it is. entries: what the hardware's own format has in a root (4 in version 2, 2 in
+        version 3)."""
         self._lease.write(0, bytes(SLOTS * 8))
-        self._space.link(self.root, entries=SLOTS)
+        self._space.link(self.root, entries=entries)
 
     @may_sleep
     def prepare(self, slot: int, value: int) -> ToyPlan:

@@ -54,7 +54,7 @@ class ToyTenant:
         self.space = self.grant.create_space()
         self.tables: Lease = self.grant.map(type(base)(base.start, _TABLES))
         self.table = ToyPageTable(self.space, self.tables, self.lock, self.driver.at_prepare)
-        self.table.link()
+        self.table.link(4 if self.context.inventory.page_tables == 2 else 2)
         self.channel: Channel = self.grant.create_channel(
             self.space,
             self.driver.engine,

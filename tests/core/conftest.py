@@ -17,11 +17,11 @@ from nvcore.testing.firmware import FakeBackend, FakeSession, fake_firmware
 from nvcore.testing.toys import ToyDriver, toy_client
 
 
-def until(claim: Callable[[], bool], what: str, limit: float = 5.0) -> None:
+def until(claim: Callable[[], bool], what: str | Callable[[], str], limit: float = 5.0) -> None:
     """Real time: wait for other threads."""
     end = time.monotonic() + limit
     while not claim():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, what if isinstance(what, str) else what()
         time.sleep(0.002)
 
 
