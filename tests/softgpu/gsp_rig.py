@@ -273,7 +273,9 @@ class Driver:
     def free_slots(self) -> int:
         return (self.word(0x41020) - self.write - 1) % 63
 
-    def record(self, function: int, payload: bytes, *, sequence: int = 0, number: int | None = None, spoil: int = 0, slots: int = 0) -> None:
+    def record(
+        self, function: int, payload: bytes, *, sequence: int = 0, number: int | None = None, spoil: int = 0, slots: int = 0
+    ) -> None:
         rpc = struct.pack("<8I", 0x03000000, 0x43505256, 32 + len(payload), function, 0xFFFFFFFF, 0xFFFFFFFF, sequence, 0) + payload
         need = (0x30 + len(rpc) + PAGE - 1) // PAGE
         assert need <= self.free_slots(), "the test's driver waits for slots itself"
@@ -310,7 +312,7 @@ class Driver:
         if write == self.read:
             return None
         base = 0x42000 + self.read * PAGE
-        checksum, number, slots, _ = struct.unpack("<IIII", self._get(base + 32, 16))
+        _, number, slots, _ = struct.unpack("<IIII", self._get(base + 32, 16))
         length, function, result, _, sequence = struct.unpack("<5I", self._get(base + 0x38, 20))
         size = (0x30 + length + 7) & ~7
         data = b""

@@ -83,7 +83,8 @@ def test_cards_leak_no_descriptor_no_thread_and_no_map():
 
 @pytest.mark.parametrize(
     "source",
-    ["softgpu", "softgpu:", "pci:ga100", "softgpu:ga100?", "softgpu:ga100?vram", "softgpu:ga100?vram=", "softgpu:ga100?vram=40X", "softgpu:ga100?x=1",
+    ["softgpu", "softgpu:", "pci:ga100", "softgpu:ga100?", "softgpu:ga100?vram", "softgpu:ga100?vram=", "softgpu:ga100?vram=40X",
+     "softgpu:ga100?x=1",
      "softgpu:ga100?vram=1M", "softgpu:ga100?vram=4G&vram=4G", "softgpu:ga100?bar1=3M", "softgpu:ga100?firmware=/nonexistent",
      "softgpu:ga100?scattered=2", "softgpu:ga100?vram=4097M", "softgpu:ga100?vram=²G"],
 )  # fmt: skip

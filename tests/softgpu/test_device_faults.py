@@ -61,6 +61,15 @@ def test_faults_at_a_register(gpu, fault, register, write, result):
     assert bar0.read32(register) == result
 
 
+def test_the_firmware_can_die_at_an_invalidate_which_completes(gpu):
+    device, bar0, _ = gpu
+    Driver(device).boot()
+    device.model.arm("gsp-halt@invalidate")
+    bar0.write32(0xB830B0, 0x80000001)
+    assert not bar0.read32(0xB830B0) >> 31
+    assert not device.card.model.gsp.running
+
+
 def test_the_timer_advances_and_can_be_frozen(gpu):
     device, bar0, clock = gpu
     first = bar0.read32(0x9400)
@@ -178,7 +187,8 @@ def test_nothing_reaches_into_wpr2(gpu):
 def test_accesses_outside_a_bar_do_not_reach_the_device(gpu):
     device, bar0, _ = gpu
     for call in (
-        lambda: bar0.read32(2), lambda: bar0.read32(16 << 20), lambda: bar0.read(-4, 4), lambda: device.bars[1].read(device.bars[1].size - 2, 4),
+        lambda: bar0.read32(2), lambda: bar0.read32(16 << 20), lambda: bar0.read(-4, 4),
+        lambda: device.bars[1].read(device.bars[1].size - 2, 4),
     ):  # fmt: skip
         with pytest.raises(ContractError):
             call()

@@ -37,7 +37,8 @@ def test_static_info_offsets(version: Version) -> None:
 def test_message_and_allocation_sizes(version: Version) -> None:
     load = abi.load(version.name).struct
     own = {
-        "GspSystemInfo": version.system_info_size, "GSP_ARGUMENTS_CACHED": version.arguments_size, "NV0000_ALLOC_PARAMETERS": version.root_size,
+        "GspSystemInfo": version.system_info_size, "GSP_ARGUMENTS_CACHED": version.arguments_size,
+        "NV0000_ALLOC_PARAMETERS": version.root_size,
         "NV_CHANNEL_ALLOC_PARAMS": version.channel_size, "NV0080_CTRL_GPU_GET_SRIOV_CAPS_PARAMS": version.static_info.sriov_size,
         "NV2080_CTRL_VGPU_MGR_INTERNAL_BOOTLOAD_GSP_VGPU_PLUGIN_TASK_PARAMS": version.bootload.size,
         "NV2080_CTRL_VGPU_MGR_INTERNAL_PGPU_ADD_VGPU_TYPE_PARAMS": version.upload_size, "NVA081_CTRL_VGPU_INFO": version.type_size,
@@ -102,7 +103,8 @@ def test_control_parameter_sizes(version: Version) -> None:
 @EACH
 def test_event_layouts_and_numbers(version: Version) -> None:
     data = abi.load(version.name)
-    assert len(events.rc_triggered(version, engine_type=9, chid=1, gfid=0, xid=31, address=0)) == data.struct("rpc_rc_triggered_v17_02").size
+    triggered = events.rc_triggered(version, engine_type=9, chid=1, gfid=0, xid=31, address=0)
+    assert len(triggered) == data.struct("rpc_rc_triggered_v17_02").size
     assert len(events.error_log(version, xid=31, runlist=0, chid=1, text="x")) == data.struct("rpc_os_error_log_v17_00").size
     assert data.enum("NV_VGPU_MSG_EVENT_GSP_LOCKDOWN_NOTICE") == version.lockdown_event
     for name in ("RC_TRIGGERED", "MMU_FAULT_QUEUED", "OS_ERROR_LOG"):

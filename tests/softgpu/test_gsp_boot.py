@@ -66,7 +66,7 @@ def test_nouveaus_whole_transcript_is_answered_without_a_violation(driver: Drive
     assert struct.unpack_from("<QQ", static.payload, at["bar1"]) == env.bar_directories()
     count = struct.unpack_from("<I", static.payload, at["regions"])[0]
     regions = [struct.unpack_from("<QQQIBBB", static.payload, at["regions"] + 8 + 48 * index) for index in range(count)]
-    usable = [(base, limit) for base, limit, reserved, _, compressed, iso, protected in regions if not (reserved or protected) and compressed and iso]
+    usable = [row[:2] for row in regions if not (row[2] or row[6]) and row[4] and row[5]]
     assert usable == [(1 << 20, driver.meta["nonWprHeapOffset"] - 1)]
     if old:
         assert struct.unpack_from("<III", static.payload, 0x124) == (1, 0, 3)
@@ -78,7 +78,8 @@ def test_nouveaus_whole_transcript_is_answered_without_a_violation(driver: Drive
             assert struct.unpack_from("<Q", static.payload, 0x668)[0] == driver.meta["nonWprHeapOffset"]
     status, table = driver.internal(0x20800A5C, bytes(2068))
     count = struct.unpack_from("<I", table)[0]
-    vectors = {index: (stall, nonstall) for index, _, _, stall, nonstall in (struct.unpack_from("<HHIII", table, 4 + 16 * n) for n in range(count))}
+    rows = [struct.unpack_from("<HHIII", table, 4 + 16 * n) for n in range(count)]
+    vectors = {row[0]: row[3:] for row in rows}
     assert status == 0 and vectors[0x31 if old else 0x32] == (env.chip.gsp_vector, 0xFFFFFFFF)
     assert {0x52 if old else 0x54, 0x0F, 0x10} < vectors.keys()
     shift = 47 if env.chip.tables == 2 else 56
@@ -155,10 +156,7 @@ def test_suspend_and_resume_keep_objects_queues_and_channels(version: str) -> No
     driver.send(4, head + struct.pack(f"<{pages}Q", *range(0x1000, 0x1000 + pages)))
     reply = driver.wait(4)
     assert reply is not None and len(reply.payload) == 0x38, "the page list is not echoed"
-    if old:
-        init = struct.pack("<IIIIQB7x", 4, 1, 0xC2000001, 0xCAF00003, 0, 0)
-    else:
-        init = struct.pack("<IIB7xQ", 0xC2000001, 0xCAF00003, 1, 0x1000)
+    init = struct.pack("<IIIIQB7x", 4, 1, 3254779905, 3404726275, 0, 0) if old else struct.pack("<IIB7xQ", 3254779905, 3404726275, 1, 4096)
     assert driver.internal(0x20800AC2, init)[0] == 0
     assert driver.free(0xC2000001, 0xCAF00003) == 0
     driver.call(0x2F, struct.pack("<BB2xI", 1, 0, 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ def test_reserved_and_usable_cover_vram_once(reserved_mib: int, first: int, seco
     layout = Layout({"gspFwRsvdStart": top, "nonWprHeapOffset": top, "gspFwWprStart": top + MIB}, SIZE, (first, second))
     pieces = sorted(layout.reserved + layout.usable)
     assert pieces[0][0] == 0 and pieces[-1][1] == SIZE
-    assert all(left[1] == right[0] for left, right in zip(pieces, pieces[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(pieces))
     for begin, end in layout.usable:
         assert begin >= MIB and end <= top
         assert not any(begin < directory + 0x1000 and directory < end for directory in (first, second))

@@ -265,7 +265,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("space"), st.integers(0, 2)),
     st.tuples(st.just("channel"), st.integers(0, 2), st.integers(1, 4), st.sampled_from([1, 9, 10])),
     st.tuples(st.just("object"), st.integers(0, 2), st.integers(1, 4)),
-    st.tuples(st.just("free"), st.integers(0, 2), st.sampled_from([CLIENT, DEVICE, 0x5D1D0000, SPACE, 0xF1F00001, 0xF1F00002, 0xF1F00003, 0x901])),
+    st.tuples(st.just("free"), st.integers(0, 2), st.sampled_from([CLIENT, DEVICE, 0x5D1D0000, SPACE, 0xF1F00001, 0xF1F00002, 0x901])),
 )
 
 

@@ -153,7 +153,11 @@ def test_an_unknown_function_is_answered_as_such(driver: Driver) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([0x2000, 0x2020, 0x2030, 0x1000, 0x1010, 0x1020]), st.integers(0, 60), st.binary(min_size=1, max_size=8))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0x2000, 0x2020, 0x2030, 0x1000, 0x1010, 0x1020]), st.integers(0, 60), st.binary(min_size=1, max_size=8))
+    )
+)
 def test_no_garbage_in_the_rings_raises_or_leaves_the_block(garbage: list[tuple[int, int, bytes]]) -> None:
     driver = Driver(Env())
     driver.boot()

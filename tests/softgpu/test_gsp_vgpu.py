@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from nvcore_softgpu.chips import CHIPS
 from nvcore_softgpu.ports import Aperture
 from tests.softgpu.gsp_rig import MIB, Driver, Env
 
@@ -13,6 +14,7 @@ VRAM = Aperture.VRAM
 CLIENT = 0xC1D00010
 MARKER = 0x4E654A6F
 HEAP = 48 * MIB
+UNIT = CHIPS[0].vmmu_segment
 LAYOUTS = {"570.144": (6616, 364, 368, 376, 3448, 6520, 6576), "535.113.01": (6496, 276, 280, 288, 3360, 6432, 0)}
 
 
@@ -23,7 +25,7 @@ class Host:
         unit = driver.env.chip.vmmu_segment
         self.driver, self.gfid = driver, gfid
         self.segments = [(unit * (1 + 2 * slot), unit)]
-        self.heap = (8 * unit + slot * HEAP, HEAP)
+        self.heap = (1024 * MIB + slot * HEAP, HEAP)
         self.chids = 512 * (1 + slot)
         self.channels = 512
         self.type = 0
@@ -163,15 +165,15 @@ def test_two_tasks_live_side_by_side_and_the_death_of_one_leaves_the_other(drive
         ("gfid", 0, "vgpu-gfid"),
         ("gfid", 17, "vgpu-gfid"),
         ("segments", [], "vgpu-segments"),
-        ("segments", [(128 * MIB, 64 * MIB)], "vgpu-segments"),
-        ("segments", [(64 * MIB, 128 * MIB)], "vgpu-segments"),
-        ("segments", [(128 * MIB, 0)], "vgpu-segments"),
-        ("segments", [(1 << 43, 128 * MIB)], "vgpu-memory"),
-        ("segments", [(128 * MIB, 256 * MIB), (256 * MIB, 128 * MIB)], "vgpu-memory"),
-        ("segments", [(4096 * MIB - 128 * MIB, 128 * MIB)], "vgpu-memory"),
-        ("heap", (128 * MIB, HEAP), "vgpu-memory"),
+        ("segments", [(UNIT, UNIT // 2)], "vgpu-segments"),
+        ("segments", [(UNIT // 2, UNIT)], "vgpu-segments"),
+        ("segments", [(UNIT, 0)], "vgpu-segments"),
+        ("segments", [(1 << 43, UNIT)], "vgpu-memory"),
+        ("segments", [(UNIT, 2 * UNIT), (2 * UNIT, UNIT)], "vgpu-memory"),
+        ("segments", [(4096 * MIB - UNIT, UNIT)], "vgpu-memory"),
+        ("heap", (UNIT, HEAP), "vgpu-memory"),
         ("heap", (0x400000800, HEAP), "vgpu-heap"),
-        ("heap", (1024 * MIB, 0x260000), "vgpu-buffers"),
+        ("heap", (2048 * MIB, 0x260000), "vgpu-buffers"),
         ("chids", 1800, "vgpu-channels"),
     ],
 )
@@ -194,7 +196,7 @@ def test_two_tasks_share_neither_function_nor_memory_nor_channels(driver: Driver
     same_memory.segments = [(driver.env.chip.vmmu_segment, driver.env.chip.vmmu_segment)]
     assert same_memory.bootload() == 0x1E
     same_heap = Host(driver, 2, slot=1)
-    same_heap.heap = (8 * driver.env.chip.vmmu_segment + HEAP - MIB, HEAP)
+    same_heap.heap = (1024 * MIB + HEAP - MIB, HEAP)
     assert same_heap.bootload() == 0x1E
     same_channels = Host(driver, 2, slot=1)
     same_channels.chids = 1000

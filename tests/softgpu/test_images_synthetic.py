@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io as streams
 import os
 import zlib
@@ -100,10 +101,8 @@ def test_no_damage_to_a_file_gets_past_a_parser_as_anything_but_a_format_error(w
     for offset, value in damage:
         if offset < len(data):
             data[offset] = value
-    try:
+    with contextlib.suppress(ImageFormatError):
         PARSERS[which](bytes(data))
-    except ImageFormatError:
-        pass
 
 
 class Io:

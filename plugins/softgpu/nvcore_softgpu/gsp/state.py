@@ -92,8 +92,8 @@ class State:
     """The firmware between start and unload."""
 
     __slots__ = (
-        "channels", "chip", "env", "facts", "halt", "layout", "meta", "notifications", "post_event", "promoted", "registry", "registry_seen",
-        "report", "scheduling_disabled", "suspend_prepared", "system_info", "tasks", "tree", "uuid", "version",
+        "channels", "chip", "env", "facts", "halt", "layout", "meta", "notifications", "post_event", "promoted", "registry",
+        "registry_seen", "report", "scheduling_disabled", "suspend_prepared", "system_info", "tasks", "tree", "uuid", "version",
     )  # fmt: skip
 
     def __init__(
