@@ -37,14 +37,14 @@ MAX_VGPUS: Final = 32
 LOG_WORDS: Final = 4
 
 CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
-    ("GPU facts in static info", "short name, L2 size, memory bus, RAM type", "published figures; the firmware's own spelling is not public"),
+    ("GPU facts in static info", "short name, L2 size, memory bus, RAM type", "published figures of the boards"),
     ("floorsweeping", "one GPC with two TPCs", "enough for every driver run on the model"),
     ("graphics context buffers", "4 KiB each, 4 KiB alignment", "real sizes are not published; drivers only need them non-zero"),
     ("fault method buffer", "8 KiB per channel", "any non-zero size up to 64 KiB is accepted"),
     ("zcull geometry", "ten fixed words", "read and passed on, used by nothing here"),
     ("GSP_INIT_DONE", "no payload", "no driver reads one"),
     ("CPU sequencer", "chips with a booter post one empty sequence before GSP_INIT_DONE", "one driver waits for it, the others accept it"),
-    ("GSP log buffers", "four words at the start and at every error, format ids are CRC-32", "the real encoding needs files that are not public"),
+    ("GSP log buffers", "four words at the start and at every error, format ids are CRC-32", "the real encoding needs symbol files"),
     ("GPU UUID", "made from chip, VRAM size and PCI device id", "the same GPU always shows the same"),
     ("channel ids picked by the GSP", "the lowest free one, never 0", "a driver that lets the GSP choose asks for the token"),
     ("vGPU host RPC version", "the one asked for, or 0x10", "drivers send the negotiation without a body"),
