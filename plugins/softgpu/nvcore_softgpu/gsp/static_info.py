@@ -13,7 +13,7 @@ from nvcore_softgpu.gsp.conventions import GpuFacts
 from nvcore_softgpu.gsp.layout import Layout
 from nvcore_softgpu.gsp.versions import Version
 
-__all__ = ["INTERNAL_CLIENT", "INTERNAL_DEVICE", "INTERNAL_SUBDEVICE", "gid_block", "region_block", "sriov_block", "static_info"]
+__all__ = ["INTERNAL_CLIENT", "INTERNAL_DEVICE", "INTERNAL_SUBDEVICE", "gid_block", "region_block", "sriov_block", "static_info", "wide"]
 
 INTERNAL_CLIENT = 0xC2000001
 INTERNAL_DEVICE = 0xABCD0080
@@ -21,6 +21,11 @@ INTERNAL_SUBDEVICE = 0xABCD2080
 _REGION = struct.Struct("<QQQI4B16x")  # base, limit, reserved, performance, compressed, ISO, protected, first block flag
 _MAX_REGIONS = 16
 _GID_BINARY = 2
+
+
+def wide(text: str) -> bytes:
+    """UTF-16 of an ASCII text. Not by the codec: its first use imports it, and nothing may import under the device's lock."""
+    return b"".join(bytes((letter, 0)) for letter in text.encode("ascii"))
 
 
 def region_block(layout: Layout) -> bytes:
@@ -65,7 +70,7 @@ def static_info(
     struct.pack_into("<I", info, at.l2_size, facts.l2_size)
     put(at.name, name.encode("ascii")[:63])
     put(at.short_name, facts.short_name.encode("ascii")[:63])
-    put(at.unicode_name, name[:63].encode("utf-16-le"))
+    put(at.unicode_name, wide(name[:63]))
     struct.pack_into("<QQ", info, at.bar1_pde, *layout.directories)
     struct.pack_into("<III", info, at.handles, INTERNAL_CLIENT, INTERNAL_DEVICE, INTERNAL_SUBDEVICE)
     if at.gpc is not None:

@@ -9,7 +9,7 @@ import struct
 from typing import Final
 
 from nvcore_softgpu.gsp.controls.call import Call, Control
-from nvcore_softgpu.gsp.static_info import gid_block, region_block, sriov_block
+from nvcore_softgpu.gsp.static_info import gid_block, region_block, sriov_block, wide
 from nvcore_softgpu.gsp.status import Status
 
 __all__ = ["CONTROLS"]
@@ -53,7 +53,7 @@ def _name(call: Call) -> int:
     if flags not in (0, 1):
         return Status.INVALID_ARGUMENT
     text = call.state.chip.marketing
-    data = text.encode("utf-16-le")[:126] if flags else text.encode("ascii")[:63]
+    data = wide(text)[:126] if flags else text.encode("ascii")[:63]
     call.params[4:] = data.ljust(128, b"\0")
     return Status.OK
 
