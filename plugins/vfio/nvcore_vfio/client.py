@@ -5,15 +5,19 @@ Wiring only. The driver is one per host; the control interface, the panel and th
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from nvcore.api.client import Client, ClientContext, ClientStatus, QuiesceReason
 from nvcore.api.errors import NotSupportedError
-from nvcore.api.events import Fault
-from nvcore.api.function import Function
 from nvcore.api.marks import may_sleep, signalling_safe
 from nvcore_vfio.errors import NoVgpuHost
-from nvcore_vfio.manager import Manager
+
+if TYPE_CHECKING:  # everything heavy is imported when a GPU is probed: a host without GPUs starts without it
+    from typing import Literal
+
+    from nvcore.api.client import Client, ClientContext, ClientStatus, QuiesceReason
+    from nvcore.api.events import Fault
+    from nvcore.api.function import Function
+    from nvcore_vfio.manager import Manager
 
 __all__ = ["VfioDriver"]
 
@@ -34,6 +38,8 @@ class VfioDriver:
     @may_sleep
     def probe(self, context: ClientContext) -> Client:
         """Take the function and make again what was declared."""
+        from nvcore_vfio.manager import Manager
+
         if context.family("vgpu") is None:
             raise NotSupportedError(f"the firmware of {context.gpu.address} has no vGPU operations")
         manager = Manager(context, self._limit)

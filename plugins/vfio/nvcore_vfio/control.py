@@ -5,11 +5,13 @@ Runs on the control socket's threads. The methods' names are varlink's.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nvcore.api.control import Call
 from nvcore.api.errors import UsageError
-from nvcore_vfio.client import VfioDriver
+
+if TYPE_CHECKING:
+    from nvcore.api.control import Call
+    from nvcore_vfio.client import VfioDriver
 
 __all__ = ["VgpuHandler"]
 

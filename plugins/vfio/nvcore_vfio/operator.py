@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -45,7 +45,8 @@ def nvcore_control_interfaces(host: HostInfo) -> Iterable[InterfaceOffer]:
     """`io.nvcore.Vgpu`."""
     from nvcore_vfio.control import VgpuHandler
 
-    text = (Path(__file__).parent / "data" / "io.nvcore.Vgpu.varlink").read_text("utf-8")
+    with open(os.path.join(os.path.dirname(__file__), "data", "io.nvcore.Vgpu.varlink"), encoding="utf-8") as file:
+        text = file.read()
     handler = VgpuHandler(driver(host))
     observe, control = frozenset({"List", "Types"}), frozenset({"Create", "Start", "Stop", "Destroy"})
     return [InterfaceOffer("io.nvcore.Vgpu", "vGPUs", text, observe, control, handler)]
