@@ -110,6 +110,7 @@ class RegisterBar(_Bar):
     @signalling_safe
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Bytes, word by word; a part of a word is merged with what the register reads."""
+        data = memoryview(data).cast("B")
         size = len(data)
         if offset < 0 or offset + size > self.size:
             self._refuse(offset, size)
@@ -181,6 +182,8 @@ class WindowBar(_Bar):
     @signalling_safe
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Bytes."""
+        if data.__class__ is memoryview and data.itemsize != 1:
+            data = data.cast("B")
         if offset < 0 or offset + len(data) > self.size:
             self._refuse(offset, len(data))
         with self._lock:

@@ -232,8 +232,10 @@ class BootFirmware:
             raise BootRefusal(0x0B, "gsp-not-resumed", reason)
 
     def firmware_halted(self) -> None:
-        """The firmware ended in order on a chip without booter: what the FMC protected comes down. Whether it was a suspend shows at the next
-        start; until then both windows stay as they are."""
+        """The firmware ended in order on a chip without booter: what the FMC protected comes down.
+
+        Whether it was a suspend shows at the next start; until then both windows stay as they are.
+        """
         if self._gpu.chip.flow == "fsp":
             self.suspended = True
             self._set_wpr2(None)
@@ -268,6 +270,8 @@ class BootFirmware:
             raise BootRefusal(0x0A, "fwsec-interface", "no command mapper in the data image")
         command = int.from_bytes(data[mapper + 0x2C : mapper + 0x30], "little")
         place = int.from_bytes(data[mapper + 8 : mapper + 12], "little")
+        if place + 44 > len(data):
+            raise BootRefusal(0x0A, "fwsec-command", f"command buffer at {place:#x}, outside the data image")
         version, size = struct.unpack_from("<II", data, place)
         if (version, size) != (1, 24):
             raise BootRefusal(0x0A, "fwsec-command", f"read-VBIOS block version {version}, size {size}")

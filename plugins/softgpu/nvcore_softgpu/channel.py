@@ -85,8 +85,11 @@ class Channel:
 
     def _segment(self, vm: VirtualMemory, address: int, length: int) -> Iterator[int]:
         words = memoryview(vm.read(address, 4 * length)).cast("I")
-        position = 0
+        position = breath = 0
         while position < length:
+            if position >= breath:  # a segment of no-ops must not hold the device either
+                breath = position + 1024
+                yield 4096
             header = words[position]
             position += 1
             kind, count = header >> 29, header >> 16 & 0x1FFF

@@ -123,6 +123,8 @@ class Model:
 
     def invalidate(self) -> None:
         """Drop every translation."""
+        if self.faults.take("gsp-halt@invalidate") is not None:
+            self.gsp.halt("fault gsp-halt@invalidate")
         self.mmu.invalidate()
         self.bar1.forget()
         self.bar2.forget()

@@ -26,7 +26,9 @@ Region = Callable[[], "tuple[int, int] | None"]
 
 
 def instance_root(memory: PhysicalMemory, instance: int) -> Root | None:
-    """The page directory that an instance block in VRAM names; None when it names none."""
+    """The page directory that an instance block in VRAM names; None when it names none, or lies outside."""
+    if instance & 3 or not 0 <= instance <= memory.vram_size - 0x1000:
+        return None
     low, high = memory.vram32[instance + 0x200 >> 2], memory.vram32[instance + 0x204 >> 2]
     address = high << 32 | low & 0xFFFFF000
     return (_VRAM if low & 3 == 0 else _SYSTEM, address) if address else None
