@@ -1,7 +1,9 @@
 """Golden transcripts: what crosses `nvcore.api` between the core and a firmware session for one fixed script, as JSON lines.
 
-Owns the recording proxy, the script and the comparison. Handles, addresses and times become labels in the order first seen; words for people
-become "text". Test code only; one thread. A transcript is data about the contract, not about a firmware: two versions of one chip must give the
+Owns the recording proxy, the script and the comparison. Handles, addresses and times become labels in the order first seen; words for
+people
+become "text". Test code only; one thread. A transcript is data about the contract, not about a firmware: two versions of one chip must
+give the
 same lines except at the JSON paths that the version's manifest names.
 """
 
@@ -57,7 +59,7 @@ class Recorder:
         if isinstance(value, (*_PLAIN, int)):
             return value
         if attrs.has(type(value)):
-            fields = attrs.fields_dict(type(value))
+            fields: Any = attrs.fields_dict(type(value))  # type: ignore[arg-type]
             return {key: self.plain(getattr(value, key), key) for key in fields if key not in _LEFT_OUT}
         if isinstance(value, Mapping):
             return {str(key): self.plain(item, str(key)) for key, item in value.items()}
@@ -130,7 +132,9 @@ def record_script(
         call("objects", session.objects)
         unloaded = session.unload()
         stages = [{"name": stage.name, "outcome": stage.outcome} for stage in unloaded.stages]
-        recorder.lines.append({"call": "unload", "answer": {"clean": unloaded.clean, "needs_reset": unloaded.needs_reset, "stages": stages}})
+        recorder.lines.append(
+            {"call": "unload", "answer": {"clean": unloaded.clean, "needs_reset": unloaded.needs_reset, "stages": stages}}
+        )
     finally:
         buffer.close()
     return recorder
@@ -149,7 +153,8 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
 
 
 def differences(one: Recorder, two: Recorder, allowed: Iterable[str] = ()) -> list[str]:
-    """JSON paths with both values where two transcripts differ, without the allowed ones. A path begins at `$`; "[*]" allows every index."""
+    """JSON paths with both values where two transcripts differ, without the allowed ones. A path begins at `$`; "[*]" allows every
+    index."""
     import re
 
     patterns = [re.compile(re.escape(path).replace(r"\[\*\]", r"\[\d+\]") + r"(\..*|\[.*)?") for path in allowed]

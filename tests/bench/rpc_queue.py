@@ -10,12 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 
+from nvcore.api.clock import SYSTEM
 from nvcore_fw_gsp.queue.command import CommandSender
 from nvcore_fw_gsp.queue.layout import QUEUE_HEADER, RECORD, fold32
 from nvcore_fw_gsp.queue.memory import SharedBlock, block_size
 from nvcore_fw_gsp.queue.status import StatusReceiver
-
-from nvcore.api.clock import SYSTEM
 
 SIZES = (64, 4096, 60_000, 1 << 20)
 
@@ -91,7 +90,9 @@ def main() -> None:
         print(json.dumps(rows))
         return
     for row in rows:
-        parts = [f"{name} {row[name]:>12,.0f}/s ({row[name] / row['limit']:.2f} of fold + copy)" for name in ("send", "receive") if name in row]
+        parts = [
+            f"{name} {row[name]:>12,.0f}/s ({row[name] / row['limit']:.2f} of fold + copy)" for name in ("send", "receive") if name in row
+        ]
         print(f"{row['size']:>8} B  {'   '.join(parts)}")
 
 

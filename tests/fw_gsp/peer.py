@@ -38,7 +38,9 @@ def xor_words(data: bytes) -> int:
 class Peer:
     """handler(function, sequence, payload) → answers as (function, result, sequence, payload), called for each whole message."""
 
-    def __init__(self, buffer: Buffer, command: int = 0x1000, status: int = 0x41000, size: int = 0x40000, status_size: int = 0x40000) -> None:
+    def __init__(
+        self, buffer: Buffer, command: int = 0x1000, status: int = 0x41000, size: int = 0x40000, status_size: int = 0x40000
+    ) -> None:
         self.buffer, self.command, self.status = buffer, command, status
         self.slots, self.status_slots, self.status_size = (size - 0x1000) // 0x1000, (status_size - 0x1000) // 0x1000, status_size
         self.read = self.write = self.sent = self.records = 0
@@ -52,7 +54,9 @@ class Peer:
 
     # the firmware's own header
     def start(self) -> None:
-        struct.pack_into("<8I", self.buffer.memory, self.status, 0, self.status_size, 0x1000, self.status_slots, self.write, 1, 0x20, 0x1000)
+        struct.pack_into(
+            "<8I", self.buffer.memory, self.status, 0, self.status_size, 0x1000, self.status_slots, self.write, 1, 0x20, 0x1000
+        )
 
     @property
     def memory(self) -> bytearray:
@@ -108,13 +112,29 @@ class Peer:
         read = self.u32(self.command + 0x20)
         return (read - self.write - 1) % self.status_slots
 
-    def put(self, function: int, payload: bytes, result: int = 0, sequence: int = 0, *, number: int | None = None, bad: bool = False) -> None:
+    def put(
+        self, function: int, payload: bytes, result: int = 0, sequence: int = 0, *, number: int | None = None, bad: bool = False
+    ) -> None:
         """One record into the status queue."""
         length = 0x20 + len(payload)
         count = -(-(0x30 + length) // 0x1000)
         assert self.room() >= count, "status queue full"
         record = bytearray(
-            struct.pack("<32x4I8I", 0, self.sent if number is None else number, count, 0, 0x03000000, 0x43505256, length, function, result, 0, sequence, 0)
+            struct.pack(
+                "<32x4I8I",
+                0,
+                self.sent if number is None else number,
+                count,
+                0,
+                0x03000000,
+                0x43505256,
+                length,
+                function,
+                result,
+                0,
+                sequence,
+                0,
+            )
         )
         record += payload
         record += bytes(-len(record) % 8)

@@ -56,7 +56,9 @@ def published_root(chip: str, version: str) -> str:
 class Bench:
     """One GPU, opened; `open()` boots it."""
 
-    def __init__(self, chip: str, version: str | None, *, root: str | None = None, vram: str = "2G", faults: Sequence[str] = (), **options: Any) -> None:
+    def __init__(
+        self, chip: str, version: str | None, *, root: str | None = None, vram: str = "2G", faults: Sequence[str] = (), **options: Any
+    ) -> None:
         self.bus = SoftBus()
         armed = "".join(f"&fault={fault}" for fault in faults)
         self.source = f"softgpu:{chip}?vram={vram}&name=t{next(_names)}{armed}"
@@ -82,9 +84,18 @@ class Bench:
 
     def context(self, saved: SavedState | None = None) -> OpenContext:
         return OpenContext(
-            self.device, self.chip, self.needs, self.clock, self.events.append, self.stages.append, lambda: None, version=self.version, saved=saved,
-            save=self.saved.append, time_scale=self.scale,
-        )  # fmt: skip
+            self.device,
+            self.chip,
+            self.needs,
+            self.clock,
+            self.events.append,
+            self.stages.append,
+            lambda: None,
+            version=self.version,
+            saved=saved,
+            save=self.saved.append,
+            time_scale=self.scale,
+        )
 
     def open(self, saved: SavedState | None = None):  # type: ignore[no-untyped-def]
         return self.backend.open(self.context(saved))

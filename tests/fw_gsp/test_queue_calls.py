@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+
+from nvcore.api.clock import SYSTEM
 from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead, QueueFull
 from nvcore_fw_gsp.queue.memory import SharedBlock, block_size
 from nvcore_fw_gsp.queue.port import RpcPort
-
-from nvcore.api.clock import SYSTEM
 
 from .peer import Buffer, Peer
 from .test_queue_rings import Clock, data
@@ -29,10 +29,15 @@ class Desk:
         self.seq = seq
         self.muted = False
         self.port = RpcPort(
-            block, self.peer.doorbell, self.clock,  # type: ignore[arg-type]
-            on_event=lambda *e: self.events.append(e), on_note=lambda *n: self.notes.append(n), on_death=self.deaths.append,
-            healthy=healthy, echo=echo,
-        )  # fmt: skip
+            block,
+            self.peer.doorbell,
+            self.clock,  # type: ignore[arg-type]
+            on_event=lambda *e: self.events.append(e),
+            on_note=lambda *n: self.notes.append(n),
+            on_death=self.deaths.append,
+            healthy=healthy,
+            echo=echo,
+        )
         self.peer.answer = self.answer
         self.peer.start()
 

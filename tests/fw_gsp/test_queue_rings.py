@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nvcore_fw_gsp.queue.command import CommandSender
 from nvcore_fw_gsp.queue.errors import QueueCorrupt, QueueFull
 from nvcore_fw_gsp.queue.layout import fold32
@@ -99,7 +100,7 @@ def test_every_start_slot_and_size_comes_back():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, MAX), st.integers(0, 3)), max_size=40))
 def test_interleaved_traffic_keeps_order_and_bytes(messages):
-    peer, sender, receiver, _ = pair()
+    peer, _, receiver, _ = pair()
     sent, got = [], []
     for size, lag in messages:
         needed = -(-(0x50 + size) // 0x1000)

@@ -198,5 +198,9 @@ def test_the_inventory_covers_all_of_memory_and_is_the_same_for_both_versions():
         assert at == inventory.memory_size == 2 << 30
     one, two = found
     assert (one.name, one.engines, one.channels, one.page_tables, one.firmware_vector) == (
-        two.name, two.engines, two.channels, two.page_tables, two.firmware_vector,
-    )  # fmt: skip
+        two.name,
+        two.engines,
+        two.channels,
+        two.page_tables,
+        two.firmware_vector,
+    )

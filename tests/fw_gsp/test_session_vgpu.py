@@ -16,7 +16,9 @@ from nvcore.api.needs import BootNeeds
 from .soft import Bench, bench
 
 NEEDS = BootNeeds(vgpu_host=True, virtual_functions=4)
-TYPE = VgpuTypeSpec(468, "GRID A100-4C", "Compute", 10, 3776 << 20, 0, 320 << 20, 0x20F1, 0x1498, 1, 3840, 2400, 60, 4096 << 20, 100, 4096 << 20)
+TYPE = VgpuTypeSpec(
+    468, "GRID A100-4C", "Compute", 10, 3776 << 20, 0, 320 << 20, 0x20F1, 0x1498, 1, 3840, 2400, 60, 4096 << 20, 100, 4096 << 20
+)
 
 
 class Piece:
@@ -49,7 +51,14 @@ def make(gpu: Bench, session, function: int = 1):  # type: ignore[no-untyped-def
     start = segment * 2 * function
     heap = Range(start + segment, family.heap_size())
     spec = VgpuSpec(
-        468, function, f"0000:41:00.{function}", str(uuid.UUID(int=function)), Range(512 + 128 * function, 128), 1, [Range(start, segment)], heap
+        468,
+        function,
+        f"0000:41:00.{function}",
+        str(uuid.UUID(int=function)),
+        Range(512 + 128 * function, 128),
+        1,
+        [Range(start, segment)],
+        heap,
     )
     tenant = session.open_tenant(f"vgpu {function}")
     return family, tenant, spec, Piece(gpu, heap)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nvcore_fw_gsp.abi import manifest
 
 from nvcore.testing.transcript import Recorder, differences, record_script
+from nvcore_fw_gsp.abi import manifest
 
 from .soft import bench
 

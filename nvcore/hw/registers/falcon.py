@@ -1,6 +1,7 @@
 """Falcon: the microcontroller behind GSP, SEC2 and FSP. Offsets are relative to a falcon's base.
 
-Source: open-gpu-kernel-modules 570.144 dev_falcon_v4.h, dev_fbif_v4.h, dev_falcon_second_pri.h, dev_gsp.h, dev_fsp_pri.h; nova-core regs.rs.
+Source: open-gpu-kernel-modules 570.144 dev_falcon_v4.h, dev_fbif_v4.h, dev_falcon_second_pri.h, dev_gsp.h, dev_fsp_pri.h; nova-core
+regs.rs.
 """
 
 from __future__ import annotations

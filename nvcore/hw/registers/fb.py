@@ -63,7 +63,7 @@ class VGA_WORKSPACE(Register, offset=0x625F04):
 
     target = Field(1, 0, "1 = video memory")
     valid = Field(3, 3, "set up")
-    address = Field(31, 8, "address >> 16")
+    start = Field(31, 8, "address >> 16")
 
 
 class FLUSH_PAGE_LO(Register, offset=0x100C10):

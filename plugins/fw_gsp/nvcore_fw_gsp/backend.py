@@ -1,6 +1,7 @@
 """The firmware backend for GSP-RM: which images there are, and how a device gets from reset to a session.
 
-Owns the search folders. `open` and `recover` run on a GPU's life-cycle thread; two GPUs are opened by two threads at the same time, so nothing
+Owns the search folders. `open` and `recover` run on a GPU's life-cycle thread; two GPUs are opened by two threads at the same time, so
+nothing
 here is shared but the folders' names. Never starts a firmware that it cannot take down again.
 Source: nvcore.api.firmware.FirmwareBackend.
 """
@@ -14,7 +15,6 @@ from nvcore.api.errors import BootError, NvcoreError
 from nvcore.api.firmware import BootReport, FirmwareImage, OpenContext, UnloadReport
 from nvcore.api.identity import ChipId
 from nvcore.api.marks import may_sleep
-
 from nvcore_fw_gsp.boot.chips import BOOT_CHIPS, BootFlow
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ class GspBackend:
         image = _image(images)
         desk_box: list[EventDesk] = []
         boot = Boot(
-            context, images, lambda *event: desk_box[0].handle(*event), lambda *note: desk_box[0].note(*note), lambda cause: desk_box[0].halted(cause)
+            context,
+            images,
+            lambda *event: desk_box[0].handle(*event),
+            lambda *note: desk_box[0].note(*note),
+            lambda cause: desk_box[0].halted(cause),
         )
         boot.resolve = lambda version: self._resolve(context.chip.name, version, images)
         desk = EventDesk(boot.abi, EngineNumbers(boot.abi, boot.manifest), context.deliver)
@@ -81,14 +85,22 @@ class GspBackend:
 
         unloaded = run_unload(boot, context.progress)
         report = BootReport(
-            context.chip.name, image, (*log.stages, *unloaded.stages), cause=f"{failed}: {error.what}" + (f" ({error.seen})" if error.seen else ""),
-            code=error.code, remedy=error.remedy, logs=logs,
-        )  # fmt: skip
+            context.chip.name,
+            image,
+            (*log.stages, *unloaded.stages),
+            cause=f"{failed}: {error.what}" + (f" ({error.seen})" if error.seen else ""),
+            code=error.code,
+            remedy=error.remedy,
+            logs=logs,
+        )
         raise StageFailed(
-            f"{context.chip.name} did not boot {images.version}: {error.what}", report=report, expected=error.expected, seen=error.seen,
+            f"{context.chip.name} did not boot {images.version}: {error.what}",
+            report=report,
+            expected=error.expected,
+            seen=error.seen,
             where=f"stage {failed}" + (f", {error.where}" if error.where else ""),
             remedy=error.remedy if unloaded.clean else f"{error.remedy or ''}; the device needs a reset: {unloaded.cause}".lstrip("; "),
-        ) from error  # fmt: skip
+        ) from error
 
     @may_sleep
     def recover(self, context: OpenContext) -> UnloadReport:
@@ -114,7 +126,9 @@ class GspBackend:
         except NvcoreError as error:
             image = FirmwareImage(chip, version or "none", "vendor", "", problem=str(error))
             report = BootReport(chip, image, (), cause=error.what, code=error.code, remedy=error.remedy)
-            raise BootError(error.what, report=report, expected=error.expected, seen=error.seen, where=error.where, remedy=error.remedy) from error
+            raise BootError(
+                error.what, report=report, expected=error.expected, seen=error.seen, where=error.where, remedy=error.remedy
+            ) from error
 
     def _resolve(self, chip: str, version: str, fallback: ImageSet | None) -> ImageSet:
         """The files of a saved version; the ones at hand where they are gone (any release's unload part takes a firmware down)."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from nvcore.api.device import DmaBuffer
-
 from nvcore_fw_gsp.abi import Abi
 from nvcore_fw_gsp.abi.manifests import Manifest
 from nvcore_fw_gsp.boot.layout import HopperSizes, Layout
@@ -72,9 +71,16 @@ def meta_booter(
 
 
 def meta_hopper(
-    abi: Abi, sizes: HopperSizes, heap: int, root: int, size: int, bootloader: DmaBuffer, ucode: RiscvUcode, signature: DmaBuffer,
+    abi: Abi,
+    sizes: HopperSizes,
+    heap: int,
+    root: int,
+    size: int,
+    bootloader: DmaBuffer,
+    ucode: RiscvUcode,
+    signature: DmaBuffer,
     partitions: int,
-) -> bytearray:  # fmt: skip
+) -> bytearray:
     """WPR meta with sizes only: the FMC places things."""
     values = _meta_images(root, size, bootloader, ucode, signature)
     values |= {
@@ -131,7 +137,11 @@ def libos_arguments(abi: Abi, regions: Sequence[tuple[str, DmaBuffer]]) -> bytea
     page = bytearray(4096)
     for index, (name, buffer) in enumerate(regions):
         entry = layout.pack(
-            id8=int.from_bytes(name.encode("ascii"), "big"), pa=buffer.bus_address(0), size=buffer.size, kind=_KIND_CONTIGUOUS, loc=_LOC_SYSMEM
+            id8=int.from_bytes(name.encode("ascii"), "big"),
+            pa=buffer.bus_address(0),
+            size=buffer.size,
+            kind=_KIND_CONTIGUOUS,
+            loc=_LOC_SYSMEM,
         )
         page[index * layout.size : (index + 1) * layout.size] = entry
     return page
@@ -139,11 +149,13 @@ def libos_arguments(abi: Abi, regions: Sequence[tuple[str, DmaBuffer]]) -> bytea
 
 def fmc_parameters(abi: Abi, meta: DmaBuffer, libos: DmaBuffer) -> bytearray:
     """GSP_FMC_BOOT_PARAMS: on Hopper and later the only way by which the libos arguments arrive."""
-    return abi.struct("GSP_FMC_BOOT_PARAMS").pack({
-        "bootGspRmParams.target": _COHERENT,
-        "bootGspRmParams.gspRmDescSize": 256,
-        "bootGspRmParams.gspRmDescOffset": meta.bus_address(0),
-        "bootGspRmParams.bIsGspRmBoot": True,
-        "gspRmParams.target": _NON_COHERENT,
-        "gspRmParams.bootArgsOffset": libos.bus_address(0),
-    })  # fmt: skip
+    return abi.struct("GSP_FMC_BOOT_PARAMS").pack(
+        {
+            "bootGspRmParams.target": _COHERENT,
+            "bootGspRmParams.gspRmDescSize": 256,
+            "bootGspRmParams.gspRmDescOffset": meta.bus_address(0),
+            "bootGspRmParams.bIsGspRmBoot": True,
+            "gspRmParams.target": _NON_COHERENT,
+            "gspRmParams.bootArgsOffset": libos.bus_address(0),
+        }
+    )

@@ -10,7 +10,6 @@ from typing import Final
 
 from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import riscv
-
 from nvcore_fw_gsp.boot import arguments, common, wpr
 from nvcore_fw_gsp.boot.errors import BootTimeout, GspDidNotStart, WprStillUp
 from nvcore_fw_gsp.boot.fwsec import prepare_fwsec
@@ -54,20 +53,27 @@ def unload_bundle(boot: Boot) -> str:
     booter = load_ucode(boot.io, unload, boot.chip.name)
     assert boot.generic is not None
     boot.bundle = UnloadBundle(booter, prepare_fwsec(boot.io, boot.memory, boot.generic))
-    return f"booter unload {booter.ucode.size} bytes, FWSEC-SB of descriptor version {boot.bundle.fwsec.version if boot.bundle.fwsec else '-'}"
+    return (
+        f"booter unload {booter.ucode.size} bytes, FWSEC-SB of descriptor version {boot.bundle.fwsec.version if boot.bundle.fwsec else '-'}"
+    )
 
 
 def plan(boot: Boot) -> str:
     """Where the firmware goes."""
     assert boot.gsp_image is not None and boot.bootloader is not None
-    size = boot.memory_size = common.memory_size(boot)
+    size = common.memory_size(boot)
     boot.heap = heap_size(
         boot.images.version, libos=boot.images.chip.libos, base=boot.chip.heap_base, fb_size=size, vgpu_host=boot.vgpu_host
     )
     layout = boot.layout = plan_layout(
-        fb_size=size, vga_start=common.vga_start(boot, size), lock_low=common.lock_low(boot), frts_size=FRTS_SIZE,
-        bootloader_size=boot.bootloader.size, image_size=boot.gsp_image.size, heap_bytes=boot.heap,
-    )  # fmt: skip
+        fb_size=size,
+        vga_start=common.vga_start(boot, size),
+        lock_low=common.lock_low(boot),
+        frts_size=FRTS_SIZE,
+        bootloader_size=boot.bootloader.size,
+        image_size=boot.gsp_image.size,
+        heap_bytes=boot.heap,
+    )
     boot.wpr = (layout.wpr_start, layout.wpr_end)
     return f"VRAM {size:#x}, heap {layout.heap_size:#x}, protected region {layout.wpr_start:#x} to {layout.wpr_end:#x}"
 
@@ -78,8 +84,10 @@ def memory(boot: Boot) -> str:
     assert boot.layout is not None and boot.bootloader is not None
     buffers = boot.memory.buffers
     partitions = VGPU_PARTITIONS if boot.vgpu_host else 0
-    boot.meta = boot.memory.put("WPR meta", arguments.meta_booter(
-        boot.abi, boot.layout, root, size, buffers["bootloader"], boot.bootloader, buffers["signature"], partitions))  # fmt: skip
+    boot.meta = boot.memory.put(
+        "WPR meta",
+        arguments.meta_booter(boot.abi, boot.layout, root, size, buffers["bootloader"], boot.bootloader, buffers["signature"], partitions),
+    )
     common.arguments_and_queues(boot)
     return f"{sum(buffer.size for buffer in buffers.values())} bytes of host memory"
 
@@ -97,18 +105,18 @@ def booter_load(boot: Boot) -> str:
     """Run the booter: it verifies the image, protects the region and starts the firmware."""
     assert boot.meta is not None and boot.booter_load is not None and boot.wpr is not None
     if boot.context.save is not None:
-        boot.context.save(
-            wpr.saved_state(boot.chip.name, boot.device.identity.address, boot.images.version, boot.wpr, boot.images.folder)
-        )
+        boot.context.save(wpr.saved_state(boot.chip.name, boot.device.identity.address, boot.images.version, boot.wpr, boot.images.folder))
     boot.started = boot.touched = True
     address = boot.meta.bus_address(0)
     run_on_sec2(boot.sec2, boot.booter_load, (address & 0xFFFFFFFF, address >> 32), "the booter")
     region = wpr.wpr2(boot.io)
     if region != boot.wpr:
         raise WprStillUp(
-            "the booter did not protect the region that it was told", expected=f"{boot.wpr[0]:#x} to {boot.wpr[1]:#x}",
-            seen="no region" if region is None else f"{region[0]:#x} to {region[1]:#x}", remedy="reset the device",
-        )  # fmt: skip
+            "the booter did not protect the region that it was told",
+            expected=f"{boot.wpr[0]:#x} to {boot.wpr[1]:#x}",
+            seen="no region" if region is None else f"{region[0]:#x} to {region[1]:#x}",
+            remedy="reset the device",
+        )
     return "protected region as planned"
 
 
@@ -117,11 +125,18 @@ def core_active(boot: Boot) -> str:
     io = boot.io
     common.write_version(boot)
     try:
-        io.wait(lambda: io.read(riscv.RISCV_CORE_SWITCH_STATUS, reg.GSP, unit="GSP."), lambda v: bool(v.active),
-                timeout=ACTIVE_TIMEOUT, what="the GSP's RISC-V core")  # fmt: skip
+        io.wait(
+            lambda: io.read(riscv.RISCV_CORE_SWITCH_STATUS, reg.GSP, unit="GSP."),
+            lambda v: bool(v.active),
+            timeout=ACTIVE_TIMEOUT,
+            what="the GSP's RISC-V core",
+        )
     except BootTimeout as error:
-        raise GspDidNotStart("the GSP's RISC-V core did not start", expected=error.expected,
-                             seen=f"mailbox 0 {boot.gsp.mailbox0():#x}; {common.log_state(boot)}") from error  # fmt: skip
+        raise GspDidNotStart(
+            "the GSP's RISC-V core did not start",
+            expected=error.expected,
+            seen=f"mailbox 0 {boot.gsp.mailbox0():#x}; {common.log_state(boot)}",
+        ) from error
     return "active"
 
 

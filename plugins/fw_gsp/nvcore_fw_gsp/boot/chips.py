@@ -19,7 +19,8 @@ class BootFlow(Enum):
 
 
 class BootChip(NamedTuple):
-    """heap_base: bytes; mirror: where BAR0 shows the configuration space; vgpu_versions: firmware versions with which it can be a vGPU host;
+    """heap_base: bytes; mirror: where BAR0 shows the configuration space; vgpu_versions: firmware versions with which it can be a vGPU
+    host;
     copy_class: of its copy engines; channel_class: of its channels; retrigger: the GSP's interrupt must be re-armed."""
 
     name: str
@@ -35,7 +36,16 @@ class BootChip(NamedTuple):
 BOOT_CHIPS: Final = {
     row.name: row
     for row in (
-        BootChip("GA100", BootFlow.BOOTER_PIO, 8 << 20, 0x88000, ("570.144",), 0xC56F, 0xC6B5, "firmware {version} is driven without its vGPU tasks here"),
+        BootChip(
+            "GA100",
+            BootFlow.BOOTER_PIO,
+            8 << 20,
+            0x88000,
+            ("570.144",),
+            0xC56F,
+            0xC6B5,
+            "firmware {version} is driven without its vGPU tasks here",
+        ),
         BootChip("GH100", BootFlow.FSP, 14 << 20, 0x92000, (), 0xC86F, 0xC8B5, "GH100 is not driven as a vGPU host yet"),
     )
 }

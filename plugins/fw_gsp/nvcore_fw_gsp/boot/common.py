@@ -13,10 +13,9 @@ from nvcore.hw.chips import identify
 from nvcore.hw.registers import boot as breg
 from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import fb as fbreg
-
 from nvcore_fw_gsp.boot import arguments, sysinfo
 from nvcore_fw_gsp.boot.chips import BootFlow
-from nvcore_fw_gsp.boot.errors import BootTimeout, GspDidNotStart
+from nvcore_fw_gsp.boot.errors import BootTimeout, GspDidNotStart, LayoutError
 from nvcore_fw_gsp.boot.health import core_stopped
 from nvcore_fw_gsp.boot.layout import vga_workspace
 from nvcore_fw_gsp.boot.sequencer import run_sequence
@@ -32,6 +31,7 @@ GET_STATIC_INFO: Final = 0x41
 LINK_TIMEOUT: Final = 4.0
 INIT_TIMEOUT: Final = 20.0
 CALL_TIMEOUT: Final = 30.0
+SMALLEST_MEMORY: Final = 256 << 20
 
 
 def check_identity(boot: Boot) -> str:
@@ -55,9 +55,18 @@ def gfw_ready(boot: Boot) -> str:
     io = boot.io
     match boot.chip.flow:
         case BootFlow.BOOTER_PIO:
-            io.wait(lambda: io.read(breg.GFW_PLM), lambda v: bool(v.readable), timeout=4.0, what="leave to read the progress of the GPU's own firmware")
-            io.wait(lambda: io.peek(breg.GFW_PROGRESS), lambda v: v.raw & 0xFF == 0xFF and v.raw != 0xFFFFFFFF,
-                    timeout=4.0, what="the GPU's own firmware (GFW)")  # fmt: skip
+            io.wait(
+                lambda: io.read(breg.GFW_PLM),
+                lambda v: bool(v.readable),
+                timeout=4.0,
+                what="leave to read the progress of the GPU's own firmware",
+            )
+            io.wait(
+                lambda: io.peek(breg.GFW_PROGRESS),
+                lambda v: v.raw & 0xFF == 0xFF and v.raw != 0xFFFFFFFF,
+                timeout=4.0,
+                what="the GPU's own firmware (GFW)",
+            )
         case BootFlow.FSP:
             try:
                 io.wait(lambda: io.read(breg.FSP_BOOT_COMPLETE), lambda v: v.value == 0xFF, timeout=5.0, what="the FSP's boot of the GPU")
@@ -85,14 +94,23 @@ def flush_page(boot: Boot) -> str:
 
 
 def memory_size(boot: Boot) -> int:
-    """Bytes of VRAM."""
+    """Bytes of VRAM, kept for the inventory. Raises LayoutError for a size that no such GPU has."""
     match boot.chip.flow:
         case BootFlow.BOOTER_PIO:
             value = boot.io.read(fbreg.LOCAL_MEMORY_RANGE)
             size = value.magnitude << (value.scale + 20)
-            return size * 15 // 16 if value.ecc else size
+            size = size * 15 // 16 if value.ecc else size
         case BootFlow.FSP:
-            return boot.io.read(fbreg.USABLE_FB_SIZE_MIB).value << 20
+            size = boot.io.read(fbreg.USABLE_FB_SIZE_MIB).value << 20
+    if size < SMALLEST_MEMORY:
+        raise LayoutError(
+            "the GPU tells an impossible memory size",
+            expected=f"at least {SMALLEST_MEMORY:#x} bytes",
+            seen=f"{size:#x}",
+            remedy="reset the device: nvcore gpus reset",
+        )
+    boot.memory_size = size
+    return size
 
 
 def vga_start(boot: Boot, fb_size: int) -> int:
@@ -100,7 +118,7 @@ def vga_start(boot: Boot, fb_size: int) -> int:
     if boot.io.read(fbreg.DISPLAY_FUSE).disabled:
         return vga_workspace(fb_size, None)
     value = boot.io.read(fbreg.VGA_WORKSPACE)
-    return vga_workspace(fb_size, value.address << 16 if value.valid and value.target == 1 else None)
+    return vga_workspace(fb_size, value.start << 16 if value.valid and value.target == 1 else None)
 
 
 def lock_low(boot: Boot) -> int | None:
@@ -132,10 +150,17 @@ def arguments_and_queues(boot: Boot) -> None:
     bar, doorbell = boot.io.bar, reg.GSP_QUEUE_HEAD.address(reg.GSP)
     write = bar.write32
     boot.port = RpcPort(
-        block, lambda: write(doorbell, 0), context.clock, on_event=boot.event, on_note=boot.on_note, on_death=boot.on_death,
-        healthy=lambda: core_stopped(boot) if boot.started else None, wake=context.wake, echo=boot.manifest.reply_sequence,
+        block,
+        lambda: write(doorbell, 0),
+        context.clock,
+        on_event=boot.event,
+        on_note=boot.on_note,
+        on_death=boot.on_death,
+        healthy=lambda: core_stopped(boot) if boot.started else None,
+        wake=context.wake,
+        echo=boot.manifest.reply_sequence,
         time_scale=context.time_scale,
-    )  # fmt: skip
+    )
     regions = boot.manifest.log_regions
     assert regions is not None
     for name in regions[boot.images.chip.libos - 2]:
@@ -174,9 +199,11 @@ def link_status_queue(boot: Boot) -> str:
             return f"{boot.block.status_size:#x} bytes"
         if clock.now() >= deadline:
             raise GspDidNotStart(
-                "the firmware did not set up its message queue", expected=f"a queue header within {limit:g} s", seen=log_state(boot),
+                "the firmware did not set up its message queue",
+                expected=f"a queue header within {limit:g} s",
+                seen=log_state(boot),
                 remedy="nvcore dump keeps the logs and registers",
-            )  # fmt: skip
+            )
         clock.sleep(0.0005)
 
 
@@ -197,13 +224,17 @@ def wait_init_done(boot: Boot) -> str:
         _check_alive(boot)
         if clock.now() >= deadline:
             raise GspDidNotStart(
-                "the firmware did not say that it is up", expected=f"GSP_INIT_DONE within {limit:g} s",
+                "the firmware did not say that it is up",
+                expected=f"GSP_INIT_DONE within {limit:g} s",
                 seen=f"{sum(1 for kind, *_ in port.history if kind == 'event')} other events; {log_state(boot)}",
                 remedy="nvcore dump keeps the logs and registers",
-            )  # fmt: skip
+            )
         clock.sleep(0.0005)
     if boot.init_done:
-        raise GspDidNotStart("the firmware came up with an error", expected="result 0", seen=f"result {boot.init_done:#x}; {log_state(boot)}")
+        raise GspDidNotStart(
+            "the firmware came up with an error", expected="result 0", seen=f"result {boot.init_done:#x}; {log_state(boot)}"
+        )
+    boot.in_doubt = False
     boot.io.write(reg.IRQSCLR.of(halt=1, swgen0=1), reg.GSP)
     return f"{sequences} register sequences run"
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from nvcore.api.errors import BootError, NvcoreError
 
 __all__ = [
-    "BooterFailed", "BootTimeout", "ForeignFirmware", "FspRefused", "FwsecFailed", "GspDidNotStart", "LayoutError", "RegisterBlocked",
-    "SequencerError", "StageFailed", "WprStillUp",
-]  # fmt: skip
+    "BootTimeout",
+    "BooterFailed",
+    "ForeignFirmware",
+    "FspRefused",
+    "FwsecFailed",
+    "GspDidNotStart",
+    "LayoutError",
+    "RegisterBlocked",
+    "SequencerError",
+    "StageFailed",
+    "WprStillUp",
+]
 
 
 class StageFailed(BootError):

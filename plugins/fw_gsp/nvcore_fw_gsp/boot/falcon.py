@@ -1,6 +1,7 @@
 """Driving one falcon: reset, load by PIO, start, wait for its halt.
 
-Owns the registers of one falcon for as long as the opener (or the unload) drives it. The way of chips without PIO protection: Turing, GA100.
+Owns the registers of one falcon for as long as the opener (or the unload) drives it. The way of chips without PIO protection: Turing,
+GA100.
 Source: nova-core falcon.rs and falcon/hal/tu102.rs; nouveau nvkm/falcon/{gm200,tu102,ga100}.c.
 """
 
@@ -10,7 +11,6 @@ from typing import Final
 
 from nvcore.hw.chips import BOOT_0
 from nvcore.hw.registers import falcon as reg
-
 from nvcore_fw_gsp.boot.io import BootIo
 
 __all__ = ["Falcon"]
@@ -33,9 +33,11 @@ class Falcon:
         io.clock.sleep(10e-6)
         io.write(reg.ENGINE.zero(), base)
         io.wait(
-            lambda: io.read(reg.DMACTL, base, unit=self.unit), lambda v: not v.dmem_scrubbing and not v.imem_scrubbing,
-            timeout=0.010, what=f"the memory scrub of {self.name}",
-        )  # fmt: skip
+            lambda: io.read(reg.DMACTL, base, unit=self.unit),
+            lambda v: not v.dmem_scrubbing and not v.imem_scrubbing,
+            timeout=0.010,
+            what=f"the memory scrub of {self.name}",
+        )
         io.write(reg.RM(io.read(BOOT_0).raw), base)
 
     def prepare_dma(self) -> None:

@@ -1,7 +1,8 @@
 """The flow of GH100: the FSP checks the FMC, the FMC places and starts the firmware.
 
 A table of stages over `Boot`, and the message exchange with the FSP. The opener's thread.
-Source: open-gpu-kernel-modules 570.144 kern_fsp_gh100.c, kernel_gsp_gh100.c; nova-core fsp.rs; reference page gsp-boot.md, sections 5.8, 7.5.
+Source: open-gpu-kernel-modules 570.144 kern_fsp_gh100.c, kernel_gsp_gh100.c; nova-core fsp.rs; reference page gsp-boot.md, sections
+5.8, 7.5.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from nvcore.hw.register import is_bus_error
 from nvcore.hw.registers import boot as breg
 from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import riscv
-
 from nvcore_fw_gsp.boot import arguments, common, wpr
 from nvcore_fw_gsp.boot.errors import BootTimeout, FspRefused, GspDidNotStart
 from nvcore_fw_gsp.boot.layout import HopperSizes, heap_size
@@ -55,15 +55,19 @@ def precheck(boot: Boot) -> str:
 
 def memory(boot: Boot) -> str:
     """Image, tables, sizes, arguments, queues, the FMC and its parameters."""
-    size = boot.memory_size = common.memory_size(boot)
+    size = common.memory_size(boot)
     boot.heap = heap_size(
         boot.images.version, libos=boot.images.chip.libos, base=boot.chip.heap_base, fb_size=size, vgpu_host=boot.vgpu_host
     )
     root, image = common.load_image(boot)
     assert boot.bootloader is not None and boot.fmc is not None
     store = boot.memory
-    boot.meta = store.put("WPR meta", arguments.meta_hopper(
-        boot.abi, _SIZES, boot.heap, root, image, store.buffers["bootloader"], boot.bootloader, store.buffers["signature"], 0))  # fmt: skip
+    boot.meta = store.put(
+        "WPR meta",
+        arguments.meta_hopper(
+            boot.abi, _SIZES, boot.heap, root, image, store.buffers["bootloader"], boot.bootloader, store.buffers["signature"], 0
+        ),
+    )
     common.arguments_and_queues(boot)
     assert boot.libos is not None
     store.put("FMC", boot.fmc.image())
@@ -76,24 +80,39 @@ def chain_of_trust(boot: Boot) -> str:
     fmc, parameters = boot.fmc, boot.fmc_parameters
     assert fmc is not None and parameters is not None
     payload = _COT.pack(
-        1, _COT.size, boot.memory.buffers["FMC"].bus_address(0), 0, 0, _SIZES.frts_from_end, _SIZES.frts, fmc.hash, fmc.public_key, fmc.signature,
+        1,
+        _COT.size,
+        boot.memory.buffers["FMC"].bus_address(0),
+        0,
+        0,
+        _SIZES.frts_from_end,
+        _SIZES.frts,
+        fmc.hash,
+        fmc.public_key,
+        fmc.signature,
         parameters.bus_address(0),
-    )  # fmt: skip
+    )
     if boot.context.save is not None:
         boot.context.save(wpr.saved_state(boot.chip.name, boot.device.identity.address, boot.images.version, None, boot.images.folder))
-    boot.started = boot.touched = True
+    boot.started = boot.touched = boot.in_doubt = True
     _send(boot, struct.pack("<II", _MCTP_SINGLE, _NVDM_COT) + payload)
     error = _answer(boot)
     if error:
-        raise FspRefused("the FSP refused the chain of trust", expected="error 0", seen=f"error {error:#x}", where="FSP", remedy="reset the device")
+        raise FspRefused(
+            "the FSP refused the chain of trust", expected="error 0", seen=f"error {error:#x}", where="FSP", remedy="reset the device"
+        )
     return f"{_COT.size} bytes accepted"
 
 
 def _send(boot: Boot, message: bytes) -> None:
     """Channel 0: words through the data port, the last word's offset into TAIL, then HEAD, which rings."""
     io = boot.io
-    io.wait(lambda: io.read(breg.FSP_QUEUE_HEAD), lambda v: v.value == io.read(breg.FSP_QUEUE_TAIL).value,
-            timeout=SEND_TIMEOUT, what="an empty command channel of the FSP")  # fmt: skip
+    io.wait(
+        lambda: io.read(breg.FSP_QUEUE_HEAD),
+        lambda v: v.value == io.read(breg.FSP_QUEUE_TAIL).value,
+        timeout=SEND_TIMEOUT,
+        what="an empty command channel of the FSP",
+    )
     io.write(reg.EMEMC.of(increment_write=1), reg.FSP)
     io.bar.write_port(reg.EMEMD.address(reg.FSP), message)
     io.write(breg.FSP_QUEUE_TAIL(len(message) - 4))
@@ -103,8 +122,12 @@ def _send(boot: Boot, message: bytes) -> None:
 def _answer(boot: Boot) -> int:
     """The error code of the FSP's answer. Raises FspRefused for an answer of another form, BootTimeout."""
     io = boot.io
-    io.wait(lambda: io.read(breg.FSP_MSGQ_HEAD), lambda v: v.value != io.read(breg.FSP_MSGQ_TAIL).value,
-            timeout=ANSWER_TIMEOUT, what="the answer of the FSP")  # fmt: skip
+    io.wait(
+        lambda: io.read(breg.FSP_MSGQ_HEAD),
+        lambda v: v.value != io.read(breg.FSP_MSGQ_TAIL).value,
+        timeout=ANSWER_TIMEOUT,
+        what="the answer of the FSP",
+    )
     head, tail = io.read(breg.FSP_MSGQ_HEAD).value, io.read(breg.FSP_MSGQ_TAIL).value
     size = (tail - head) + 4
     if not 20 <= size <= 1024 or size % 4:
@@ -112,23 +135,33 @@ def _answer(boot: Boot) -> int:
     io.write(reg.EMEMC.of(increment_read=1), reg.FSP)
     words = struct.unpack(f"<{size // 4}I", io.bar.read_port(reg.EMEMD.address(reg.FSP), size // 4))
     io.write(breg.FSP_MSGQ_TAIL(head))
-    transport, header, _task, command, error = words[:5]
+    transport, header, _task, command, error = (int(word) for word in words[:5])
     if transport >> 30 != 3 or header >> 24 != _TYPE_RESPONSE or command != _TYPE_COT:
         raise FspRefused(
-            "the answer of the FSP is not one to our message", expected=f"one packet, type {_TYPE_RESPONSE:#x}, command {_TYPE_COT:#x}",
-            seen=f"{transport:#010x} {header:#010x} command {command:#x}", where="FSP message queue",
-        )  # fmt: skip
+            "the answer of the FSP is not one to our message",
+            expected=f"one packet, type {_TYPE_RESPONSE:#x}, command {_TYPE_COT:#x}",
+            seen=f"{transport:#010x} {header:#010x} command {command:#x}",
+            where="FSP message queue",
+        )
     return error
 
 
 def released(boot: Boot) -> str:
     """The FMC opens the GSP's registers again; until then they give an error pattern."""
     io = boot.io
-    io.wait(lambda: io.peek(reg.HWCFG2, reg.GSP, unit="GSP."), lambda v: v.raw != 0 and not is_bus_error(v.raw),
-            timeout=RELEASE_TIMEOUT, what="the FMC to open the GSP's registers")  # fmt: skip
+    io.wait(
+        lambda: io.peek(reg.HWCFG2, reg.GSP, unit="GSP."),
+        lambda v: v.raw != 0 and not is_bus_error(v.raw),
+        timeout=RELEASE_TIMEOUT,
+        what="the FMC to open the GSP's registers",
+    )
     _fmc_error(boot)
-    io.wait(lambda: io.read(reg.HWCFG2, reg.GSP, unit="GSP."), lambda v: not v.priv_lockdown and not _fmc_error(boot),
-            timeout=LOCKDOWN_TIMEOUT, what="the release of the GSP's lockdown")  # fmt: skip
+    io.wait(
+        lambda: io.read(reg.HWCFG2, reg.GSP, unit="GSP."),
+        lambda v: not v.priv_lockdown and not _fmc_error(boot),
+        timeout=LOCKDOWN_TIMEOUT,
+        what="the release of the GSP's lockdown",
+    )
     left = boot.gsp.mailbox0()
     if left:
         raise FspRefused("the FMC ended with an error", expected="mailbox 0 = 0", seen=f"{left:#x}", where="GSP mailbox 0")
@@ -136,7 +169,9 @@ def released(boot: Boot) -> str:
     if region is not None:
         boot.wpr = region
         if boot.context.save is not None:
-            boot.context.save(wpr.saved_state(boot.chip.name, boot.device.identity.address, boot.images.version, region, boot.images.folder))
+            boot.context.save(
+                wpr.saved_state(boot.chip.name, boot.device.identity.address, boot.images.version, region, boot.images.folder)
+            )
     return "released" if region is None else f"released, protected region {region[0]:#x} to {region[1]:#x}"
 
 
@@ -145,8 +180,13 @@ def _fmc_error(boot: Boot) -> bool:
     low, high = boot.gsp.mailbox0(), boot.gsp.mailbox1()
     assert boot.fmc_parameters is not None
     if low and high << 32 | low != boot.fmc_parameters.bus_address(0):
-        raise FspRefused("the FMC ended with an error", expected="mailbox 0 = 0", seen=f"{low:#x}, mailbox 1 {high:#x}", where="GSP mailboxes",
-                         remedy="reset the device")  # fmt: skip
+        raise FspRefused(
+            "the FMC ended with an error",
+            expected="mailbox 0 = 0",
+            seen=f"{low:#x}, mailbox 1 {high:#x}",
+            where="GSP mailboxes",
+            remedy="reset the device",
+        )
     return False
 
 
@@ -155,8 +195,12 @@ def core_active(boot: Boot) -> str:
     io = boot.io
     common.write_version(boot)
     try:
-        io.wait(lambda: io.read(riscv.RISCV_CPUCTL, reg.GSP, unit="GSP."), lambda v: bool(v.active), timeout=ACTIVE_TIMEOUT,
-                what="the GSP's RISC-V core")  # fmt: skip
+        io.wait(
+            lambda: io.read(riscv.RISCV_CPUCTL, reg.GSP, unit="GSP."),
+            lambda v: bool(v.active),
+            timeout=ACTIVE_TIMEOUT,
+            what="the GSP's RISC-V core",
+        )
     except BootTimeout as error:
         raise GspDidNotStart("the GSP's RISC-V core did not start", expected=error.expected, seen=common.log_state(boot)) from error
     return "active"

@@ -1,6 +1,7 @@
 """FWSEC-SB: read from the GPU's ROM and prepared before the boot, run on the GSP falcon after the firmware has stopped.
 
-Owns two DMA buffers through the boot's `HostMemory`. The way of Turing and GA100: the ROM's descriptor is of version 2 and a generic bootloader
+Owns two DMA buffers through the boot's `HostMemory`. The way of Turing and GA100: the ROM's descriptor is of version 2 and a generic
+bootloader
 pulls the ucode in by DMA. The opener's thread, or the unload's.
 Source: nova-core firmware/fwsec/bootloader.rs; open-gpu-kernel-modules 570.144 kernel_gsp_fwsec.c; reference page gsp-boot.md, 2.8 and 3.8.
 """
@@ -12,7 +13,6 @@ from typing import Final
 
 from nvcore.hw.registers import boot as breg
 from nvcore.hw.registers import falcon as reg
-
 from nvcore_fw_gsp.boot.errors import FwsecFailed
 from nvcore_fw_gsp.boot.falcon import Falcon
 from nvcore_fw_gsp.boot.io import BootIo
@@ -32,7 +32,8 @@ _SHADOW: Final = 0x88050
 _IMEM_SIZE: Final = 0x10000
 _DMA_CONTEXT: Final = 4
 _DESCRIPTOR: Final = struct.Struct("<16x16xIQIIIIIQIII")
-"""84 bytes: reserved, signature, ctx_dma, code base, non-secure offset and size, secure offset and size, entry, data base, size, argc, argv."""
+"""84 bytes: reserved, signature, ctx_dma, code base, non-secure offset and size, secure offset and size, entry, data base, size, argc,
+argv."""
 
 
 class FwsecSb:
@@ -60,9 +61,11 @@ class FwsecSb:
         error = io.read(breg.FWSEC_SB_SCRATCH).error
         if result or error:
             raise FwsecFailed(
-                "FWSEC-SB ended with an error", expected="mailbox 0 = 0, scratch = 0", seen=f"mailbox 0 = {result:#x}, scratch = {error:#x}",
+                "FWSEC-SB ended with an error",
+                expected="mailbox 0 = 0, scratch = 0",
+                seen=f"mailbox 0 = {result:#x}, scratch = {error:#x}",
                 where="GSP falcon",
-            )  # fmt: skip
+            )
 
 
 def prepare_fwsec(io: BootIo, memory: HostMemory, generic: GenericBootloader) -> FwsecSb:
@@ -75,16 +78,28 @@ def prepare_fwsec(io: BootIo, memory: HostMemory, generic: GenericBootloader) ->
         fwsec = Fwsec(vbios, debug=not io.read(breg.DEBUG_FUSE).production)
         if fwsec.version != 2:
             raise FwsecFailed(
-                "this chip's FWSEC can only be started through the generic bootloader", expected="descriptor version 2",
-                seen=f"version {fwsec.version}", where=fwsec.name, remedy="report the ROM version with nvcore dump",
-            )  # fmt: skip
+                "this chip's FWSEC can only be started through the generic bootloader",
+                expected="descriptor version 2",
+                seen=f"version {fwsec.version}",
+                where=fwsec.name,
+                remedy="report the ROM version with nvcore dump",
+            )
         load = fwsec.load("sb")
     finally:
         bar.write32(_SHADOW, shadow)
     code = memory.put("FWSEC code", load.code)
     data = memory.put("FWSEC data", bytes(load.data))
     descriptor = _DESCRIPTOR.pack(
-        _DMA_CONTEXT, code.bus_address(0), fwsec.imem_base, fwsec.imem_size - fwsec.secure_size, fwsec.secure_base, fwsec.secure_size, 0,
-        data.bus_address(0), fwsec.dmem_size, 0, 0,
-    )  # fmt: skip
+        _DMA_CONTEXT,
+        code.bus_address(0),
+        fwsec.imem_base,
+        fwsec.imem_size - fwsec.secure_size,
+        fwsec.secure_base,
+        fwsec.secure_size,
+        0,
+        data.bus_address(0),
+        fwsec.dmem_size,
+        0,
+        0,
+    )
     return FwsecSb(generic, generic.code_bytes(), descriptor, fwsec.version, vbios.version)

@@ -9,7 +9,6 @@ from nvcore.hw.chips import BOOT_0
 from nvcore.hw.register import is_bus_error
 from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import riscv
-
 from nvcore_fw_gsp.boot.chips import BootFlow
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from nvcore.api.device import Bar
 from nvcore.api.errors import DeviceGone
 from nvcore.hw.chips import BOOT_0
 from nvcore.hw.register import Register, is_bus_error
-
 from nvcore_fw_gsp.boot.errors import BootTimeout, RegisterBlocked
 
 __all__ = ["BootIo"]
@@ -52,13 +51,19 @@ class BootIo:
         boot0 = self.bar.read32(BOOT_0.OFFSET)
         if is_bus_error(boot0):
             raise DeviceGone(
-                "the GPU does not answer any more", expected="a chip id at BAR0 + 0", seen=f"{name} {raw:#010x}, PMC_BOOT_0 {boot0:#010x}",
-                where=f"{address:#x}", remedy="check power and bus, then: nvcore gpus retry",
-            )  # fmt: skip
+                "the GPU does not answer any more",
+                expected="a chip id at BAR0 + 0",
+                seen=f"{name} {raw:#010x}, PMC_BOOT_0 {boot0:#010x}",
+                where=f"{address:#x}",
+                remedy="check power and bus, then: nvcore gpus retry",
+            )
         raise RegisterBlocked(
-            f"register {name} cannot be read", expected="a value", seen=f"{raw:#010x}", where=f"BAR0 + {address:#x}",
+            f"register {name} cannot be read",
+            expected="a value",
+            seen=f"{raw:#010x}",
+            where=f"BAR0 + {address:#x}",
             remedy="reset the device: nvcore gpus reset",
-        )  # fmt: skip
+        )
 
     def wait(self, read: Callable[[], _R], done: Callable[[_R], bool], *, timeout: float, what: str, poll: float = 0.0002) -> _R:
         """Poll until `done`; the value. Raises BootTimeout with the limit and the last value, decoded. timeout: seconds before scaling."""

@@ -1,7 +1,8 @@
 """Where the firmware lies in VRAM: sizes of the heap, offsets of the protected region. Pure arithmetic.
 
 Owns nothing; any thread. All numbers in bytes; addresses are offsets in VRAM.
-Source: open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspCalculateFbLayout), gsp_fw_heap.h; checked against the reference page's examples.
+Source: open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspCalculateFbLayout), gsp_fw_heap.h; checked against the reference page's
+examples.
 """
 
 from __future__ import annotations
@@ -99,9 +100,11 @@ def plan_layout(
     non_wpr = wpr_start - _M
     if non_wpr <= 0:
         raise LayoutError(
-            "the firmware does not fit into this GPU's memory", expected=f"at least {reserved - non_wpr:#x} bytes",
-            seen=f"{fb_size:#x} bytes", remedy="a GPU with more memory, or no vGPU host on this one",
-        )  # fmt: skip
+            "the firmware does not fit into this GPU's memory",
+            expected=f"at least {reserved - non_wpr:#x} bytes",
+            seen=f"{fb_size:#x} bytes",
+            remedy="a GPU with more memory, or no vGPU host on this one",
+        )
     return Layout(fb_size, vga_start, wpr_end, frts, frts_size, boot_bin, image, heap, down(image - heap, _M), wpr_start, non_wpr, _M)
 
 

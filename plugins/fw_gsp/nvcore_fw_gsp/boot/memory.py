@@ -27,9 +27,11 @@ class HostMemory:
         last = buffer.bus_address(buffer.size - 4096)
         if max(buffer.bus_address(0), last) >> self._bits:
             raise OutOfResources(
-                f"the bus gave an address that the GPU cannot reach for {name}", expected=f"below 2^{self._bits}", seen=f"{last:#x}",
+                f"the bus gave an address that the GPU cannot reach for {name}",
+                expected=f"below 2^{self._bits}",
+                seen=f"{last:#x}",
                 remedy="let the IOMMU give lower addresses",
-            )  # fmt: skip
+            )
         return buffer
 
     def put(self, name: str, data: bytes | bytearray) -> DmaBuffer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from nvcore.api.errors import NvcoreError
 from nvcore.api.firmware import BootStage, OpenContext, UnloadReport
-
 from nvcore_fw_gsp.boot import common, wpr
 from nvcore_fw_gsp.boot.chips import BootFlow
 from nvcore_fw_gsp.boot.errors import ForeignFirmware, WprStillUp
@@ -29,15 +28,21 @@ def refuse_or_recover(boot: Boot, region: tuple[int, int]) -> str:
     where = f"{region[0]:#x} to {region[1]:#x}"
     if saved is None or not wpr.is_ours(saved, boot.chip.name, region):
         raise ForeignFirmware(
-            "a firmware that this host did not start runs on the GPU", expected="no protected region", seen=f"protected region {where}",
-            where="WPR2", remedy="unload the driver that owns it; if there is none any more: nvcore gpus reset",
-        )  # fmt: skip
+            "a firmware that this host did not start runs on the GPU",
+            expected="no protected region",
+            seen=f"protected region {where}",
+            where="WPR2",
+            remedy="unload the driver that owns it; if there is none any more: nvcore gpus reset",
+        )
     report = _saved_unload(boot.context, boot.resolve(saved.version), None)
     if not report.clean:
         raise WprStillUp(
-            "a firmware of an earlier run of this host is still up and could not be taken down", expected="no protected region", seen=report.cause,
-            where=where, remedy="nvcore gpus reset",
-        )  # fmt: skip
+            "a firmware of an earlier run of this host is still up and could not be taken down",
+            expected="no protected region",
+            seen=report.cause,
+            where=where,
+            remedy="nvcore gpus reset",
+        )
     return f"a firmware of an earlier run of this host ({saved.version}, {where}) was taken down"
 
 

@@ -1,6 +1,7 @@
 """The firmware's register sequences (CPU sequencer), run for it while it boots or resumes, and only on registers of the list.
 
-Owns nothing; drives the GSP falcon and SEC2. The opener's thread. A command outside the list stops the boot: the firmware is not trusted with
+Owns nothing; drives the GSP falcon and SEC2. The opener's thread. A command outside the list stops the boot: the firmware is not
+trusted with
 the host's registers.
 Source: open-gpu-kernel-modules 570.144 rmgspseq.h, kernel_gsp.c (kgspExecuteSequencerBuffer); operand order as in the header.
 """
@@ -14,7 +15,6 @@ from nvcore.hw.register import is_bus_error
 from nvcore.hw.registers import boot as breg
 from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import riscv
-
 from nvcore_fw_gsp.boot.errors import BooterFailed, GspDidNotStart, SequencerError
 from nvcore_fw_gsp.boot.state import Boot
 
@@ -35,7 +35,17 @@ ALLOWED: Final = (
 _HEAD: Final = struct.Struct("<2I")
 _COMMANDS_AT: Final = 0x28
 _OPERANDS: Final = (2, 3, 5, 1, 2, 0, 0, 0, 0)
-_NAMES: Final = ("REG_WRITE", "REG_MODIFY", "REG_POLL", "DELAY_US", "REG_STORE", "CORE_RESET", "CORE_START", "CORE_WAIT_FOR_HALT", "CORE_RESUME")
+_NAMES: Final = (
+    "REG_WRITE",
+    "REG_MODIFY",
+    "REG_POLL",
+    "DELAY_US",
+    "REG_STORE",
+    "CORE_RESET",
+    "CORE_START",
+    "CORE_WAIT_FOR_HALT",
+    "CORE_RESUME",
+)
 _MAX_DELAY_US: Final = 2_000_000
 
 
@@ -98,7 +108,9 @@ def _poll(boot: Boot, operands: tuple[int, ...], at: int) -> None:
     deadline = clock.now() + limit
     while (seen := _load(boot, address)) & mask != value:
         if clock.now() >= deadline:
-            raise _bad("REG_POLL without end", f"{address:#x} & {mask:#x} == {value:#x} within {limit:g} s", f"{seen:#x}, error {error:#x}", at)
+            raise _bad(
+                "REG_POLL without end", f"{address:#x} & {mask:#x} == {value:#x} within {limit:g} s", f"{seen:#x}, error {error:#x}", at
+            )
         clock.sleep(0.0002)
 
 
@@ -135,4 +147,6 @@ def _allowed(address: int, at: int) -> int:
 
 
 def _bad(what: str, expected: object, seen: object, at: int) -> SequencerError:
-    return SequencerError(f"the firmware's register sequence cannot be run: {what}", expected=expected, seen=seen, where=f"command word {at}")
+    return SequencerError(
+        f"the firmware's register sequence cannot be run: {what}", expected=expected, seen=seen, where=f"command word {at}"
+    )

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeVar
 from nvcore.api.clock import Clock
 from nvcore.api.errors import NvcoreError
 from nvcore.api.firmware import BootStage
-
 from nvcore_fw_gsp.boot.io import BootIo
 
 __all__ = ["SKIPPED", "Stage", "StageLog"]

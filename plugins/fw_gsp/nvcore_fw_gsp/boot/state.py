@@ -11,7 +11,6 @@ from nvcore.api.device import Device, DmaBuffer
 from nvcore.api.firmware import OpenContext
 from nvcore.hw.chips import chip_row
 from nvcore.hw.registers import falcon as reg
-
 from nvcore_fw_gsp.abi import Abi, load, manifest
 from nvcore_fw_gsp.abi.manifests import Manifest
 from nvcore_fw_gsp.boot.chips import BOOT_CHIPS, BootChip
@@ -46,12 +45,20 @@ class UnloadBundle:
 class Boot:
     """State of one boot of `device` with the files of `images`.
 
-    vgpu_host: the firmware is started as a vGPU host; no_vgpu: why not. started: it may be running. wpr: expected protected region.
+    vgpu_host: the firmware is started as a vGPU host; no_vgpu: why not. started: it may be running; touched: its protected region may
+    be up; in_doubt: a half-done exchange
+    may need a function reset. wpr: expected protected region.
     on_event: told every event that the boot itself has no use for.
     """
 
-    def __init__(self, context: OpenContext, images: ImageSet, on_event: EventHandler, on_note: Callable[[str, str], None],
-                 on_death: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        context: OpenContext,
+        images: ImageSet,
+        on_event: EventHandler,
+        on_note: Callable[[str, str], None],
+        on_death: Callable[[str], None],
+    ) -> None:
         self.context = context
         self.device: Device = context.device
         self.chip: BootChip = BOOT_CHIPS[context.chip.name]
@@ -66,7 +73,9 @@ class Boot:
         wanted = context.needs.vgpu_host
         possible = images.version in self.chip.vgpu_versions
         self.vgpu_host = wanted and possible
-        self.no_vgpu = None if self.vgpu_host else self.chip.no_vgpu.format(version=images.version) if not possible else "no client asked for it"
+        self.no_vgpu = (
+            None if self.vgpu_host else self.chip.no_vgpu.format(version=images.version) if not possible else "no client asked for it"
+        )
         self.gsp_image: GspImage | None = None
         self.bootloader: RiscvUcode | None = None
         self.booter_load: LoadedUcode | None = None
@@ -85,10 +94,10 @@ class Boot:
         self.started = False
         self.flush_page_set = False
         self.touched = False
+        self.in_doubt = False
         self.init_done: int | None = None
         self.sequences: list[bytes] = []
         self.static_info = b""
-        self.was_reset = False
         self.sources: list[FileSource] = []
         self.resolve: Callable[[str], ImageSet] = lambda _version: images
 

@@ -1,7 +1,8 @@
 """The two messages that wait in the command queue when the firmware starts: system information and registry keys.
 
 Owns nothing; reads the device's configuration space. The opener's thread.
-Source: open-gpu-kernel-modules gsp_static_config.h, rpc.c (rpcGspSetSystemInfo, rpcSetRegistry) at the version's tag; nova-core gsp/commands.rs.
+Source: open-gpu-kernel-modules gsp_static_config.h, rpc.c (rpcGspSetSystemInfo, rpcSetRegistry) at the version's tag; nova-core
+gsp/commands.rs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Final
 from nvcore.api.device import Device
 from nvcore.api.errors import FormatError
 from nvcore.api.needs import BootNeeds
-
 from nvcore_fw_gsp.abi import Abi
 
 __all__ = ["BASE_KEYS", "registry", "sriov_info", "system_info"]
@@ -50,7 +50,9 @@ def sriov_info(device: Device) -> dict[str, int]:
         seen += 1
         at = header >> 20 & 0xFFC
         if seen > 64 or 0 < at < 0x100:
-            raise FormatError("the list of extended capabilities does not end", seen=f"{seen} entries, next {at:#x}", where="configuration space")
+            raise FormatError(
+                "the list of extended capabilities does not end", seen=f"{seen} entries, next {at:#x}", where="configuration space"
+            )
     if not at:
         return {}
     capability = device.config_read(at, 0x40)

@@ -7,7 +7,6 @@ Source: nouveau nvkm/falcon/{tu102,ga100}.c, nova-core firmware/booter.rs.
 from __future__ import annotations
 
 from nvcore.hw.registers import boot as breg
-
 from nvcore_fw_gsp.boot.errors import BooterFailed, BootTimeout
 from nvcore_fw_gsp.boot.falcon import Falcon
 from nvcore_fw_gsp.boot.io import BootIo
@@ -53,10 +52,15 @@ def run_on_sec2(sec2: Falcon, loaded: LoadedUcode, mailboxes: tuple[int, int], w
         sec2.start(0)
         sec2.wait_halted(f"{what} to halt on SEC2")
     except BootTimeout as error:
-        raise BooterFailed(f"{what} did not end", expected=error.expected, seen=error.seen, where="SEC2", remedy="reset the device") from error
+        raise BooterFailed(
+            f"{what} did not end", expected=error.expected, seen=error.seen, where="SEC2", remedy="reset the device"
+        ) from error
     result, detail = sec2.mailbox0(), sec2.mailbox1()
     if result:
         raise BooterFailed(
-            f"{what} failed", expected="mailbox 0 = 0", seen=f"mailbox 0 = {result:#x}, mailbox 1 = {detail:#x}", where="SEC2",
+            f"{what} failed",
+            expected="mailbox 0 = 0",
+            seen=f"mailbox 0 = {result:#x}, mailbox 1 = {detail:#x}",
+            where="SEC2",
             remedy="the code is the booter's own: nvcore dump keeps what led to it",
-        )  # fmt: skip
+        )

@@ -1,6 +1,7 @@
 """Taking a firmware down, from wherever its boot or its life stopped.
 
-Tables of stages over `Boot`; every stage is tried, whatever became of the ones before it, and the host's side is always released. Runs on the
+Tables of stages over `Boot`; every stage is tried, whatever became of the ones before it, and the host's side is always released. Runs
+on the
 GPU's life-cycle thread. Never raises for the device's or the firmware's behaviour.
 Source: nova-core gsp/boot.rs (unload), open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspTeardown); reference page gsp-boot.md, 7.6.
 """
@@ -15,7 +16,6 @@ from nvcore.api.firmware import BootStage, UnloadReport
 from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import fb as fbreg
 from nvcore.hw.registers import riscv
-
 from nvcore_fw_gsp.boot import wpr
 from nvcore_fw_gsp.boot.chips import BootFlow
 from nvcore_fw_gsp.boot.errors import WprStillUp
@@ -46,11 +46,19 @@ def goodbye(boot: Boot) -> str:
     io = boot.io
     match boot.chip.flow:
         case BootFlow.BOOTER_PIO:
-            io.wait(lambda: io.read(reg.MAILBOX0, reg.GSP, unit="GSP."), lambda v: bool(v.raw & 0x80000000), timeout=STOP_TIMEOUT,
-                    what="the firmware's farewell in mailbox 0")  # fmt: skip
+            io.wait(
+                lambda: io.read(reg.MAILBOX0, reg.GSP, unit="GSP."),
+                lambda v: bool(v.raw & 0x80000000),
+                timeout=STOP_TIMEOUT,
+                what="the firmware's farewell in mailbox 0",
+            )
         case BootFlow.FSP:
-            io.wait(lambda: io.read(riscv.RISCV_CPUCTL, reg.GSP, unit="GSP."), lambda v: bool(v.halted), timeout=STOP_TIMEOUT,
-                    what="the halt of the GSP's core")  # fmt: skip
+            io.wait(
+                lambda: io.read(riscv.RISCV_CPUCTL, reg.GSP, unit="GSP."),
+                lambda v: bool(v.halted),
+                timeout=STOP_TIMEOUT,
+                what="the halt of the GSP's core",
+            )
     return "the firmware stopped"
 
 
@@ -78,11 +86,12 @@ def region_down(boot: Boot) -> str:
     if not boot.touched:
         return SKIPPED + "nothing was protected"
     io = boot.io
-    if wpr.wpr2(io) is None:
+    if wpr.wpr2(io) is None and not boot.in_doubt:
         return "no protected region"
     boot.device.reset()
-    boot.was_reset = True
-    io.wait(lambda: io.read(fbreg.WPR2_ADDR_HI), lambda v: not v.value, timeout=RESET_TIMEOUT, what="the protected region to go after the reset")
+    io.wait(
+        lambda: io.read(fbreg.WPR2_ADDR_HI), lambda v: not v.value, timeout=RESET_TIMEOUT, what="the protected region to go after the reset"
+    )
     return "gone after a function reset"
 
 
@@ -120,21 +129,30 @@ def region_proof(boot: Boot) -> str:
     if not boot.touched:
         return SKIPPED + "nothing was protected"
     if not wpr.wpr2_is_down(boot.io):
-        raise WprStillUp("the protected region of the firmware is still up", expected="none", seen=boot.io.last.get("WPR2_ADDR_HI", "?"),
-                         remedy="reset the device: nvcore gpus reset")  # fmt: skip
+        raise WprStillUp(
+            "the protected region of the firmware is still up",
+            expected="none",
+            seen=boot.io.last.get("WPR2_ADDR_HI", "?"),
+            remedy="reset the device: nvcore gpus reset",
+        )
     return "none left"
 
 
 _END: Final = (Stage("flush-page-clear", clear_flush_page), Stage("stop-dma", stop_dma), Stage("release-host", release_host))
 _BOOTER: Final = (
-    Stage("goodbye", goodbye), Stage("fwsec-sb", fwsec_sb), Stage("booter-unload", booter_unload), Stage("region-down", region_down),
-    Stage("region-proof", region_proof), *_END,
-)  # fmt: skip
+    Stage("goodbye", goodbye),
+    Stage("fwsec-sb", fwsec_sb),
+    Stage("booter-unload", booter_unload),
+    Stage("region-down", region_down),
+    Stage("region-proof", region_proof),
+    *_END,
+)
 _FSP: Final = (Stage("goodbye", goodbye), Stage("region-down", region_down), Stage("region-proof", region_proof), *_END)
 
 
 def run_unload(boot: Boot, progress: Callable[[BootStage], None]) -> UnloadReport:
     """All stages of the chip's unload. clean: nothing of the firmware is left on the device."""
+    table: tuple[Stage, ...]
     match boot.chip.flow:
         case BootFlow.BOOTER_PIO:
             table = _BOOTER

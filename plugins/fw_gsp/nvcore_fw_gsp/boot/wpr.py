@@ -9,7 +9,6 @@ from __future__ import annotations
 from nvcore.api.firmware import SavedState
 from nvcore.hw.register import is_bus_error
 from nvcore.hw.registers import fb as fbreg
-
 from nvcore_fw_gsp.boot.io import BootIo
 
 __all__ = ["BACKEND", "is_ours", "saved_state", "wpr2"]

@@ -1,7 +1,8 @@
 """Family "channel": channels on runlists.
 
 Owns nothing beyond the session's books. Any thread that may sleep.
-Source: open-gpu-kernel-modules alloc_channel.h, ctrla06f.h, ctrlc36f.h; nouveau nvkm/subdev/gsp/rm/r535/{fifo,ce}.c; class ids: nouveau's tables.
+Source: open-gpu-kernel-modules alloc_channel.h, ctrla06f.h, ctrlc36f.h; nouveau nvkm/subdev/gsp/rm/r535/{fifo,ce}.c; class ids:
+nouveau's tables.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from nvcore.api.errors import ContractError, NotSupportedError, UsageError
 from nvcore.api.families.channel import ChannelRef, ChannelSpec
 from nvcore.api.families.memory import SpaceRef
 from nvcore.api.marks import may_sleep
-
 from nvcore_fw_gsp.session.tenant import DEVICE, GspChannel, GspSpace
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ChannelFamily:
     def create(self, space: SpaceRef, spec: ChannelSpec) -> GspChannel:
         """Make the channel and bind it to its engine's runlist; it does not run yet."""
         session, home = self._session, cast(GspSpace, space)
-        owner = home.tenant
+        owner = home.owner
         owner.check()
         if not home.open:
             raise ContractError(f"the address space of a channel for {owner.label} was freed", remedy="create another one")
@@ -63,18 +63,20 @@ class ChannelFamily:
             raise UsageError(f"no engine {spec.engine} on this GPU", expected=", ".join(session.runlists()), seen=spec.engine)
         abi, handle = session.rm.abi, owner.channel_handle()
         page, index = divmod(spec.channel, 8)
-        params = abi.struct("NV_CHANNEL_ALLOC_PARAMS").pack({
-            "gpFifoOffset": spec.ring_address,
-            "gpFifoEntries": spec.ring_entries,
-            "flags": _USERD_FIXED | page << 12 | index << 8 | (_PRIVILEGED if spec.privileged else 0),
-            "hVASpace": home.handle,
-            "engineType": engine.nv2080,
-            **_memory("instanceMem", spec.instance, _INSTANCE_SIZE, _VRAM, 1),
-            **_memory("userdMem", spec.userd, _USERD_SIZE, _VRAM, 1),
-            **_memory("ramfcMem", spec.instance, _RAMFC_SIZE, _VRAM, 1),
-            **_memory("mthdbufMem", spec.fault_buffer, spec.fault_buffer_size, _SYSTEM, 0),
-            "internalFlags": _INTERNAL_ADMIN if spec.privileged else _INTERNAL_USER,
-        })  # fmt: skip
+        params = abi.struct("NV_CHANNEL_ALLOC_PARAMS").pack(
+            {
+                "gpFifoOffset": spec.ring_address,
+                "gpFifoEntries": spec.ring_entries,
+                "flags": _USERD_FIXED | page << 12 | index << 8 | (_PRIVILEGED if spec.privileged else 0),
+                "hVASpace": home.handle,
+                "engineType": engine.nv2080,
+                **_memory("instanceMem", spec.instance, _INSTANCE_SIZE, _VRAM, 1),
+                **_memory("userdMem", spec.userd, _USERD_SIZE, _VRAM, 1),
+                **_memory("ramfcMem", spec.instance, _RAMFC_SIZE, _VRAM, 1),
+                **_memory("mthdbufMem", spec.fault_buffer, spec.fault_buffer_size, _SYSTEM, 0),
+                "internalFlags": _INTERNAL_ADMIN if spec.privileged else _INTERNAL_USER,
+            }
+        )
         what = f"channel {spec.channel} on {spec.engine} for {owner.label}"
         session.rm.alloc(owner.client, DEVICE, handle, session.boot.chip.channel_class, params, what)
         channel = GspChannel(owner, handle, spec.channel, spec.engine, runlist << 16 | spec.channel)
@@ -95,9 +97,11 @@ class ChannelFamily:
         engine = session.engines.by_name[target.engine]
         if engine.kind != "copy":
             raise NotSupportedError(f"no engine object for {target.engine} yet", expected="a copy engine", seen=engine.kind)
-        abi, owner = session.rm.abi, target.tenant
+        abi, owner = session.rm.abi, target.owner
         params = abi.struct("NVC0B5_ALLOCATION_PARAMETERS").pack(version=_COPY_VERSION, engineType=engine.nv2080)
-        session.rm.alloc(owner.client, target.handle, owner.object_handle(), session.boot.chip.copy_class, params, f"the {target.engine} object")
+        session.rm.alloc(
+            owner.client, target.handle, owner.object_handle(), session.boot.chip.copy_class, params, f"the {target.engine} object"
+        )
         target.objects += 1
         session.book.alive["object"] += 1
 
@@ -118,7 +122,13 @@ class ChannelFamily:
         rm = self._session.rm
         params = rm.abi.struct("NVA06F_CTRL_GPFIFO_SCHEDULE_PARAMS").pack(bEnable=enabled)
         word = "enabling" if enabled else "disabling"
-        rm.control(channel.tenant.client, channel.handle, rm.abi.enum("NVA06F_CTRL_CMD_GPFIFO_SCHEDULE"), params, f"{word} channel {channel.channel}")
+        rm.control(
+            channel.owner.client,
+            channel.handle,
+            rm.abi.enum("NVA06F_CTRL_CMD_GPFIFO_SCHEDULE"),
+            params,
+            f"{word} channel {channel.channel}",
+        )
         channel.enabled = enabled
 
     @may_sleep
@@ -127,7 +137,7 @@ class ChannelFamily:
         target = cast(GspChannel, channel)
         if not target.open:
             return
-        session, owner = self._session, target.tenant
+        session, owner = self._session, target.owner
         try:
             if session.dead is None:
                 self.disable(target)
@@ -145,7 +155,7 @@ def _memory(name: str, base: int, size: int, space: int, attribute: int) -> dict
 
 def _checked(channel: ChannelRef) -> GspChannel:
     target = cast(GspChannel, channel)
-    target.tenant.check()
+    target.owner.check()
     if not target.open:
         raise ContractError(f"channel {target.channel} was destroyed", remedy="create another one")
     return target

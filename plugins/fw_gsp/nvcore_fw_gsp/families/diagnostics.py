@@ -13,7 +13,6 @@ from nvcore.hw.registers import boot as breg
 from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import fb as fbreg
 from nvcore.hw.registers import riscv
-
 from nvcore_fw_gsp.boot.arguments import log_progress
 from nvcore_fw_gsp.boot.chips import BootFlow
 
@@ -23,13 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["DiagnosticsFamily"]
 
 _COMMON: Final[tuple[tuple[type[Register], int, str], ...]] = (
-    (BOOT_0, 0, ""), (BOOT_42, 0, ""), (fbreg.WPR2_ADDR_LO, 0, ""), (fbreg.WPR2_ADDR_HI, 0, ""), (reg.MAILBOX0, reg.GSP, "GSP."),
-    (reg.MAILBOX1, reg.GSP, "GSP."), (reg.CPUCTL, reg.GSP, "GSP."), (reg.HWCFG2, reg.GSP, "GSP."), (reg.IRQSTAT, reg.GSP, "GSP."),
-)  # fmt: skip
+    (BOOT_0, 0, ""),
+    (BOOT_42, 0, ""),
+    (fbreg.WPR2_ADDR_LO, 0, ""),
+    (fbreg.WPR2_ADDR_HI, 0, ""),
+    (reg.MAILBOX0, reg.GSP, "GSP."),
+    (reg.MAILBOX1, reg.GSP, "GSP."),
+    (reg.CPUCTL, reg.GSP, "GSP."),
+    (reg.HWCFG2, reg.GSP, "GSP."),
+    (reg.IRQSTAT, reg.GSP, "GSP."),
+)
 _BOOTER: Final[tuple[tuple[type[Register], int, str], ...]] = (
-    (riscv.RISCV_CORE_SWITCH_STATUS, reg.GSP, "GSP."), (reg.MAILBOX0, reg.SEC2, "SEC2."), (reg.MAILBOX1, reg.SEC2, "SEC2."),
-    (reg.CPUCTL, reg.SEC2, "SEC2."), (breg.GFW_PROGRESS, 0, ""), (breg.FWSEC_SB_SCRATCH, 0, ""),
-)  # fmt: skip
+    (riscv.RISCV_CORE_SWITCH_STATUS, reg.GSP, "GSP."),
+    (reg.MAILBOX0, reg.SEC2, "SEC2."),
+    (reg.MAILBOX1, reg.SEC2, "SEC2."),
+    (reg.CPUCTL, reg.SEC2, "SEC2."),
+    (breg.GFW_PROGRESS, 0, ""),
+    (breg.FWSEC_SB_SCRATCH, 0, ""),
+)
 _FSP: Final[tuple[tuple[type[Register], int, str], ...]] = ((riscv.RISCV_CPUCTL, reg.GSP, "GSP."), (breg.FSP_BOOT_COMPLETE, 0, ""))
 
 

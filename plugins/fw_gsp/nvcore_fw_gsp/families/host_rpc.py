@@ -15,11 +15,10 @@ from nvcore.api.clock import Clock
 from nvcore.api.device import Bar
 from nvcore.api.grant import Lease
 from nvcore.locks import Lock
-
 from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout
 from nvcore_fw_gsp.session.status import status_name
 
-__all__ = ["HEAP_PARTS", "CHANNEL_SIZE", "HeapPart", "HostRpc"]
+__all__ = ["CHANNEL_SIZE", "HEAP_PARTS", "HeapPart", "HostRpc"]
 
 
 class HeapPart(NamedTuple):
@@ -94,7 +93,10 @@ class HostRpc:
             (result,) = struct.unpack("<I", heap.read(response + _RESULT_AT, 4))
             if result:
                 raise CallRefused(
-                    f"the vGPU task of function {self._function} refused {what}", result, seen=status_name(result), where=f"message {message}"
+                    f"the vGPU task of function {self._function} refused {what}",
+                    result,
+                    seen=status_name(result),
+                    where=f"message {message}",
                 )
             return heap.read(buffer.offset, 64)
 
@@ -108,7 +110,10 @@ class HostRpc:
             self._alive()
             if clock.now() >= deadline:
                 raise CallTimeout(
-                    f"the vGPU task of function {self._function} did not end {what}", expected=f"{wanted:#x} within {limit:g} s",
-                    seen=f"{seen:#x}", where=f"heap + {offset:#x}", remedy="stop the vGPU and start it again",
-                )  # fmt: skip
+                    f"the vGPU task of function {self._function} did not end {what}",
+                    expected=f"{wanted:#x} within {limit:g} s",
+                    seen=f"{seen:#x}",
+                    where=f"heap + {offset:#x}",
+                    remedy="stop the vGPU and start it again",
+                )
             clock.sleep(_POLL)

@@ -12,7 +12,6 @@ from nvcore.api.errors import FormatError
 from nvcore.api.inventory import Engine, Inventory, MemoryRegion, Range, VgpuSupport
 from nvcore.api.marks import may_sleep
 from nvcore.hw.chips import chip_row
-
 from nvcore_fw_gsp.abi.layout import View
 from nvcore_fw_gsp.queue.errors import CallRefused
 

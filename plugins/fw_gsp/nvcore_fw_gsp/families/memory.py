@@ -12,7 +12,6 @@ from nvcore.api.errors import ContractError
 from nvcore.api.families import Tenant
 from nvcore.api.families.memory import SpaceRef
 from nvcore.api.marks import may_sleep
-
 from nvcore_fw_gsp.session.tenant import DEVICE, GspSpace, GspTenant
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class MemoryFamily:
             physAddress=address, numEntries=entries, flags=_APERTURES[aperture], hVASpace=target.handle
         )
         command = rm.abi.enum("NV0080_CTRL_CMD_DMA_SET_PAGE_DIRECTORY")
-        rm.control(target.tenant.client, DEVICE, command, params, f"the page directory of {target.tenant.label}")
+        rm.control(target.owner.client, DEVICE, command, params, f"the page directory of {target.owner.label}")
         target.linked = True
 
     @may_sleep
@@ -68,7 +67,7 @@ class MemoryFamily:
         rm = self._session.rm
         params = rm.abi.struct("NV0080_CTRL_DMA_UNSET_PAGE_DIRECTORY_PARAMS").pack(hVASpace=target.handle)
         command = rm.abi.enum("NV0080_CTRL_CMD_DMA_UNSET_PAGE_DIRECTORY")
-        rm.control(target.tenant.client, DEVICE, command, params, f"unlinking the page directory of {target.tenant.label}")
+        rm.control(target.owner.client, DEVICE, command, params, f"unlinking the page directory of {target.owner.label}")
         target.linked = False
 
     @may_sleep
@@ -77,7 +76,7 @@ class MemoryFamily:
         target = cast(GspSpace, space)
         if not target.open:
             return
-        session, owner = self._session, target.tenant
+        session, owner = self._session, target.owner
         try:
             if session.dead is None:
                 self.unset_page_directory(target)
@@ -90,7 +89,7 @@ class MemoryFamily:
 
 def _checked(space: SpaceRef) -> GspSpace:
     target = cast(GspSpace, space)
-    target.tenant.check()
+    target.owner.check()
     if not target.open:
-        raise ContractError(f"an address space of {target.tenant.label} was freed", remedy="create another one")
+        raise ContractError(f"an address space of {target.owner.label} was freed", remedy="create another one")
     return target

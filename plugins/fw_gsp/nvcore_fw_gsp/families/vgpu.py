@@ -17,7 +17,6 @@ from nvcore.api.families import Tenant
 from nvcore.api.families.vgpu import VgpuRef, VgpuSpec, VgpuTypeSpec
 from nvcore.api.grant import Lease
 from nvcore.api.marks import may_sleep
-
 from nvcore_fw_gsp.families.host_rpc import CHANNEL_SIZE, HEAP_PARTS, HostRpc
 from nvcore_fw_gsp.session.tenant import SUBDEVICE, GspTenant
 
@@ -31,21 +30,31 @@ _PREFIX: Final = "NV2080_CTRL_CMD_VGPU_MGR_INTERNAL_"
 _PARAMS: Final = "NV2080_CTRL_VGPU_MGR_INTERNAL_"
 _NEGOTIATE, _CONFIGURE, _RESET, _BUS_MASTER = 1, 2, 3, 13
 _CONFIG: Final = struct.Struct("<16s12IQ3x5B4xH2xII16x")
-"""uuid; dbdf, the VM's, instance id, type, pid, swizzle id, channels, plugin channels, VMM capabilities, migration feature, hypervisor, CPU;
+"""uuid; dbdf, the VM's, instance id, type, pid, swizzle id, channels, plugin channels, VMM capabilities, migration feature, hypervisor,
+CPU;
 page size; five switches from 75 on; placement id at 84; reserved; channel usage threshold. 112 bytes."""
 
 _KVM, _X86_64, _PAGE_SIZE, _MIGRATION = 4, 2, 4096, 0x4000
-_EXTRA: Final = {"gsp_heap_size": "gspHeapSize", "cuda": "cudaEnabled", "ecc": "eccSupported", "multi_vgpu": "multiVgpuSupported",
-                 "max_pixels": "maxPixels", "frl_enabled": "frlEnable", "gpu_direct": "gpuDirectSupported", "nvlink_p2p": "nvlinkP2PSupported"}  # fmt: skip
+_EXTRA: Final = {
+    "gsp_heap_size": "gspHeapSize",
+    "cuda": "cudaEnabled",
+    "ecc": "eccSupported",
+    "multi_vgpu": "multiVgpuSupported",
+    "max_pixels": "maxPixels",
+    "frl_enabled": "frlEnable",
+    "gpu_direct": "gpuDirectSupported",
+    "nvlink_p2p": "nvlinkP2PSupported",
+}
 
 
 class GspVgpu:
     """A vGPU in the firmware. running: its task was started and not yet shut down."""
 
-    __slots__ = ("heap", "open", "rpc", "running", "function", "tenant")
+    __slots__ = ("function", "heap", "open", "owner", "rpc", "running", "tenant")
 
-    def __init__(self, tenant: GspTenant, function: int, heap: Lease, rpc: HostRpc) -> None:
-        self.tenant, self.function, self.heap, self.rpc = tenant, function, heap, rpc
+    def __init__(self, owner: GspTenant, function: int, heap: Lease, rpc: HostRpc) -> None:
+        self.owner, self.function, self.heap, self.rpc = owner, function, heap, rpc
+        self.tenant: Tenant = owner
         self.running, self.open = True, True
 
 
@@ -79,7 +88,9 @@ class VgpuFamily:
     def _type(self, kind: VgpuTypeSpec) -> bytearray:
         unknown = [key for key in kind.extra if key not in _EXTRA]
         if unknown:
-            raise UsageError(f"vGPU type {kind.name} has settings that this firmware does not know", expected=", ".join(_EXTRA), seen=", ".join(unknown))
+            raise UsageError(
+                f"vGPU type {kind.name} has settings that this firmware does not know", expected=", ".join(_EXTRA), seen=", ".join(unknown)
+            )
         values: dict[str, object] = {
             "vgpuType": kind.type_id,
             "vgpuName": kind.name.encode()[:31],
@@ -110,7 +121,9 @@ class VgpuFamily:
         session, owner = self._session, cast(GspTenant, tenant)
         owner.check()
         if spec.heap.size <= CHANNEL_SIZE or not spec.framebuffer:
-            raise UsageError("a vGPU needs a heap and memory", expected=f"a heap above {CHANNEL_SIZE:#x} bytes", seen=f"{spec.heap.size:#x}")
+            raise UsageError(
+                "a vGPU needs a heap and memory", expected=f"a heap above {CHANNEL_SIZE:#x} bytes", seen=f"{spec.heap.size:#x}"
+            )
         boot = session.boot
         rpc = HostRpc(heap, boot.io.bar, boot.context.clock, spec.function, session.port.raise_if_dead, boot.context.time_scale)
         rpc.clear()
@@ -161,9 +174,29 @@ class VgpuFamily:
         _cpu, negotiated = struct.unpack_from("<II", answer)
         address = routing_id(spec.address)
         body = _CONFIG.pack(
-            uuids.UUID(spec.uuid).bytes, address, 0, target.tenant.client, spec.type_id, 0, 0, spec.channels.size, spec.plugin_channels, 0, _MIGRATION,
-            _KVM, _X86_64, _PAGE_SIZE, 0, 0, 0, 0, 0, 0, 0, 0,
-        )  # fmt: skip
+            uuids.UUID(spec.uuid).bytes,
+            address,
+            0,
+            target.owner.client,
+            spec.type_id,
+            0,
+            0,
+            spec.channels.size,
+            spec.plugin_channels,
+            0,
+            _MIGRATION,
+            _KVM,
+            _X86_64,
+            _PAGE_SIZE,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
         target.rpc.send(_CONFIGURE, body, "the configuration")
         return f"host-rpc {negotiated:#x}"
 
@@ -213,7 +246,7 @@ class VgpuFamily:
     def _control(self, name: str, vgpu: GspVgpu, what: str) -> None:
         rm = self._session.rm
         params = rm.abi.struct(f"{_PARAMS}{name}_PARAMS").pack(gfid=vgpu.function)
-        rm.control(vgpu.tenant.client, SUBDEVICE, rm.abi.enum(_PREFIX + name), params, f"{what} of function {vgpu.function}")
+        rm.control(vgpu.owner.client, SUBDEVICE, rm.abi.enum(_PREFIX + name), params, f"{what} of function {vgpu.function}")
 
     def _end_of(self, vgpu: GspVgpu) -> Callable[[], None]:
         def end() -> None:

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 
 from nvcore.api.clock import Clock
-
 from nvcore_fw_gsp.queue.errors import QueueCorrupt, QueueFull
 from nvcore_fw_gsp.queue.layout import (
     CONTINUATION,
@@ -45,7 +44,9 @@ class CommandSender:
 
     __slots__ = ("_alive", "_clock", "_count", "_doorbell", "_fence", "_limit", "_pointer", "_ring", "_rx", "_write", "max_payload", "sent")
 
-    def __init__(self, block: SharedBlock, doorbell: Callable[[], None], clock: Clock, *, alive: Callable[[], None], timeout: float) -> None:
+    def __init__(
+        self, block: SharedBlock, doorbell: Callable[[], None], clock: Clock, *, alive: Callable[[], None], timeout: float
+    ) -> None:
         self._count = (block.command_size - PAGE) // SLOT
         first = block.command + PAGE
         self._ring = block.view[first : first + self._count * SLOT]
@@ -132,8 +133,10 @@ class CommandSender:
             if read >= count:
                 raise QueueCorrupt(
                     "the firmware's read pointer for the command queue is out of range",
-                    expected=f"below {count}", seen=read, where="status queue, read pointer",
-                )  # fmt: skip
+                    expected=f"below {count}",
+                    seen=read,
+                    where="status queue, read pointer",
+                )
             if (read - write - 1) % count >= slots:
                 return
             self._alive()

@@ -8,7 +8,6 @@ Source: open-gpu-kernel-modules 570.144, message_queue_cpu.c, msgq.c.
 from __future__ import annotations
 
 from nvcore.api.device import DmaBuffer
-
 from nvcore_fw_gsp.queue.errors import QueueCorrupt
 from nvcore_fw_gsp.queue.layout import FLAG_SWAP_RX, PAGE, QUEUE_HEADER, QUEUE_SIZE, RX_HEADER, SLOT
 
@@ -66,9 +65,16 @@ class SharedBlock:
         if not entry or not size:
             return None
         sound = (
-            version == 0 and size == self.status_size and slot == SLOT and RX_HEADER <= rx and rx + 4 <= entry <= size
-            and rx % 4 == 0 and entry % 8 == 0 and count == (size - entry) // slot and count >= 2
-        )  # fmt: skip
+            version == 0
+            and size == self.status_size
+            and slot == SLOT
+            and rx >= RX_HEADER
+            and rx + 4 <= entry <= size
+            and rx % 4 == 0
+            and entry % 8 == 0
+            and count == (size - entry) // slot
+            and count >= 2
+        )
         if not sound:
             raise QueueCorrupt(
                 "the firmware's status queue header cannot be used",

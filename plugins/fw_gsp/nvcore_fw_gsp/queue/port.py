@@ -16,7 +16,6 @@ from typing import Final
 from nvcore.api.clock import Clock
 from nvcore.api.errors import NvcoreError
 from nvcore.locks import Lock
-
 from nvcore_fw_gsp.queue.command import CommandSender
 from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead, QueueCorrupt, QueueFull
 from nvcore_fw_gsp.queue.layout import CONTINUATION, FIRST_EVENT
@@ -61,14 +60,20 @@ class RpcPort:
     """
 
     def __init__(
-        self, block: SharedBlock, doorbell: Callable[[], None], clock: Clock, *,
+        self,
+        block: SharedBlock,
+        doorbell: Callable[[], None],
+        clock: Clock,
+        *,
         on_event: Callable[[int, int, bytes], None],
         on_note: Callable[[str, str], None],
         on_death: Callable[[str], None],
         healthy: Callable[[], str | None] = lambda: None,
         wake: Callable[[], None] = lambda: None,
-        echo: bool = False, time_scale: float = 1.0, room_timeout: float = 1.0,
-    ) -> None:  # fmt: skip
+        echo: bool = False,
+        time_scale: float = 1.0,
+        room_timeout: float = 1.0,
+    ) -> None:
         self.block, self.clock = block, clock
         self.sender = CommandSender(block, doorbell, clock, alive=self.raise_if_dead, timeout=room_timeout * time_scale)
         self.receiver = StatusReceiver(block)
@@ -119,7 +124,9 @@ class RpcPort:
                 self.raise_if_dead()
             self._unanswered = 0
             if call.result:
-                raise CallRefused(f"the firmware refused {what}", call.result, seen=f"result {call.result:#x}", where=f"function {function:#x}")
+                raise CallRefused(
+                    f"the firmware refused {what}", call.result, seen=f"result {call.result:#x}", where=f"function {function:#x}"
+                )
             return call.reply
 
     def post(self, function: int, payload: bytes | bytearray | memoryview) -> None:
@@ -177,17 +184,22 @@ class RpcPort:
         if self._unanswered >= _TIMEOUTS:
             self.declare_dead(f"{_TIMEOUTS} calls in a row were not answered, the last was {call.what}")
         raise CallTimeout(
-            f"no answer to {call.what}", expected=f"within {limit:g} s", seen=seen, where=f"function {call.function:#x}",
+            f"no answer to {call.what}",
+            expected=f"within {limit:g} s",
+            seen=seen,
+            where=f"function {call.function:#x}",
             remedy="nvcore dump keeps the queues and logs; a late answer will be drained",
-        )  # fmt: skip
+        )
 
     def raise_if_dead(self) -> None:
         """Raise FirmwareIsDead with the first cause when the firmware was declared dead."""
         if self._causes:
             raise FirmwareIsDead(
-                "the firmware is dead and is asked nothing more", expected="a living firmware", seen=self.dead,
+                "the firmware is dead and is asked nothing more",
+                expected="a living firmware",
+                seen=self.dead,
                 remedy="the core reboots it, or: nvcore gpus retry",
-            )  # fmt: skip
+            )
 
     # ---- receiving ------------------------------------------------------------------------------------------------------------------
 
@@ -270,7 +282,9 @@ class RpcPort:
                 del self._abandoned[function]
             self.late += 1
             self._merging = None
-            self._on_note("late-answer", f"an answer to function {function:#x} came after its call was given up ({len(payload)} bytes, drained)")
+            self._on_note(
+                "late-answer", f"an answer to function {function:#x} came after its call was given up ({len(payload)} bytes, drained)"
+            )
         else:
             self.unknown += 1
             self._on_note("unknown-answer", f"an answer to function {function:#x} (sequence {sequence}) that nobody waits for was drained")
@@ -286,7 +300,10 @@ class RpcPort:
         call.received += len(payload)
         if call.received > call.expected:
             raise QueueCorrupt(
-                "a split answer is longer than its request", expected=f"{call.expected} bytes", seen=f"{call.received} bytes", where=call.what
+                "a split answer is longer than its request",
+                expected=f"{call.expected} bytes",
+                seen=f"{call.received} bytes",
+                where=call.what,
             )
         if call.received == call.expected or len(payload) < self.sender.max_payload:
             self._merging = None

@@ -1,6 +1,7 @@
 """The status receiver: takes records out of the status queue and believes nothing it has not checked.
 
-Owns the read pointer and the expected record number. Used by one thread at a time: the opener while booting, the core's receiver afterwards.
+Owns the read pointer and the expected record number. Used by one thread at a time: the opener while booting, the core's receiver
+afterwards.
 Takes no lock, sends nothing, calls nobody.
 Source: open-gpu-kernel-modules 570.144, message_queue_cpu.c (GspMsgQueueReceiveStatus).
 """
@@ -35,7 +36,8 @@ Record = tuple[int, int, int, bytes]
 
 
 class StatusReceiver:
-    """Receives from `block`. `linked` once the firmware wrote a header that can be used. stale: records of a number seen before, skipped."""
+    """Receives from `block`. `linked` once the firmware wrote a header that can be used. stale: records of a number seen before,
+    skipped."""
 
     __slots__ = ("_block", "_count", "_expected", "_fence", "_pointer", "_read", "_ring", "_write", "linked", "stale")
 
@@ -89,7 +91,9 @@ class StatusReceiver:
     def _read_record(self, read: int, available: int) -> tuple[Record, int, bool]:
         ring, at = self._ring, read << 12
         for attempt in range(_READS):  # the reference reads a record with a bad sum again; the data may still be on its way
-            _sum, number, slots, _pad, version, signature, length, function, result, _private, sequence, _spare = RECORD.unpack_from(ring, at)
+            _sum, number, slots, _pad, version, signature, length, function, result, _private, sequence, _spare = RECORD.unpack_from(
+                ring, at
+            )
             if not RPC_HEADER <= length <= _MAX_LENGTH:
                 raise self._corrupt("length out of range", f"{RPC_HEADER:#x} to {_MAX_LENGTH:#x}", f"{length:#x}")
             total = ELEMENT_HEADER + length
@@ -119,7 +123,9 @@ class StatusReceiver:
 
     def _corrupt(self, what: str, expected: object, seen: object) -> QueueCorrupt:
         return QueueCorrupt(
-            f"a record of the status queue cannot be used: {what}", expected=expected, seen=seen,
+            f"a record of the status queue cannot be used: {what}",
+            expected=expected,
+            seen=seen,
             where=f"status queue, slot {self._read}, record {self._expected}",
             remedy="the firmware is declared dead; nvcore dump keeps the queue",
-        )  # fmt: skip
+        )

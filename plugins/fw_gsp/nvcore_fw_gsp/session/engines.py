@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from nvcore.api.inventory import EngineKind
-
 from nvcore_fw_gsp.abi import Abi
 from nvcore_fw_gsp.abi.manifests import Manifest
 
@@ -29,7 +28,7 @@ class EngineType(NamedTuple):
 class _Row(NamedTuple):
     name: str
     kind: EngineKind
-    count: int
+    number: int
     rm: int
     shifted: bool
     nv2080: int
@@ -58,7 +57,7 @@ class EngineNumbers:
         self.by_rm: dict[int, EngineType] = {}
         for row in _ROWS:
             shift = manifest.rm_engine_shift if row.shifted else 0
-            for instance in range(row.count):
+            for instance in range(row.number):
                 name = row.name if row.name in _SINGLE else f"{row.name}{instance}"
                 first = f"{row.interrupt}{'' if row.interrupt.endswith('SEC2') else '0'}"
                 index = None

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from nvcore.api.errors import FormatError
 from nvcore.api.events import ChannelFault, FirmwareEvent, FirmwareHalted, FirmwareMessage, VgpuPluginEvent
-
 from nvcore_fw_gsp.abi import Abi
 from nvcore_fw_gsp.abi.errors import AbiError
 from nvcore_fw_gsp.session.engines import EngineNumbers
@@ -20,14 +19,26 @@ from nvcore_fw_gsp.session.engines import EngineNumbers
 __all__ = ["EventDesk"]
 
 _PREFIX: Final = "NV_VGPU_MSG_EVENT_"
-_XIDS: Final = {13: "graphics-exception", 31: "mmu-fault", 32: "pbdma-error", 38: "firmware-error", 39: "copy-exception", 43: "reset-channel",
-                44: "graphics-fault", 45: "preemptive-removal", 69: "graphics-class-error", 94: "contained-ecc", 95: "uncontained-ecc",
-                109: "context-switch-timeout"}  # fmt: skip
+_XIDS: Final = {
+    13: "graphics-exception",
+    31: "mmu-fault",
+    32: "pbdma-error",
+    38: "firmware-error",
+    39: "copy-exception",
+    43: "reset-channel",
+    44: "graphics-fault",
+    45: "preemptive-removal",
+    69: "graphics-class-error",
+    94: "contained-ecc",
+    95: "uncontained-ecc",
+    109: "context-switch-timeout",
+}
 _MMU_FAULT: Final = 31
 
 
 class EventDesk:
-    """Decodes for one session. deliver: the core's; `unknown` counts numbers without a name; lockdown: the GSP's registers must not be touched."""
+    """Decodes for one session. deliver: the core's; `unknown` counts numbers without a name; lockdown: the GSP's registers must not be
+    touched."""
 
     __slots__ = ("_abi", "_deliver", "_handlers", "_rc", "_xid", "engines", "lockdown", "unknown")
 

@@ -8,7 +8,7 @@ Source: nvcore.api.firmware.FirmwareSession.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from nvcore.api.errors import ContractError, NvcoreError
 from nvcore.api.families import Family
@@ -16,7 +16,6 @@ from nvcore.api.firmware import BootReport, FirmwareImage, UnloadReport
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
 from nvcore.hw.register import is_bus_error
 from nvcore.hw.registers import falcon as reg
-
 from nvcore_fw_gsp.boot.health import core_stopped
 from nvcore_fw_gsp.boot.state import Boot
 from nvcore_fw_gsp.families.channel import ChannelFamily
@@ -50,7 +49,7 @@ class GspSession:
         self.book = ObjectBook()
         self.memory_family = MemoryFamily(self)
         self.channel_family = ChannelFamily(self)
-        self._made: dict[str, Any] = {"memory": self.memory_family, "channel": self.channel_family}
+        self._made: dict[str, Family] = {"memory": self.memory_family, "channel": self.channel_family}
         self._runlists: dict[str, int] = {}
         self._unloaded: UnloadReport | None = None
         self._read, self._write = boot.io.bar.read32, boot.io.bar.write32
@@ -73,7 +72,7 @@ class GspSession:
         found = self._made.get(name)
         if found is None:
             found = self._made[name] = self._make(name)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _make(self, name: str) -> Family:
         match name:

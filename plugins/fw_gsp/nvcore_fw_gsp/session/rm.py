@@ -10,7 +10,6 @@ import struct
 from typing import Final
 
 from nvcore.api.errors import FormatError
-
 from nvcore_fw_gsp.abi import Abi
 from nvcore_fw_gsp.queue.errors import CallRefused
 from nvcore_fw_gsp.queue.port import RpcPort
@@ -40,11 +39,14 @@ class Rm:
         self._head = struct.Struct(f"<6I{layout.size - 24}x")
 
     def control(self, client: int, target: int, command: int, params: bytes | bytearray, what: str) -> bytes:
-        """One control on an object; its parameters as they came back. Raises CallRefused with the firmware's status, and the port's errors."""
+        """One control on an object; its parameters as they came back. Raises CallRefused with the firmware's status, and the port's
+        errors."""
         head = self._head
         reply = self.port.call(_CONTROL, head.pack(client, target, command, 0, len(params), 0) + params, what, CALL_TIMEOUT)
         if len(reply) < head.size + len(params):
-            raise FormatError(f"the answer to {what} is too short", expected=head.size + len(params), seen=len(reply), where=f"control {command:#x}")
+            raise FormatError(
+                f"the answer to {what} is too short", expected=head.size + len(params), seen=len(reply), where=f"control {command:#x}"
+            )
         status = head.unpack_from(reply)[3]
         if status:
             raise CallRefused(f"the firmware refused {what}", status, seen=status_name(status), where=f"control {command:#x}")

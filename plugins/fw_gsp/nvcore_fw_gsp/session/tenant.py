@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from nvcore.api.errors import ContractError, NvcoreError
+from nvcore.api.families import Tenant
 from nvcore.api.marks import may_sleep
 
 if TYPE_CHECKING:
@@ -50,19 +52,21 @@ class ObjectBook:
 class GspSpace:
     """An address space. linked: a page directory is set."""
 
-    __slots__ = ("handle", "linked", "open", "tenant")
+    __slots__ = ("handle", "linked", "open", "owner", "tenant")
 
-    def __init__(self, tenant: GspTenant, handle: int) -> None:
-        self.tenant, self.handle, self.linked, self.open = tenant, handle, False, True
+    def __init__(self, owner: GspTenant, handle: int) -> None:
+        self.owner, self.handle, self.linked, self.open = owner, handle, False, True
+        self.tenant: Tenant = owner
 
 
 class GspChannel:
     """A channel. token: what is written to the doorbell."""
 
-    __slots__ = ("channel", "enabled", "engine", "handle", "objects", "open", "tenant", "token")
+    __slots__ = ("channel", "enabled", "engine", "handle", "objects", "open", "owner", "tenant", "token")
 
-    def __init__(self, tenant: GspTenant, handle: int, channel: int, engine: str, token: int) -> None:
-        self.tenant, self.handle, self.channel, self.engine, self.token = tenant, handle, channel, engine, token
+    def __init__(self, owner: GspTenant, handle: int, channel: int, engine: str, token: int) -> None:
+        self.owner, self.handle, self.channel, self.engine, self.token = owner, handle, channel, engine, token
+        self.tenant: Tenant = owner
         self.enabled, self.open = False, True
         self.objects = 0
 
@@ -122,7 +126,8 @@ class GspTenant:
         device = abi.struct("NV0080_ALLOC_PARAMETERS").pack(deviceId=0, hClientShare=client)
         rm.alloc(client, client, DEVICE, abi.enum("NV01_DEVICE_0"), device, f"a device for {self.label}")
         self._note("device", DEVICE)
-        rm.alloc(client, DEVICE, SUBDEVICE, abi.enum("NV20_SUBDEVICE_0"), abi.struct("NV2080_ALLOC_PARAMETERS").pack(), f"a subdevice for {self.label}")
+        subdevice = abi.struct("NV2080_ALLOC_PARAMETERS").pack()
+        rm.alloc(client, DEVICE, SUBDEVICE, abi.enum("NV20_SUBDEVICE_0"), subdevice, f"a subdevice for {self.label}")
         self._note("subdevice", SUBDEVICE)
 
     def _note(self, kind: str, handle: int) -> None:
@@ -138,9 +143,9 @@ class GspTenant:
         while self.tasks:
             session.try_free(self.tasks.pop(), f"a vGPU task of {self.label}")
         for channel in reversed(self.channels):
-            session.try_free(lambda channel=channel: session.channel_family.destroy(channel), f"channel {channel.channel} of {self.label}")
+            session.try_free(partial(session.channel_family.destroy, channel), f"channel {channel.channel} of {self.label}")
         for space in reversed(self.spaces):
-            session.try_free(lambda space=space: session.memory_family.free_space(space), f"an address space of {self.label}")
+            session.try_free(partial(session.memory_family.free_space, space), f"an address space of {self.label}")
         self._teardown()
         if self in session.book.tenants:
             session.book.tenants.remove(self)
@@ -149,7 +154,7 @@ class GspTenant:
         session = self.session
         self._open = False
         for kind, handle in reversed(self._made):
-            session.try_free(lambda handle=handle: session.rm.free(self.client, handle, f"the end of {self.label}"), f"{kind} of {self.label}")
+            session.try_free(partial(session.rm.free, self.client, handle, f"the end of {self.label}"), f"{kind} of {self.label}")
             session.book.alive[kind] -= 1
         self._made.clear()
         for channel in self.channels:
