@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvcore.api.clock import SYSTEM, Clock
-from nvcore.api.device import Bus, BusEvent, Device
 from nvcore.api.errors import ContractError, NotFoundError, NvcoreError, PluginError, WaitTimeout
-from nvcore.api.function import Function
 from nvcore.api.marks import may_sleep
 from nvcore.events import EventLog
 from nvcore.gpu.settings import HostSettings
 
 if TYPE_CHECKING:
+    from nvcore.api.device import Bus, BusEvent, Device
+    from nvcore.api.function import Function
     from nvcore.api.offers import BusOffer, ClientOffer, Finding, FirmwareOffer
     from nvcore.gpu.life import Gpu
     from nvcore.hostlib.parts import Parts

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
-from nvcore.api.errors import BootError, ConflictError, FirmwareRefused, NotFoundError, NotSupportedError, UsageError
+from nvcore.api.errors import BootError, ConflictError, FirmwareRefused, NotFoundError, NotSupportedError, PluginError, UsageError
 from nvcore.api.families.inventory import InventoryFamily
 from nvcore.api.firmware import FirmwareBackend, FirmwareSession, OpenContext
 from nvcore.api.function import Function, FunctionKind
@@ -55,10 +55,17 @@ def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | 
     return claims[0]
 
 
-def needs_of(identity: GpuIdentity, offers: Sequence[ClientOffer], backend: FirmwareBackend, version: str | None) -> BootNeeds:
-    """What all clients need of this GPU before it boots. Raises ConflictError; a `needs` that raises is its client's fault and ends the
-    boot with its name. `backend` and `version` do not matter to clients: needs are stated in the dark on purpose."""
-    return merge_needs((offer.name, offer.needs(identity)) for offer in offers)
+def needs_of(identity: GpuIdentity, offers: Sequence[ClientOffer]) -> BootNeeds:
+    """What all clients need of this GPU before it boots. Raises ConflictError naming both, PluginError naming the client whose `needs`
+    broke."""
+
+    def ask(offer: ClientOffer) -> BootNeeds:
+        try:
+            return offer.needs(identity)
+        except Exception as error:  # isolation boundary: hook
+            raise PluginError(f"client {offer.name} cannot say what it needs", seen=f"{type(error).__name__}: {error}") from error
+
+    return merge_needs((offer.name, ask(offer)) for offer in offers)
 
 
 def take_down_leftover(backend: FirmwareBackend, context: OpenContext, reset: Callable[[], None]) -> str | None:

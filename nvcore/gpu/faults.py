@@ -268,7 +268,7 @@ class Ladder:
         self._reset_at = now
         try:
             gpu.restart_firmware()
-        except NvcoreError as error:
+        except Exception as error:  # isolation boundary: worker
             gpu.lose(f"{fault.cause}, and the restart failed: {describe_error(error)[0]}")
             return
         generation = gpu.generation

@@ -108,10 +108,6 @@ class Gpu:
         self.events.publish("state", f"{name}: {cause}" if cause else name, gpu=self.name, code=code, action=remedy)
         self._parts.changed()
 
-    def _failed(self, name: StateName, error: BaseException) -> None:
-        cause, code, remedy = describe_error(error)
-        self.set_state(name, cause, code, remedy or "see the boot report (nvcore gpus describe), then: nvcore gpus retry")
-
     def _job_failed(self, what: str, error: BaseException) -> None:
         self.events.publish("state", f"{what} failed: {describe_error(error)[0]}", gpu=self.name, code="NVC-1000")
 
@@ -133,36 +129,17 @@ class Gpu:
 
     @may_sleep
     def bring_up(self) -> None:
-        """From wherever it stands to running, or to a state that says why not. Life-cycle thread; never raises an NvcoreError."""
+        """From wherever it stands to running, or to a state that says why not. Life-cycle thread; raises nothing: buses, backends and the
+        clients' needs are plugins, and one that breaks its contract fails this GPU, not the host."""
         try:
             device, identity = self._open_device()
-        except NotSupportedError as error:
-            self._failed("unsupported", error)
-            self._close_device()
-            return
-        except NvcoreError as error:
-            self._failed("failed", error)
-            self._close_device()
-            return
-        try:
             offer = boot.choose_backend(identity.chip, self._parts.backends, self._gpu_settings.backend)
             self.backend = self._parts.open_backend(offer)
-            self.needs = boot.needs_of(identity, self._parts.clients, self.backend, self._gpu_settings.version)
-        except ConflictError as error:
-            self.conflicts = [error.what]
-            self._failed("failed", error)
-            return
-        except NotSupportedError as error:
-            self._failed("unsupported", error)
-            return
-        except NvcoreError as error:
-            self._failed("failed", error)
-            return
-        self.set_state("booting")
-        try:
+            self.needs = boot.needs_of(identity, self._parts.clients)
+            self.set_state("booting")
             self._boot(device, identity)
             attach_clients(self, self._parts)
-        except NvcoreError as error:
+        except Exception as error:  # isolation boundary: worker
             self._boot_failed(error)
             return
         self.set_state("running")
@@ -250,16 +227,26 @@ class Gpu:
         self.boot_report = session.report
         return session
 
-    def _boot_failed(self, error: NvcoreError) -> None:
+    def _boot_failed(self, error: Exception) -> None:
         if isinstance(error, BootError) and isinstance(error.report, BootReport):
             self.boot_report = error.report
-        if self._receiver is not None:
-            self._receiver.detach()
-        self.functions = ()
-        self._failed("failed", error)
-        if self.device is not None and self.device.gone:
-            self.set_state("lost", error.what, error.code, "put the device back, then: nvcore gpus retry")
+        if isinstance(error, ConflictError):
+            self.conflicts = [error.what]
+        device = self.device
+        if self.hardware is not None:
+            self._take_firmware_down()
+        self._forget_hardware()
+        if device is None or device.gone:
             self._close_device()
+        else:
+            with suppress(NvcoreError):
+                device.set_bus_master(False)
+        gone = device is not None and device.gone
+        state: StateName = "lost" if gone else "unsupported" if isinstance(error, NotSupportedError) else "failed"
+        cause, code, remedy = describe_error(error)
+        if gone:
+            remedy = "put the device back, then: nvcore gpus retry"
+        self.set_state(state, cause, code, remedy or "see the boot report (nvcore gpus describe), then: nvcore gpus retry")
 
     # faults that others report
 
@@ -452,6 +439,8 @@ class Gpu:
             if not report.clean:
                 problems.append(f"the unload was not clean: {report.cause}")
             self.events.publish("unload", "firmware unloaded" if report.clean else problems[-1], gpu=self.name)
+            with suppress(NvcoreError):
+                hardware.device.set_bus_master(False)
         self._forget_hardware()
         return problems
 
@@ -475,7 +464,7 @@ class Gpu:
             if self.device is not None:
                 self.device.reset()
         except NvcoreError as error:
-            self._failed("lost", error)
+            self._boot_failed(error)
             return
         self.ladder.forget()
         self.bring_up()

@@ -193,3 +193,26 @@ def test_a_client_that_hangs_in_probe_is_abandoned(rig: Rig) -> None:
     rig.a.hooks.clear()
     release.set()
     assert any("probe" in what for what in host.stop())
+
+
+def test_a_plugin_that_breaks_its_contract_fails_this_gpu_and_says_who(rig: Rig) -> None:
+    def broken(identity: object) -> object:
+        raise ValueError("a bug in needs")
+
+    rig.offer_a.needs = broken  # type: ignore[assignment]
+    rig.start()
+    assert rig.gpu.state.name == "failed" and "toy-a" in rig.gpu.state.cause and "a bug in needs" in rig.gpu.state.cause
+    assert not rig.fake.bus_master
+
+
+def test_a_backend_that_raises_anything_fails_this_gpu_and_leaves_no_dma(rig: Rig) -> None:
+    def broken(context: object) -> object:
+        raise KeyError("a bug in open")
+
+    rig.backend.open = broken  # type: ignore[assignment, method-assign]
+    rig.start()
+    assert rig.gpu.state.name == "failed" and "KeyError" in rig.gpu.state.cause and rig.gpu.state.remedy
+    assert not rig.fake.bus_master
+    del rig.backend.open
+    rig.host.retry("fake:one")
+    assert rig.gpu.state.name == "running"
