@@ -15,7 +15,8 @@ from nvcore_softgpu.chips import NO_VECTOR, Chip
 from nvcore_softgpu.copy import SLICE
 from nvcore_softgpu.memory import PhysicalMemory
 from nvcore_softgpu.mmu import Mmu, TranslationFault
-from nvcore_softgpu.ports import AddressSpaceOwner, Aperture, ChannelState, Faults, Ticker, Violations
+from nvcore_softgpu.ports import AddressSpaceOwner, Aperture, ChannelState, Faults, Violations
+from nvcore_softgpu.ticker import ModelTicker
 from nvcore_softgpu.vm import VirtualMemory
 from nvcore_softgpu.windows import Region, instance_root
 
@@ -53,7 +54,7 @@ class Gpu(Protocol):
         ...
 
     @property
-    def ticker(self) -> Ticker:
+    def ticker(self) -> ModelTicker:
         """Time."""
         ...
 
@@ -91,6 +92,7 @@ class Host:
     def add(self, channel: ChannelState) -> None:
         """A channel was allocated."""
         gpu = self._gpu
+        gpu.ticker.prepare()
         key = (channel.runlist, channel.chid)
         if key in self.channels:
             gpu.violations.violation("channel-id-in-use", f"runlist {key[0]}, channel {key[1]}")

@@ -1,7 +1,8 @@
 """Time for the model: what is due later.
 
-Owns one heap of due calls and, from the first one on, one daemon thread that makes them under the device's lock. The clock is an
-argument; with a virtual clock nothing happens until a test moves it.
+Owns one heap of due calls and the daemon thread that makes them under the device's lock; the thread starts with the first channel, because
+later calls can come from a section in which no thread may be made. A clock that calls back by itself (a test's) is left to do so, and no
+thread is made at all.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ class ModelTicker:
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._clock_calls: Callable[[float, Callable[[], None]], None] | None = getattr(clock, "call_at", None)
         self.now = clock.now
+
+    def prepare(self) -> None:
+        """Make the thread, where one is needed and there is none."""
+        if self._thread is None and self._clock_calls is None and not self._closed:
+            self._thread = threading.Thread(target=self._run, name="softgpu-ticker", daemon=True)
+            self._thread.start()
 
     def call_at(self, when: float, what: object) -> None:
         """Call `what` at or after `when`. Called under the device's lock."""
@@ -35,10 +43,11 @@ class ModelTicker:
             return
         self._number += 1
         heapq.heappush(self._heap, (when, self._number, cast("Callable[[], None]", what)))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="softgpu-ticker", daemon=True)
-            self._thread.start()
-        elif self._heap[0][1] == self._number:
+        if self._clock_calls is not None:
+            self._clock_calls(when, self._due)
+            return
+        self.prepare()
+        if self._heap[0][1] == self._number:
             self._changed.set()
 
     def run_due(self) -> None:
@@ -48,13 +57,17 @@ class ModelTicker:
             heapq.heappop(heap)[2]()
 
     def close(self) -> None:
-        """Forget what is due and end the thread."""
+        """Forget what is due and end the thread. Not under the device's lock."""
         self._closed = True
         self._heap.clear()
         self._changed.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(2.0)
+
+    def _due(self) -> None:
+        with self._lock:
+            self.run_due()
 
     def _run(self) -> None:
         while True:
@@ -64,4 +77,7 @@ class ModelTicker:
                 self.run_due()
                 wait = self._heap[0][0] - self._clock.now() if self._heap else None
                 self._changed.clear()
-            self._clock.wait(self._changed, None if wait is None else max(wait, 0.0))
+            if wait is None:
+                self._changed.wait()  # nothing is due: no time is waited for
+            else:
+                self._clock.wait(self._changed, max(wait, 0.0))
