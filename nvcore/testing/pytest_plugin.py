@@ -3,7 +3,7 @@
 Sets `NVCORE_LOCKDEP=1` (unless the environment says otherwise) before anything of nvcore is imported; then fails a test that broke a
 lock rule unseen, or left a held lock, a published fence, a live nvcore thread or descriptors. `@pytest.mark.nvcore_leaks(reason)`
 exempts a test from the last two. Installed as the pytest entry point `nvcore`; without it, `-p nvcore.testing.pytest_plugin`. The fixtures
-are `virtual_clock` and the automatic `nvcore_leaks`.
+are `virtual_clock`, `nvcore_host` (a host on fake devices) and the automatic `nvcore_leaks`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,8 +25,9 @@ if "nvcore.api.marks" not in sys.modules:
 
 if TYPE_CHECKING:
     from nvcore.testing.clock import VirtualClock
+    from nvcore.testing.host import HostKit
 
-__all__ = ["nvcore_leaks", "virtual_clock"]
+__all__ = ["nvcore_host", "nvcore_leaks", "virtual_clock"]
 
 _GRACE = 2.0
 """Real seconds in which threads of a test may end after it."""
@@ -136,3 +138,24 @@ def virtual_clock() -> VirtualClock:
     from nvcore.testing.clock import VirtualClock
 
     return VirtualClock()
+
+
+@pytest.fixture
+def nvcore_host(nvcore_leaks: None, tmp_path: Path) -> Iterator[Callable[..., HostKit]]:
+    """Makes and starts hosts on fake devices: `nvcore_host(offer or plugin module, …, gpus=1, clock=…)`, see `nvcore.testing.host.HostKit`.
+
+    Every host is stopped when the test ends; the test fails for what hung, or was left in a device.
+    """
+    from nvcore.testing.host import HostKit
+
+    kits: list[HostKit] = []
+
+    def make(*what: Any, **options: Any) -> HostKit:
+        kit = HostKit(*what, state_dir=tmp_path / f"state-{len(kits)}", **options)
+        kits.append(kit)
+        return kit.start()
+
+    yield make
+    left = [problem for kit in reversed(kits) for problem in kit.close()]
+    if left:
+        pytest.fail("\n".join(left), pytrace=False)

@@ -1,0 +1,187 @@
+"""The host fixture: an embedded host with chosen offers on fake devices, and the check of what it left behind.
+
+Owns the fakes, their firmware where no other is given, the host and its state directory. A test's thread; what it starts runs on the host's
+own threads. `nvcore_host` is the pytest fixture; `HostKit` is the same without pytest. Imports no plugin: modules and offers come from the
+test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from nvcore.api.client import Client
+from nvcore.api.clock import SYSTEM, Clock
+from nvcore.api.errors import NotFoundError, UsageError
+from nvcore.api.events import ChannelFault
+from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer
+from nvcore.gpu.life import Gpu
+from nvcore.gpu.settings import HostSettings
+from nvcore.host import Host
+from nvcore.testing.fakes import FakeGpu, fake_bus
+from nvcore.testing.firmware import FakeBackend, FakeSession, fake_firmware
+from nvcore.testing.modules import offers_of
+
+__all__ = ["HostKit", "until"]
+
+Offer = BusOffer | FirmwareOffer | ClientOffer
+
+
+def until(claim: Callable[[], bool], what: str, limit: float = 5.0) -> None:
+    """Wait in real time until `claim()` is true, for other threads to get there. Raises AssertionError with `what` after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not claim():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {limit:g} s: {what}")
+        time.sleep(0.002)
+
+
+class HostKit:
+    """A host on fakes. Made with offers and plugin modules, started by `start`, ended by `close`.
+
+    what: offers (bus, firmware, client) and plugin modules, whose hooks are called as a host would. Without a firmware offer for `chip` the
+    fake firmware boots; without a bus offer the sources are `gpus` fakes, "fake:0" and so on. sources: of a bus of your own. config:
+    configuration record by offer name, given to clients; modules get `config[module name]` in their HostInfo, else the defaults of their own
+    section. settings: the host's limits; its `clients` are replaced by `config`.
+    """
+
+    def __init__(
+        self,
+        *what: Offer | ModuleType,
+        state_dir: Path,
+        chip: str = "TU102",
+        gpus: int = 1,
+        share: bool = True,
+        clock: Clock = SYSTEM,
+        sources: Sequence[str] = (),
+        config: Mapping[str, object] | None = None,
+        settings: HostSettings | None = None,
+    ) -> None:
+        offers = _offers(what, config or {}, clock, state_dir)
+        self.clients = [offer for offer in offers if isinstance(offer, ClientOffer)]
+        self.backends = [offer for offer in offers if isinstance(offer, FirmwareOffer)]
+        buses = [offer for offer in offers if isinstance(offer, BusOffer)]
+        self.fakes = [] if buses else [FakeGpu(f"fake:{n}", chip=chip, address=f"0000:f{n:x}:00.0", share=share) for n in range(gpus)]
+        self.backend: FakeBackend | None = None
+        if not any(chip in offer.chips for offer in self.backends):
+            firmware, self.backend = fake_firmware(chip)
+            self.backends.append(firmware)
+        self.settings = settings or HostSettings(quiesce=2.0, boot=20.0, call=5.0, settle=0.0)
+        self.settings.clients = dict(config or {})
+        self.host = Host(
+            sources or [fake.source for fake in self.fakes],
+            buses=buses or [fake_bus(*self.fakes)],
+            backends=self.backends,
+            clients=self.clients,
+            clock=clock,
+            state_dir=state_dir,
+            config=self.settings,
+        )
+        self._closed = False
+
+    def start(self) -> HostKit:
+        """Bring all GPUs up. What did not come up is a state: see `gpu.state`."""
+        self.host.start()
+        return self
+
+    @property
+    def fake(self) -> FakeGpu:
+        """The first fake device: its registers, log and fault script."""
+        return self.fakes[0]
+
+    @property
+    def gpu(self) -> Gpu:
+        """The first GPU of the host."""
+        return self.host.gpus[0]
+
+    @property
+    def session(self) -> FakeSession:
+        """The newest session of the fake firmware. Raises UsageError where another firmware runs."""
+        if self.backend is None or not self.backend.sessions:
+            raise UsageError("no fake firmware runs in this host", remedy="leave the firmware offer out")
+        return self.backend.sessions[-1]
+
+    def client(self, name: str, gpu: int = 0) -> Any:
+        """The client object that the driver `name` gave for a GPU. Raises NotFoundError naming what went wrong with it."""
+        client: Client | None = None
+        for attachment in self.host.gpus[gpu].attachments:
+            if attachment.name == name:
+                client = attachment.client
+        if client is None:
+            raise NotFoundError(f"client {name} drives nothing", seen=self.host.problems.get(name), expected="a function that it matches")
+        return client
+
+    def function(self, kind: Literal["vgpu", "graphics", "display"]) -> Any:
+        """The function of a kind on the first GPU."""
+        return next(function for function in self.gpu.functions if function.kind == kind)
+
+    # what goes wrong, and the way back
+
+    def channel_fault(self, channel: int, engine: str | None = None, cause: str = "mmu-fault") -> None:
+        """The firmware reports that it stopped a channel. The core tells its owner; returns at once."""
+        self.session.emit(ChannelFault(channel, engine, cause, None, 0x1000))
+
+    def grant_fault(self, client: str, cause: str = "test-fault") -> None:
+        """A fault of everything that a client was granted on the first GPU, then the way back. Raises NotFoundError without a grant."""
+        hardware = self.gpu.hardware
+        grants = [grant for grant in hardware.grants.values() if grant.client == client and grant.parent is None] if hardware else []
+        if not grants:
+            raise NotFoundError(f"{client} holds no grant")
+        before = self._recoveries()
+        self.gpu.ladder.meet_grant(grants[0], cause)
+        until(lambda: self._recoveries() > before or self._abandoned(client), f"recovery of {client} from a fault of its grant", 30.0)
+
+    def gpu_fault(self, cause: str = "test-halt") -> None:
+        """The firmware of the first GPU dies; returns when it runs again under a new generation, or is lost."""
+        generation = self.gpu.generation
+        self.gpu.ladder.meet_gpu(cause)
+        until(lambda: self.gpu.state.name == "lost" or self._runs_after(generation), "restart of the firmware", 30.0)
+
+    def lose(self, cause: str = "unplugged") -> None:
+        """The first fake leaves its bus; returns when the GPU counts as lost."""
+        self.fake.leave()
+        self.gpu.removed()
+        until(lambda: self.gpu.state.name == "lost", f"the loss of the GPU ({cause})", 30.0)
+
+    def _runs_after(self, generation: int) -> bool:
+        return self.gpu.state.name == "running" and self.gpu.generation > generation
+
+    def _recoveries(self) -> int:
+        return sum(event.kind == "recovery" for event in self.host.events.since())
+
+    def _abandoned(self, client: str) -> bool:
+        return all(attachment.name != client for attachment in self.gpu.attachments)
+
+    # the end
+
+    def problems(self) -> list[str]:
+        """What is wrong with the running host, by its own doctor and its clients; empty when all is well."""
+        found = [finding.text for finding in self.host.doctor() if finding.severity in ("warning", "error")]
+        return found + [f"{name}: {text}" for name, text in self.host.problems.items()]
+
+    def close(self) -> list[str]:
+        """Stop the host and scrap the fakes. What hung or was left behind in the devices; idempotent."""
+        if self._closed:
+            return []
+        self._closed = True
+        left = [f"hangs: {what}" for what in self.host.stop(10.0)]
+        for fake in self.fakes:
+            left += [f"{fake.source}: host memory left mapped: {buffer.label}" for buffer in fake.buffers]
+            left += [f"{fake.source}: the device was not closed"] if fake.opened else []
+            left += [f"{fake.source}: the firmware was left running"] if fake.firmware_running and not fake.gone else []
+            fake.scrap()
+        return left
+
+
+def _offers(what: Iterable[Offer | ModuleType], config: Mapping[str, object], clock: Clock, state_dir: Path) -> list[Any]:
+    found: list[Any] = []
+    for one in what:
+        if isinstance(one, ModuleType):
+            by_hook = offers_of(one, config=config.get(one.__name__), clock=clock, state_dir=state_dir)
+            found += [offer for offers in by_hook.values() for offer in offers]
+        else:
+            found.append(one)
+    return found

@@ -1,0 +1,62 @@
+"""The hooks of a plugin module, called as a host calls them, without a host: what a test needs of it.
+
+Owns nothing. The test's thread. Judges nothing; `nvcore.testing.contracts.check_plugin_module` does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nvcore import __version__
+from nvcore.api import GENERATIONS
+from nvcore.api.clock import SYSTEM, Clock
+from nvcore.api.errors import PluginError
+from nvcore.api.offers import HostInfo
+from nvcore.plugins.collect import OFFERS
+from nvcore.plugins.register import HOOKS
+
+__all__ = ["hooks_of", "host_info", "offers_of"]
+
+
+def hooks_of(module: object) -> dict[str, Any]:
+    """The implementations of hooks in a module or an object, by name: what carries the hook marker, whatever it is called."""
+    found = {}
+    for name in dir(module):
+        if name.startswith("nvcore_") or name in HOOKS:
+            value = getattr(module, name)
+            if isinstance(getattr(value, "nvcore_impl", None), dict):
+                found[name] = value
+    return found
+
+
+def host_info(*, config: object = None, clock: Clock = SYSTEM, state_dir: Path | None = None) -> HostInfo:
+    """What a hook is given, in mode "embedded"."""
+    return HostInfo(version=__version__, generations=GENERATIONS, mode="embedded", clock=clock, config=config, state_dir=state_dir)
+
+
+def offers_of(module: object, *, config: object = None, clock: Clock = SYSTEM, state_dir: Path | None = None) -> dict[str, list[Any]]:
+    """The offers of a plugin module: hook to offers, observers left out. config: its record; None = the defaults of its own section.
+
+    Raises PluginError for a section whose record has a key without a default.
+    """
+    hooks = hooks_of(module)
+    info = host_info(clock=clock, state_dir=state_dir)
+    found: dict[str, list[Any]] = {}
+    for name in OFFERS:  # sections come first
+        if name in hooks:
+            found[name] = list(hooks[name](info) or ())
+            if name == "nvcore_config_sections":
+                info.config = config if config is not None else _defaults(found[name])
+        elif name == "nvcore_config_sections":
+            info.config = config
+    return found
+
+
+def _defaults(sections: list[Any]) -> object:
+    if not sections:
+        return None
+    try:
+        return sections[0].record()
+    except TypeError as error:
+        raise PluginError("the configuration has a key without a default", seen=str(error), remedy="give the record: config=…") from error
