@@ -16,6 +16,7 @@ from types import TracebackType
 from nvcore.api.errors import ContractError
 from nvcore.locks import LOCKDEP, Fence, LockLike
 from nvcore.locks.fence import publish_observers
+from nvcore.locks.reserve import starved
 
 __all__ = ["Adversary"]
 
@@ -39,8 +40,9 @@ class _Holder:
 
 
 class Adversary:
-    """Freezes the world at each publication. locks: those that are held by others are waited for. starve(on): make
-    every allocator fail, or work again. limit: real seconds that a fence may take. Use as a context manager around the publishing work."""
+    """Freezes the world at each publication. locks: those that are held by others are waited for. nvcore's own allocating primitives fail
+    then; starve(on): make every other allocator fail, or work again. limit: real seconds that a fence may take. Use as a context manager
+    around the publishing work."""
 
     def __init__(self, locks: Callable[[], Sequence[LockLike]], starve: Callable[[bool], None], *, limit: float = 5.0) -> None:
         if not LOCKDEP:
@@ -64,6 +66,7 @@ class Adversary:
             holders = [_Holder(lock, let_go) for lock in self._locks()]
             for holder in holders:
                 holder.held.wait(self._limit)
+            starved.append(fence)
             self._starve(True)
             self.frozen.append(fence.name)
             ready.set()
@@ -73,9 +76,16 @@ class Adversary:
             if not fence.signalled:
                 self.stuck.append(fence.name)
             self._starve(False)
+            starved.remove(fence)
             let_go.set()
             for holder in holders:
                 holder.thread.join(self._limit)
+
+    def thaw(self) -> None:
+        """Wait until the freezes so far are over: memory and locks can be had again."""
+        threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.join(self._limit * 2)
 
     def __enter__(self) -> Adversary:
         publish_observers.append(self._publication)
@@ -83,5 +93,4 @@ class Adversary:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         publish_observers.remove(self._publication)
-        for thread in self._threads:
-            thread.join(self._limit * 2)
+        self.thaw()
