@@ -105,12 +105,14 @@ class GspBackend:
     @may_sleep
     def recover(self, context: OpenContext) -> UnloadReport:
         """Take down a firmware found running: with `context.saved` by the saved unload, else say whose it may be."""
-        from nvcore_fw_gsp.boot.recover import recover
+        from nvcore_fw_gsp.boot.recover import look_only, recover
 
-        if context.saved is not None and context.saved.backend == self.name:
-            images = self._resolve(context.chip.name, context.saved.version, None)
-        else:
-            images = self._choose(context)
+        saved = context.saved
+        try:
+            ours = saved is not None and saved.backend == self.name
+            images = self._resolve(context.chip.name, saved.version, None) if saved is not None and ours else self._choose(context)
+        except NvcoreError as error:
+            return look_only(context, error)
         return recover(context, images)
 
     def _choose(self, context: OpenContext) -> ImageSet:

@@ -12,6 +12,7 @@ from nvcore_fw_gsp.boot import common, wpr
 from nvcore_fw_gsp.boot.chips import BootFlow
 from nvcore_fw_gsp.boot.errors import ForeignFirmware, WprStillUp
 from nvcore_fw_gsp.boot.fwsec import prepare_fwsec
+from nvcore_fw_gsp.boot.io import BootIo
 from nvcore_fw_gsp.boot.stages import SKIPPED, Stage, StageLog
 from nvcore_fw_gsp.boot.state import Boot, UnloadBundle
 from nvcore_fw_gsp.boot.ucode import load_ucode
@@ -19,7 +20,7 @@ from nvcore_fw_gsp.boot.unload import run_unload
 from nvcore_fw_gsp.images.container import GenericBootloader
 from nvcore_fw_gsp.images.find import ImageSet
 
-__all__ = ["recover", "refuse_or_recover"]
+__all__ = ["look_only", "recover", "refuse_or_recover"]
 
 
 def refuse_or_recover(boot: Boot, region: tuple[int, int]) -> str:
@@ -66,6 +67,18 @@ def recover(context: OpenContext, images: ImageSet) -> UnloadReport:
         cause = "the firmware is not one that an earlier run of this host started: its driver must unload it, or an operator reset the GPU"
         return UnloadReport(tuple(log.stages), clean=False, needs_reset=False, cause=cause)
     return _saved_unload(context, images, log.stages)
+
+
+def look_only(context: OpenContext, error: NvcoreError) -> UnloadReport:
+    """Without files nothing can be taken down: say whether anything is up. error: why there are none."""
+    io = BootIo(context.device.bars[0], context.clock, context.time_scale)
+    try:
+        region = wpr.wpr2(io)
+    except NvcoreError as blocked:
+        return UnloadReport((), clean=False, needs_reset=True, cause=str(blocked))
+    return UnloadReport(
+        (), clean=region is None, cause=None if region is None else f"a firmware is up and there is nothing to unload it with: {error}"
+    )
 
 
 def _saved_unload(context: OpenContext, images: ImageSet, before: list[BootStage] | None) -> UnloadReport:

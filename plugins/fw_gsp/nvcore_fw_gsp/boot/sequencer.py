@@ -80,7 +80,7 @@ def _run(boot: Boot, opcode: int, operands: tuple[int, ...], saved: list[int], a
             bar.write32(_allowed(operands[0], at), operands[1])
         case 1:
             address, mask, value = operands
-            bar.write32(address, bar.read32(address) & ~mask & 0xFFFFFFFF | value)
+            bar.write32(address, _load(boot, _allowed(address, at)) & ~mask & 0xFFFFFFFF | value)
         case 2:
             _poll(boot, operands, at)
         case 3:

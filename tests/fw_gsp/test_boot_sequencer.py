@@ -1,0 +1,111 @@
+"""The firmware's register sequences: what they may do, what they may not, and that nothing of a bad one is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nvcore.api.errors import NvcoreError
+from nvcore_fw_gsp.boot.errors import SequencerError
+from nvcore_fw_gsp.boot.io import BootIo
+from nvcore_fw_gsp.boot.sequencer import ALLOWED, run_sequence
+
+from .test_queue_rings import Clock
+
+GSP = 0x110000
+
+
+class Bar:
+    """Registers that keep what is written."""
+
+    index, size, mapped, prefetchable = 0, 1 << 24, True, False
+
+    def __init__(self) -> None:
+        self.values: dict[int, int] = {0: 0x170000A1}
+        self.writes: list[tuple[int, int]] = []
+
+    def read32(self, offset: int) -> int:
+        return self.values.get(offset, 0)
+
+    def write32(self, offset: int, value: int) -> None:
+        self.values[offset] = value
+        self.writes.append((offset, value))
+
+
+def run(*words: int, used: int | None = None, size: int | None = None, bar: Bar | None = None):  # type: ignore[no-untyped-def]
+    bar = bar or Bar()
+    clock = Clock()
+    boot = SimpleNamespace(io=BootIo(bar, clock, 1.0), context=SimpleNamespace(clock=clock, time_scale=1.0))  # type: ignore[arg-type]
+    count = len(words)
+    payload = struct.pack("<2I32x", count + 8 if size is None else size, count if used is None else used) + struct.pack(
+        f"<{count}I", *words
+    )
+    return run_sequence(boot, payload), bar, clock  # type: ignore[arg-type]
+
+
+def test_an_empty_sequence_is_one():
+    assert run()[0] == 0
+
+
+def test_writes_changes_delays_and_stores_do_what_they_say():
+    count, bar, clock = run(0, GSP + 0x40, 5, 1, GSP + 0x40, 0xF, 0xA, 3, 1500, 4, GSP + 0x40, 7, 2, GSP + 0x40, 0xFF, 0xA, 0, 9)
+    assert count == 5
+    assert bar.writes == [(GSP + 0x40, 5), (GSP + 0x40, 0xA)]
+    assert clock.time == pytest.approx(0.0015)
+
+
+@pytest.mark.parametrize("address", [0x9400, 0x110000 - 4, 0x114000, 0x88001, 0xFFFFFFFC, 0xB82200, 0x1700])
+@pytest.mark.parametrize("form", [(0, 1), (1, 0, 1), (2, 0, 0, 1, 0), (4, 0)])
+def test_a_register_outside_the_list_is_refused_and_not_touched(address, form):
+    bar = Bar()
+    with pytest.raises(SequencerError, match="outside the list"):
+        run(form[0], address, *form[1:], bar=bar)
+    assert bar.writes == []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [((9,), "unknown command"), ((0, GSP), "cut off"), ((4, GSP, 8), "no such place"), ((2, GSP + 8, 1, 1, 1000, 0x77), "without end")],
+)
+def test_a_bad_command_says_which_word(words, text):
+    with pytest.raises(SequencerError, match=text) as caught:
+        run(*words)
+    assert "command word 0" in str(caught.value)
+
+
+def test_a_count_beyond_the_buffer_is_refused():
+    with pytest.raises(SequencerError, match="longer than its buffer"):
+        run(3, 1, used=3)
+    with pytest.raises(SequencerError, match="longer than its buffer"):
+        run(3, 1, 3, 1, size=2)
+
+
+def test_an_error_pattern_is_not_data():
+    bar = Bar()
+    bar.values[GSP + 0x40] = 0xBADF5040
+    with pytest.raises(NvcoreError, match="cannot be read"):
+        run(1, GSP + 0x40, 1, 1, bar=bar)
+    assert bar.writes == []
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_give_declared_errors_and_touch_only_the_list(blob):
+    bar, clock = Bar(), Clock()
+    bar.values[GSP + 0x100] = 0x10
+    boot = SimpleNamespace(io=BootIo(bar, clock, 0.001), context=SimpleNamespace(clock=clock, time_scale=0.001))  # type: ignore[arg-type]
+    boot.gsp = SimpleNamespace(reset=lambda: None, prepare_dma=lambda: None, start=lambda: None, wait_halted=lambda what: None)
+    head = struct.pack("<2I32x", 1000, len(blob) // 4)
+    boot.libos = SimpleNamespace(bus_address=lambda offset: 0x1000)
+    boot.bootloader = SimpleNamespace(app_version=0)
+    boot.gsp.set_mailboxes = lambda low, high: None
+    boot.sec2 = SimpleNamespace(start=lambda: None, mailbox0=lambda: 0)
+    with contextlib.suppress(NvcoreError):
+        run_sequence(boot, head + blob if len(blob) % 2 else blob)  # type: ignore[arg-type]
+    for offset, _ in bar.writes:
+        assert any(start <= offset < end for start, end, _ in ALLOWED)
