@@ -142,3 +142,12 @@ def test_a_pulled_card_is_gone_and_said_so(bus):
     end()
     with pytest.raises(NotFoundError):
         bus.remove("softgpu:ga100")
+
+
+def test_a_firmware_folder_with_a_broken_image_is_said_and_not_compared(tmp_path):
+    folder = tmp_path / "nvidia" / "ga100" / "gsp"
+    folder.mkdir(parents=True)
+    (folder / "gsp-570.144.bin").write_bytes(b"not an image")
+    card = bus_module.make_card(f"softgpu:ga100?vram=1G&firmware={tmp_path}")
+    assert [violation.name for violation in card.model.journal.violations] == ["firmware-file"]
+    card.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.device import BusEvent
-from nvcore.api.errors import ConflictError, NotFoundError
+from nvcore.api.errors import ConflictError, FormatError, NotFoundError
 from nvcore.api.marks import may_sleep
 from nvcore_softgpu.device import Card, SoftDevice
 from nvcore_softgpu.sources import parse_source
@@ -21,7 +21,10 @@ __all__ = ["SoftBus", "make_card"]
 
 
 def default_address(chip: str, name: str, slot: int) -> str:
-    """The bus address of a card that names none: the same at every start, whatever is opened first. slot: which try, when the first is taken."""
+    """The bus address of a card that names none: the same at every start, whatever is opened first.
+
+    slot: which try, when the first is taken.
+    """
     bus = 0x41 + (zlib.crc32(f"{chip}/{name}".encode()) + slot) % 0xB0
     return f"0000:{bus:02x}:00.0"
 
@@ -32,17 +35,27 @@ def make_card(source: str, *, clock: Clock = SYSTEM, slot: int = 0) -> Card:
     from nvcore_softgpu.images import open_shelf
 
     wanted = parse_source(source)
-    return Card(
+    shelf = None if wanted.firmware is None else open_shelf(wanted.firmware)
+    problem = ""
+    if shelf is not None:
+        try:
+            shelf.candidates(wanted.chip.name)  # files are opened here: the boot programs run inside a register write, where none may be
+        except FormatError as refused:
+            shelf, problem = None, str(refused)
+    card = Card(
         wanted.chip,
         wanted.vram,
         wanted.bar1,
         make_gsp,
         address=wanted.address or default_address(wanted.chip.name, wanted.name, slot),
         clock=clock,
-        shelf=None if wanted.firmware is None else open_shelf(wanted.firmware),
+        shelf=shelf,
         faults=wanted.faults,
         scattered=wanted.scattered,
     )
+    if problem:
+        card.model.journal.violation("firmware-file", problem)
+    return card
 
 
 class SoftBus:
