@@ -167,6 +167,8 @@ class GpuGrant:
             extent = vram.extent(home)
             if extent is not None:
                 self._extents[home] = extent
+            else:
+                self.hardware.map_behind_bar1()
         mapped = extent.map(range) if extent is not None else None
         lease = MemoryLease(range, vram, mapped, self._forget_lease, self.name)
         self._adopt(self._leases, lease)

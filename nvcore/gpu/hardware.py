@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nvcore.api.clock import Clock
 from nvcore.api.device import Device, DmaBuffer
-from nvcore.api.errors import FirmwareDead, NotFoundError, NotSupportedError
+from nvcore.api.errors import FirmwareDead, NotFoundError, NotSupportedError, NvcoreError
 from nvcore.api.families import Family
 from nvcore.api.firmware import FirmwareSession
 from nvcore.api.inventory import Engine, Inventory
@@ -103,6 +103,18 @@ class Hardware:
         except KeyError:
             names = ", ".join(engine.name for engine in self.inventory.engines)
             raise NotFoundError(f"no engine {name!r} on {self.name}", expected=names, seen=name) from None
+
+    def map_behind_bar1(self) -> None:
+        """Once a generation: the static map, for a device that shares no memory. Where it cannot be made, the window serves."""
+        if self.vram.mapped is not None:
+            return
+        from nvcore.gpu.bar1 import build_static_map
+
+        self.vram.mapped = 0
+        try:
+            self.vram.mapped = build_static_map(self)
+        except NvcoreError as error:
+            self.events.publish("device", f"no map behind BAR1: {error}", gpu=self.name, action="the PRAMIN window serves instead")
 
     def counts(self) -> dict[str, int]:
         """Objects in the firmware that the core knows of, by the session's kinds."""

@@ -178,6 +178,7 @@ class Gpu:
             if inventory.firmware_vector is not None:
                 tree.listen(inventory.firmware_vector)
         except NvcoreError:
+            self._disable_functions(device)
             self._unload(session)
             raise
         vram, gate = VramAccess(device, page_tables=inventory.page_tables), Gate(self.next_generation())
@@ -284,7 +285,7 @@ class Gpu:
         except NvcoreError:
             self._unload(session)
             raise
-        hardware.inventory, hardware.session = inventory, session
+        hardware.inventory, hardware.session, hardware.vram.mapped = inventory, session, None
         generation = self.next_generation()
         for grant in tuple(hardware.grants.values()):
             if grant.parent is None:
@@ -315,6 +316,7 @@ class Gpu:
         hardware = self.hardware
         if hardware is not None:
             hardware.gate.close(cause)
+            self._disable_functions(hardware.device)
             self._unload(hardware.session)
         self._forget_hardware()
         gone = self.device is not None and self.device.gone
@@ -393,6 +395,12 @@ class Gpu:
         if report.clean:
             self._parts.saved_states.drop(self.name)
         return report
+
+    def _disable_functions(self, device: Device) -> None:
+        """No virtual function outlives its firmware; on a device that is in trouble, as far as it lets itself be told."""
+        if self.virtual_functions and not device.gone:
+            with suppress(NvcoreError):
+                device.enable_functions(0)
 
     def _forget_hardware(self) -> None:
         if self._receiver is not None:

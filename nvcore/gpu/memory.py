@@ -110,7 +110,7 @@ class Extent:
 class VramAccess:
     """Access of the core to one GPU's VRAM."""
 
-    __slots__ = ("_bar", "_device", "_lock", "_sharing", "_window")
+    __slots__ = ("_bar", "_device", "_lock", "_sharing", "_window", "bar1", "mapped")
 
     def __init__(self, device: Device, *, page_tables: int) -> None:
         self._device, self._bar = device, device.bars[0]
@@ -118,6 +118,8 @@ class VramAccess:
         # the register moved with Hopper, as did the page tables' format
         self._window = (WINDOW_HOPPER if page_tables >= 3 else WINDOW).address()
         self._sharing = True
+        self.bar1 = device.bars.get(1)
+        self.mapped: int | None = None  # bytes of VRAM behind BAR1; None: not built in this generation
 
     def extent(self, item: Range) -> Extent | None:
         """A descriptor onto `item`; None where the device has none to give."""
@@ -133,7 +135,9 @@ class VramAccess:
         return Extent(self._device, item, shared.fd, shared.offset)
 
     def read(self, address: int, size: int) -> bytes:
-        """Bytes of VRAM through the window."""
+        """Bytes of VRAM, behind BAR1 or through the window."""
+        if self.mapped and self.bar1 is not None and address + size <= self.mapped:
+            return self.bar1.read(address, size)
         parts = []
         while size:
             skew = address % 0x10000
@@ -145,8 +149,11 @@ class VramAccess:
         return b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        """Store bytes in VRAM through the window."""
+        """Store bytes in VRAM, behind BAR1 or through the window."""
         view, at = memoryview(data).cast("B"), 0
+        if self.mapped and self.bar1 is not None and address + len(view) <= self.mapped:
+            self.bar1.write(address, view)
+            return
         while at < len(view):
             skew = (address + at) % 0x10000
             step = min(len(view) - at, PRAMIN_SIZE - skew)

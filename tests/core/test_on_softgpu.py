@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from nvcore.api.clock import SYSTEM
-from nvcore.api.errors import FirmwareDead, LeaseRevoked
+from nvcore.api.errors import FirmwareDead, LeaseRevoked, NotSupportedError
 from nvcore.api.events import Rung
 from nvcore.api.grant import GrantRequest
-from nvcore.api.offers import FirmwareOffer, HostInfo
+from nvcore.api.offers import BusOffer, FirmwareOffer, HostInfo
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
 from nvcore.locks import live_threads
@@ -239,3 +239,56 @@ def test_cycles_leave_no_descriptor_thread_or_memory(soft: SoftRig) -> None:
             driver.tenants.clear()
         numbers.append(usage())
     assert numbers[1] == numbers[-1]
+
+
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+def test_a_device_that_shares_no_memory_is_reached_behind_bar1(
+    images: Path, tmp_path: Path, chip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nvcore_softgpu.device import SoftDevice
+
+    def no_sharing(self: object, offset: int, size: int) -> object:
+        raise NotSupportedError("not here")
+
+    monkeypatch.setattr(SoftDevice, "share", no_sharing)
+    rig = SoftRig(images, tmp_path, chip)
+    rig.host.start()
+    try:
+        assert rig.gpu.state.name == "running", rig.gpu.state.cause
+        assert rig.gpu.hardware.vram.mapped == 2 << 30
+        lease = rig.a.tenant.tables
+        lease.write(0x3000, b"behind BAR1")
+        assert rig.model.read_vram(lease.range.start + 0x3000, 11) == b"behind BAR1" == lease.read(0x3000, 11)
+        assert rig.a.tenant.bind(1, 1).wait(5.0)
+        rig.check()
+        rig.model.arm("gsp-halt")
+        with suppress(FirmwareDead):
+            rig.a.tenant.context.run(lambda: rig.a.tenant.grant.create_space(), timeout=20.0)
+        rig.running(2)
+        assert rig.a.tenant.tables.read(0x3000, 11) == bytes(11) and rig.gpu.hardware.vram.mapped == 2 << 30
+        rig.check()
+    finally:
+        rig.close()
+
+
+@pytest.mark.nvcore_leaks("a process that dies cleans nothing up, and here it is played by this one")
+def test_a_firmware_left_by_our_last_process_is_found_and_taken_down(images: Path, tmp_path: Path) -> None:
+    rig = SoftRig(images, tmp_path)
+    rig.host.start()
+    bus = rig.host._buses["softgpu"]
+    device = rig.gpu.device
+    for tenant in (rig.a.tenant, rig.b.tenant):
+        tenant.stop()
+    device.close()  # the process dies: nobody unloads
+    rig.gpu.end_threads(5.0)
+    rig.a.tenants.clear()
+    rig.b.tenants.clear()
+    rig.host = rig.make()
+    rig.host._bus_offers = (BusOffer("softgpu", "", ("softgpu",), lambda config: bus),)
+    rig.host.start()
+    try:
+        assert rig.gpu.state.name == "running", rig.gpu.state.cause
+        assert any("earlier process" in event.text for event in rig.host.events.since())
+        assert [finding for finding in rig.host.doctor() if finding.severity not in ("ok", "note")] == []
+    finally:
+        rig.close()
