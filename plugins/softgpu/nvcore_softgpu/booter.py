@@ -4,12 +4,13 @@ Owns the state of WPR2 and the saved layout. Decides whether the firmware may st
 their effects are. Runs under the device's lock.
 Source: gsp-boot.md 5.8, 7, 10; device-model.md 5.4 to 5.6, 14.5 (Linux 7.3 nouveau; open-gpu-kernel-modules 570.144). Error numbers in
 mailbox 0 are model conventions: 0x01 magic, 0x02 revision, 0x03 alignment, 0x04 lists and sizes, 0x05 layout, 0x06 signature, 0x07 image,
-0x08 WPR2 already up, 0x09 nothing loaded, 0x0a what the mailboxes point to, 0x0b the firmware did not start.
+0x08 WPR2 already up, 0x09 nothing or the wrong program loaded, 0x0a what the mailboxes point to, 0x0b the firmware did not start.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from hashlib import sha384
 from typing import Final, Protocol
 
@@ -17,6 +18,7 @@ from nvcore_softgpu.chips import Chip
 from nvcore_softgpu.falcon import Falcon
 from nvcore_softgpu.faults import value_of
 from nvcore_softgpu.ports import Aperture, Faults, Gsp, ImageShelf, Memory, Violations
+from nvcore_softgpu.programs import BootProgram
 from nvcore_softgpu.registers.file import OGKM, RegisterFile
 from nvcore_softgpu.vbios import DMAP, FWSEC_FRTS, FWSEC_SB, Rom
 from nvcore_softgpu.wpr import WPR_MAGIC, BootRefusal, check_image, check_layout, check_sources, choose_layout, parse_meta
@@ -63,6 +65,11 @@ class Gpu(Protocol):
     @property
     def shelf(self) -> ImageShelf | None:
         """Known images."""
+        ...
+
+    @property
+    def programs(self) -> Sequence[BootProgram]:
+        """Known boot programs; empty when there are no files to compare with."""
         ...
 
     @property
@@ -146,15 +153,32 @@ class BootFirmware:
             raise BootRefusal(0x09, "start-without-code", f"{falcon.code_words} words, boot vector {self._values[falcon.base + 0x104]:#x}")
         address = falcon.mailbox()
         if address == UNLOAD:
+            self._check_program(falcon, "unload")
             self._unload()
             return
         magic = int.from_bytes(self._gpu.memory.read(_SYSTEM, address, 8), "little")
         if magic == WPR_MAGIC:
+            self._check_program(falcon, "load")
             self._load(address)
         elif magic == SUSPEND_MAGIC:
+            self._check_program(falcon, "load" if self.wpr2 is None else "unload")
             self._suspend_or_resume(address)
         else:
             raise BootRefusal(0x0A, "booter-mailbox", f"mailboxes {address:#x} lead to magic {magic:#x}")
+
+    def _check_program(self, falcon: Falcon, role: str) -> None:
+        """What was loaded must be a booter of the folder, for this purpose, with its signature in place; without files, anything is."""
+        programs = self._gpu.programs
+        if not programs:
+            return
+        loaded = [program for program in programs if program.matches_code(falcon.imem)]
+        if not loaded:
+            raise BootRefusal(0x06, "boot-program", "the code in SEC2 is that of no booter in the folder")
+        fitting = [program for program in loaded if program.role == role]
+        if not fitting:
+            raise BootRefusal(0x09, "boot-program", f"booter_{loaded[0].role} was loaded where booter_{role} belongs")
+        if not any(program.matches_data(falcon.dmem) for program in fitting):
+            raise BootRefusal(0x06, "bad-signature", f"data or signature of booter_{role} is not that of the file")
 
     def _load(self, address: int) -> None:
         gpu = self._gpu

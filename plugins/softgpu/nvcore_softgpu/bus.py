@@ -15,6 +15,7 @@ from nvcore.api.device import BusEvent
 from nvcore.api.errors import ConflictError, FormatError, NotFoundError
 from nvcore.api.marks import may_sleep
 from nvcore_softgpu.device import Card, SoftDevice
+from nvcore_softgpu.programs import BootProgram, read_programs
 from nvcore_softgpu.sources import parse_source
 
 __all__ = ["SoftBus", "make_card"]
@@ -36,11 +37,13 @@ def make_card(source: str, *, clock: Clock = SYSTEM, slot: int = 0) -> Card:
 
     wanted = parse_source(source)
     shelf = None if wanted.firmware is None else open_shelf(wanted.firmware)
+    programs: Sequence[BootProgram] = ()
     problem = ""
-    if shelf is not None:
+    if shelf is not None and wanted.firmware is not None:
         try:
             shelf.candidates(wanted.chip.name)  # files are opened here: the boot programs run inside a register write, where none may be
-        except FormatError as refused:
+            programs = read_programs(wanted.firmware, wanted.chip.name)
+        except (FormatError, OSError) as refused:
             shelf, problem = None, str(refused)
     card = Card(
         wanted.chip,
@@ -52,6 +55,7 @@ def make_card(source: str, *, clock: Clock = SYSTEM, slot: int = 0) -> Card:
         shelf=shelf,
         faults=wanted.faults,
         scattered=wanted.scattered,
+        programs=programs,
     )
     if problem:
         card.model.journal.violation("firmware-file", problem)

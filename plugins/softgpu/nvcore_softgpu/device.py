@@ -24,6 +24,7 @@ from nvcore_softgpu.journal import Violation
 from nvcore_softgpu.memory import PAGE
 from nvcore_softgpu.model import Model
 from nvcore_softgpu.ports import Environment, Gsp, ImageShelf
+from nvcore_softgpu.programs import BootProgram
 
 __all__ = ["Card", "Inspector", "SoftDevice", "SoftFunction"]
 
@@ -45,6 +46,7 @@ class Card:
         shelf: ImageShelf | None = None,
         faults: Sequence[str] = (),
         scattered: bool = False,
+        programs: Sequence[BootProgram] = (),
     ) -> None:
         self.lock = threading.RLock()  # the inside of a device, not a lock of the host: it is below every named lock and calls nobody
         self.address = address
@@ -54,7 +56,7 @@ class Card:
         armed = ArmedFaults()
         for fault in faults:
             armed.arm(fault)
-        self.model = Model(chip, vram_size, bar1_size, clock, self.lock, self._send, make_gsp, shelf, armed)
+        self.model = Model(chip, vram_size, bar1_size, clock, self.lock, self._send, make_gsp, shelf, armed, programs)
         self.model.watch.update()
         self.holder: SoftDevice | None = None
         self.closed = False

@@ -8,7 +8,7 @@ Source: DESIGN 6; device-model.md 15.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from nvcore.api.clock import Clock
@@ -24,6 +24,7 @@ from nvcore_softgpu.memory import PhysicalMemory
 from nvcore_softgpu.mmu import Mmu
 from nvcore_softgpu.pci import ConfigSpace
 from nvcore_softgpu.ports import Aperture, Environment, Gsp, ImageShelf
+from nvcore_softgpu.programs import BootProgram
 from nvcore_softgpu.registers.bus import add_bus_registers, add_doorbells, add_invalidate, add_prom
 from nvcore_softgpu.registers.chip import add_chip_registers
 from nvcore_softgpu.registers.file import RegisterFile
@@ -53,9 +54,11 @@ class Model:
         make_gsp: Callable[[Environment], Gsp],
         shelf: ImageShelf | None = None,
         faults: ArmedFaults | None = None,
+        programs: Sequence[BootProgram] = (),
     ) -> None:
         self.chip = chip
         self.shelf = shelf
+        self.programs = programs
         self.journal = Journal()
         self.faults = faults or ArmedFaults()
         self.ticker = ModelTicker(clock, lock)
