@@ -25,6 +25,16 @@ def test_reserved_and_usable_cover_vram_once(reserved_mib: int, first: int, seco
         assert not any(begin < directory + 0x1000 and directory < end for directory in (first, second))
 
 
+def test_ranges_may_touch_what_is_reserved_and_not_enter_it() -> None:
+    layout = Layout({"gspFwRsvdStart": SIZE - 64 * MIB}, SIZE, (1024 * MIB, SIZE - 0x10000))
+    assert layout.clear(1024 * MIB - 0x1000, 0x1000) and not layout.clear(1024 * MIB - 0x1000, 0x1001)
+    assert layout.clear(1024 * MIB + 0x10000, 0x1000) and not layout.clear(1024 * MIB + 0xF000, 0x1000)
+    assert layout.clear(SIZE - 65 * MIB, MIB) and not layout.clear(SIZE - 65 * MIB, MIB + 1)
+    assert layout.clear(0, MIB), "the first MiB is not handed out, and whoever uses it is not stopped"
+    assert layout.inside(0, 0) and layout.inside(SIZE - 1, 1) and not layout.inside(SIZE, 1)
+    assert not layout.inside(-1, 1) and not layout.inside(1, -1)
+
+
 @given(st.integers(-0x1000, SIZE + 0x1000), st.integers(-1, 16 * MIB))
 def test_a_clear_range_lies_outside_everything_reserved_above_the_first_mib(address: int, size: int) -> None:
     layout = Layout({"gspFwRsvdStart": SIZE - 64 * MIB}, SIZE, (1024 * MIB, SIZE - 0x10000))

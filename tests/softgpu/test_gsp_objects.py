@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.softgpu.gsp_rig import Driver, Env
+from tests.softgpu.gsp_rig import MIB, Driver, Env
 
 CLIENT, DEVICE, SPACE = 0xC1D00000, 0xDE1D0000, 0x90F10000
 
@@ -199,6 +199,8 @@ def test_facts_about_the_gpu_agree_with_each_other(driver: Driver) -> None:
     assert driver.internal(0x20800A61, bytes(8))[1] == struct.pack("<II", 0, 2048)
     status, info = driver.internal(0x20801303, struct.pack("<I4I", 2, 7, 0, 11, 0).ljust(460, b"\0"))
     assert status == 0 and struct.unpack_from("<4I", info, 4) == (7, driver.env.memory.vram_size >> 10, 11, 5120)
+    status, info = driver.internal(0x20801303, struct.pack("<I2I", 1, 9, 0).ljust(460, b"\0"))
+    assert status == 0 and struct.unpack_from("<I", info, 8)[0] == (driver.meta["nonWprHeapOffset"] - MIB) >> 10
 
 
 def test_promotion_into_memory_that_is_not_the_drivers_is_refused(driver: Driver) -> None:
@@ -252,6 +254,13 @@ def test_no_parameters_of_any_control_raise(data: st.DataObject) -> None:
 def test_parameters_in_a_form_that_is_not_played_are_refused(driver: Driver) -> None:
     reply = driver.call(0x4C, struct.pack("<6I", 0xC2000001, 0xABCD2080, 0x20800137, 0, 4, 2) + bytes(4))
     assert struct.unpack_from("<I", reply.payload, 12)[0] == 0x56 and driver.env.violations.names == ["control-flags"]
+
+
+def test_parameters_come_back_on_an_error_when_the_caller_asks(driver: Driver) -> None:
+    head = struct.pack("<6I", 0xC2000001, 0xABCD2080, 0x20801303, 0, 460, 1)
+    reply = driver.call(0x4C, head + struct.pack("<I4I", 2, 7, 0, 0x77, 0).ljust(460, b"\0"))
+    assert struct.unpack_from("<I", reply.payload, 12)[0] == 0x56
+    assert struct.unpack_from("<I", reply.payload, 24 + 8)[0] == driver.env.memory.vram_size >> 10
 
 
 def test_the_devices_view_can_be_written_as_json(driver: Driver) -> None:

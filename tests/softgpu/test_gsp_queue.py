@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvcore_softgpu.gsp.queue import fold
+from nvcore_softgpu.ports import Aperture
 from tests.softgpu.gsp_rig import Driver, Env, xor32
 
 
@@ -110,6 +111,24 @@ def test_a_gap_in_the_numbers_is_named_and_the_record_is_answered(driver: Driver
     driver.gsp.doorbell()
     assert driver.env.violations.names == ["queue-sequence"]
     assert driver.wait(0x41, 0.1) is not None
+
+
+@pytest.mark.parametrize("offset", [0, 0x1F, 0x2C])
+def test_header_bytes_that_must_be_zero_are_named_and_the_record_is_answered(driver: Driver, offset: int) -> None:
+    driver.record(0x41, bytes(driver.static_size))
+    slot = 0x2000 + (driver.write - 1) % 63 * 0x1000
+    # the same bit in two places of one half word keeps the sum: the second place lies in the payload, which nobody reads
+    for where in (slot + offset, slot + 0x90 + offset % 8):
+        driver._put(where, b"\1")
+    driver.gsp.doorbell()
+    assert driver.env.violations.names == ["queue-header"] and driver.wait(0x41, 0.1) is not None
+
+
+def test_a_status_queue_outside_the_block_stops_the_start() -> None:
+    driver = Driver(Env())
+    driver.env.memory.write(Aperture.SYSTEM, driver.arguments + 0x18, struct.pack("<Q", 0x42000))
+    reason = driver.gsp.start(driver.meta, driver.libos)
+    assert reason is not None and "status queue" in reason and driver.env.memory.stray == []
 
 
 @pytest.mark.parametrize("pointer", [63, 64, 0xFFFFFFFF])

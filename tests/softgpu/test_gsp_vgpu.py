@@ -189,6 +189,16 @@ def test_a_task_with_a_wrong_parameter_is_refused_and_nothing_is_written(what: s
     assert driver.env.memory.read(VRAM, heap[0], 0x1000) == bytes(0x1000)
 
 
+@pytest.mark.parametrize(("length", "status"), [(0x274000, 0x37), (0x274001, 0)])
+def test_the_last_buffer_ends_strictly_inside_the_heap(length: int, status: int) -> None:
+    driver = Driver(Env(), vgpu=True)
+    driver.boot()
+    driver.space(CLIENT, root=None)
+    host = Host(driver)
+    host.heap = (1024 * MIB, length)
+    assert host.bootload() == status
+
+
 def test_two_tasks_share_neither_function_nor_memory_nor_channels(driver: Driver) -> None:
     assert Host(driver).bootload() == 0
     assert Host(driver, slot=1).bootload() == 0x63

@@ -58,7 +58,7 @@ class BehaviouralGsp:
         self._assembler: Assembler | None = None
         self._logs: list[LogBuffer] = []
         self._busy = self._polling = self._locked_down = False
-        self._poll = _POLL_SECONDS
+        self._poll, self._spoiling = _POLL_SECONDS, 0
         # a late call of the ticker for an earlier life must do nothing
         self._life = object()
 
@@ -188,7 +188,8 @@ class BehaviouralGsp:
         name = function_name(message.function)
         self._answered[name] = self._answered.get(name, 0) + 1
         self._before(message)
-        if _fits(self._env, "rpc-no-reply", message.function) is not None:
+        spoilt = self._spoilt()
+        if spoilt == "lost" or _fits(self._env, "rpc-no-reply", message.function) is not None:
             return
         refused = _fits(self._env, "rpc-result", message.function)
         reply: Reply | None
@@ -201,6 +202,10 @@ class BehaviouralGsp:
         if reply is None:
             self._ready()
             return
+        if spoilt is not None:
+            if spoilt == "silent":
+                return
+            reply = Reply(bytes(len(reply.payload)) if spoilt == "zero" else b"\xff" * len(reply.payload), reply.result)
         delay = faults.take("rpc-delay")
         if delay is not None:
             self._busy = True
@@ -218,6 +223,19 @@ class BehaviouralGsp:
             self._post_event(events.RUN_CPU_SEQUENCER, events.cpu_sequence([_pair(write)]))
         if message.function == Fn.UNLOADING_GUEST_DRIVER and faults.take("gsp-halt@unload") is not None:
             self.halt("fault gsp-halt@unload")
+
+    def _spoilt(self) -> str | None:
+        """What `rpc-spoil:HOW[,NTH]` does to this message."""
+        argument = self._env.faults.peek("rpc-spoil")
+        if argument is None:
+            return None
+        how, _, number = argument.partition(",")
+        self._spoiling += 1
+        if self._spoiling < int(number or "1", 0):
+            return None
+        self._spoiling = 0
+        self._env.faults.take("rpc-spoil")
+        return how
 
     def _late(self, message: Message, reply: Reply) -> None:
         self._busy = False

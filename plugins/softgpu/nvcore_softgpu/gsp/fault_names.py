@@ -11,6 +11,8 @@ __all__ = ["GSP_FAULTS"]
 
 GSP_FAULTS: Final[tuple[tuple[str, str, str, bool, str], ...]] = (
     ("alloc-status", "GSP", "[class][,status], default any and 0x1a", True, "an object allocation is answered with an error status"),
+    ("rpc-spoil", "GSP", "lost|silent|zero|all-ones[,NTH]", True,
+     "the NTH RPC from now on is not seen, done and not answered, or answered with zeros or ones where its data should be"),
     ("empty-interrupt-table", "GSP", "", True, "the interrupt table has no entry"),
     ("engine-without-interrupt", "GSP", "", True, "the last engine is missing in the interrupt table"),
     ("sequencer-write", "GSP", "ADDRESS=VALUE", True, "the CPU sequence of the boot asks for one register write (chips with a booter)"),

@@ -29,13 +29,6 @@ class Node:
         self.data = data
         self.children: list[Node] = []
 
-    def ancestor(self, kind: str) -> Node | None:
-        """The nearest object of `kind` above (or at) this one."""
-        node: Node | None = self
-        while node is not None and node.kind != kind:
-            node = node.parent
-        return node
-
     def below(self) -> Iterator[Node]:
         """Everything under it, children before their parents, last made first."""
         for child in reversed(self.children):

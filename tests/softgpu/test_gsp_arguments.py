@@ -1,0 +1,101 @@
+"""The libos arguments and log buffers: read with suspicion, written only where their page list says."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from nvcore_softgpu.ports import Aperture
+from tests.softgpu.gsp_rig import Driver, Env
+
+SYSTEM = Aperture.SYSTEM
+
+
+def entry(driver: Driver, index: int, **changes: int) -> None:
+    """Change fields of one libos argument."""
+    at = driver.libos + 32 * index
+    fields = dict(zip(("id", "pa", "size", "kind", "loc"), struct.unpack("<QQQBB6x", driver.env.memory.read(SYSTEM, at, 32)), strict=True))
+    fields |= changes
+    driver.env.memory.write(SYSTEM, at, struct.pack("<QQQBB6x", *fields.values()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kind": 2}, {"loc": 2}, {"size": 0x10800}, {"size": 0}, {"pa": 0x20001008}, {"pa": 0}, {"id": int.from_bytes(b"LOGINIT", "big")}],
+    ids=str,
+)
+def test_a_wrong_argument_is_named_and_the_boot_goes_on(change: dict[str, int]) -> None:
+    driver = Driver(Env())
+    entry(driver, 1, **change)
+    driver.boot()
+    assert driver.env.violations.names == ["libos-argument"] and driver.env.memory.stray == []
+
+
+def test_the_first_argument_is_loginit() -> None:
+    driver = Driver(Env())
+    entry(driver, 0, id=int.from_bytes(b"LOGKRNL", "big"))
+    driver.boot()
+    assert driver.env.violations.names == ["libos-argument"]
+
+
+def test_without_rmargs_nothing_starts() -> None:
+    driver = Driver(Env())
+    entry(driver, 3, id=int.from_bytes(b"RMARGZ", "big"))
+    assert "RMARGS" in (driver.gsp.start(driver.meta, driver.libos) or "")
+
+
+def test_resume_arguments_in_a_cold_boot_are_named() -> None:
+    driver = Driver(Env())
+    driver.set_arguments(level=3)
+    driver.boot()
+    assert driver.env.violations.names == ["resume-arguments"]
+
+
+@pytest.mark.parametrize("index", [0, 5, 15])
+def test_a_log_with_a_bad_page_list_is_named_and_not_written(index: int) -> None:
+    driver = Driver(Env())
+    log = driver.libos + 0x1000
+    driver.env.memory.write(SYSTEM, log + 8 * (1 + index), struct.pack("<Q", 0 if index else log + 0x1000))
+    driver.boot()
+    assert driver.env.violations.names == ["log-page-list"]
+    assert driver.env.memory.read(SYSTEM, log, 8) == bytes(8)
+
+
+def test_a_put_index_before_the_start_is_named() -> None:
+    driver = Driver(Env())
+    driver.env.memory.write(SYSTEM, driver.libos + 0x1000, struct.pack("<Q", 7))
+    driver.boot()
+    assert driver.env.violations.names == ["log-put"]
+
+
+def test_log_words_follow_the_page_list_wherever_the_pages_lie() -> None:
+    driver = Driver(Env())
+    log = driver.libos + 0x1000
+    driver.env.memory.grant(0x50000000, 0x10000)
+    pages = [log, *(0x50000000 + 0x1000 * (15 - index) for index in range(15))]
+    driver.env.memory.write(SYSTEM, log + 8, struct.pack("<16Q", *pages))
+    driver.boot()
+    for number in range(600):
+        driver.gsp.channel_fault(1, 1, f"cause {number}", None)
+        driver.events.clear()
+        while driver.receive() is not None:
+            pass
+    put = struct.unpack("<Q", driver.env.memory.read(SYSTEM, log, 8))[0]
+    assert put == 4 * 601 and driver.env.memory.stray == [] and driver.env.violations.names == []
+    places = [8 * 17 + 8 * index for index in range(put)]
+    words = [driver.env.memory.read(SYSTEM, pages[place // 0x1000] + place % 0x1000, 8) for place in places]
+    assert all(any(words[4 * index + 1]) for index in range(601))
+
+
+def test_a_log_that_is_full_begins_again() -> None:
+    driver = Driver(Env())
+    driver.boot()
+    room = (0x10000 - 8 * 17) // 8
+    for _ in range(room // 4 + 2):
+        driver.gsp.channel_fault(1, 1, "again", None)
+        while driver.receive() is not None:
+            pass
+    assert driver.env.memory.stray == [] and driver.env.violations.names == []
+    head = driver.env.memory.read(SYSTEM, driver.libos + 0x1000 + 8, 8)
+    assert struct.unpack("<Q", head)[0] == driver.libos + 0x1000, "the page list is intact"
