@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from nvcore_fw_gsp.images.find import ImageSet
     from nvcore_fw_gsp.session.gsp import GspSession
 
-__all__ = ["GspBackend"]
+__all__ = ["FREED_AFTER_BOOT", "GspBackend"]
+
+
+FREED_AFTER_BOOT = ("image", "radix3", "signature", "bootloader", "FMC")
+"""Host memory that nobody reads once the firmware runs from its protected region: tens of MiB per GPU."""
 
 
 class GspBackend:
@@ -57,6 +61,7 @@ class GspBackend:
         from nvcore_fw_gsp.boot.errors import StageFailed
         from nvcore_fw_gsp.boot.stages import StageLog
         from nvcore_fw_gsp.boot.state import Boot
+        from nvcore_fw_gsp.boot.unload import run_unload
         from nvcore_fw_gsp.session.engines import EngineNumbers
         from nvcore_fw_gsp.session.events import EventDesk
         from nvcore_fw_gsp.session.gsp import GspSession
@@ -75,14 +80,18 @@ class GspBackend:
         desk = EventDesk(boot.abi, EngineNumbers(boot.abi, boot.manifest), context.deliver)
         desk_box.append(desk)
         log = StageLog(context.clock, context.progress)
-        error = log.run(_flow(boot), boot, boot.io)
+        try:
+            error = log.run(_flow(boot), boot, boot.io)
+        except BaseException:  # a bug or an interrupt: the device and the host's memory are not left behind
+            run_unload(boot, context.progress)
+            raise
         if error is None:
             boot.close_files()
+            for name in FREED_AFTER_BOOT:
+                boot.memory.free(name)
             return GspSession(boot, desk, BootReport(context.chip.name, image, tuple(log.stages), logs=_logs(boot)), image)
         failed = log.stages[-1].name
         logs = _logs(boot)
-        from nvcore_fw_gsp.boot.unload import run_unload
-
         unloaded = run_unload(boot, context.progress)
         report = BootReport(
             context.chip.name,

@@ -25,8 +25,7 @@ def nvcore_firmware_backends(host: HostInfo) -> Iterable[FirmwareOffer]:
     def roots() -> Sequence[str]:
         from nvcore_fw_gsp.images.find import search_roots
 
-        configured = getattr(host.config, "path", None)
-        return search_roots(configured or None, state_dir=None if host.state_dir is None else str(host.state_dir))
+        return search_roots(state_dir=None if host.state_dir is None else str(host.state_dir))
 
     def open_backend() -> FirmwareBackend:
         from nvcore_fw_gsp.backend import GspBackend

@@ -46,6 +46,7 @@ class InventoryFamily:
         gfid_named = session.rm.abi.struct("rpc_rc_triggered_v17_02").has("gfid")
         segment = self._vmmu_segment()
         engines = self._engines(interrupts)
+        session.runlist_of = {engine.name: engine.runlist for engine in engines}
         firmware = interrupts.get(session.manifest.intr_gsp_engine, (None, None))[0]
         functions = int(info["sriovCaps.totalVFs"])
         return Inventory(

@@ -50,7 +50,7 @@ class GspSession:
         self.memory_family = MemoryFamily(self)
         self.channel_family = ChannelFamily(self)
         self._made: dict[str, Family] = {"memory": self.memory_family, "channel": self.channel_family}
-        self._runlists: dict[str, int] = {}
+        self.runlist_of: dict[str, int] = {}
         self._unloaded: UnloadReport | None = None
         self._read, self._write = boot.io.bar.read32, boot.io.bar.write32
         self._versions = {"inventory": 1, "memory": 1, "channel": 1, "diagnostics": 1, **({"vgpu": 1} if boot.vgpu_host else {})}
@@ -90,14 +90,12 @@ class GspSession:
                 return DiagnosticsFamily(self)
 
     def runlists(self) -> Mapping[str, int]:
-        """Runlist of every engine by name; read with the inventory once."""
-        if not self._runlists:
+        """Runlist of every engine by name, as the inventory told; it is read when nobody did yet."""
+        if not self.runlist_of:
             from nvcore_fw_gsp.families.inventory import InventoryFamily
 
-            family = self.family("inventory")
-            assert isinstance(family, InventoryFamily)
-            self._runlists = {engine.name: engine.runlist for engine in family.read().engines}
-        return self._runlists
+            InventoryFamily(self).read()
+        return self.runlist_of
 
     @may_sleep
     def open_tenant(self, label: str) -> GspTenant:

@@ -7,11 +7,12 @@ Source: open-gpu-kernel-modules g_rpc-structures.h at the version's tag (rpc_gsp
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Final
 
-from nvcore.api.errors import FormatError
+from nvcore.api.errors import FormatError, NvcoreError
 from nvcore_fw_gsp.abi import Abi
-from nvcore_fw_gsp.queue.errors import CallRefused
+from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout
 from nvcore_fw_gsp.queue.port import RpcPort
 from nvcore_fw_gsp.session.status import status_name
 
@@ -42,11 +43,13 @@ class Rm:
         """One control on an object; its parameters as they came back. Raises CallRefused with the firmware's status, and the port's
         errors."""
         head = self._head
-        reply = self.port.call(_CONTROL, head.pack(client, target, command, 0, len(params), 0) + params, what, CALL_TIMEOUT)
+        asked = head.pack(client, target, command, 0, len(params), 0)
+        reply = self.port.call(_CONTROL, asked + params, what, CALL_TIMEOUT)
         if len(reply) < head.size + len(params):
             raise FormatError(
                 f"the answer to {what} is too short", expected=head.size + len(params), seen=len(reply), where=f"control {command:#x}"
             )
+        _is_answer(asked, reply, 12, what)
         status = head.unpack_from(reply)[3]
         if status:
             raise CallRefused(f"the firmware refused {what}", status, seen=status_name(status), where=f"control {command:#x}")
@@ -57,11 +60,17 @@ class Rm:
         return self.control(self.internal_client, self.internal_subdevice, self.abi.enum(name), params, what)
 
     def alloc(self, client: int, parent: int, handle: int, class_id: int, params: bytes | bytearray, what: str) -> None:
-        """Make an object. Raises CallRefused."""
-        head = _ALLOC_HEAD.pack(client, parent, handle, class_id, 0, len(params), 0)
-        reply = self.port.call(_ALLOC, head + params, what, CALL_TIMEOUT)
-        if len(reply) < _ALLOC_HEAD.size:
-            raise FormatError(f"the answer to {what} is too short", expected=_ALLOC_HEAD.size, seen=len(reply), where="allocation")
+        """Make an object. Raises CallRefused; after any other failure nobody knows whether it was made, and its handle is freed."""
+        asked = _ALLOC_HEAD.pack(client, parent, handle, class_id, 0, len(params), 0)
+        try:
+            reply = self.port.call(_ALLOC, asked + params, what, CALL_TIMEOUT)
+            if len(reply) < _ALLOC_HEAD.size:
+                raise FormatError(f"the answer to {what} is too short", expected=_ALLOC_HEAD.size, seen=len(reply), where="allocation")
+            _is_answer(asked, reply, 16, what)
+        except (CallTimeout, FormatError):
+            with suppress(NvcoreError):
+                self.free(client, handle, f"what may have become of {what}")
+            raise
         status = _ALLOC_HEAD.unpack_from(reply)[4]
         if status:
             raise CallRefused(f"the firmware refused {what}", status, seen=status_name(status), where=f"class {class_id:#x}")
@@ -74,3 +83,9 @@ class Rm:
         status = _FREE_HEAD.unpack_from(reply)[3]
         if status:
             raise CallRefused(f"the firmware refused {what}", status, seen=status_name(status), where=f"object {handle:#x}")
+
+
+def _is_answer(asked: bytes, reply: bytes, size: int, what: str) -> None:
+    """A reply's payload is the request's with the outputs filled in: its first `size` bytes name the object and what was asked of it."""
+    if reply[:size] != asked[:size]:
+        raise FormatError(f"the answer to {what} is one to something else", expected=asked[:size].hex(), seen=bytes(reply[:size]).hex())
