@@ -305,6 +305,23 @@ def test_wpr2_left_up_by_an_unload_blocks_the_next_boot_until_a_reset(gpu):
     assert driver.boot() == 0
 
 
+def test_a_reset_gives_back_every_register_and_can_be_made_to_leave_wpr2_up(gpu):
+    device, _, driver = gpu
+    bar0 = device.bars[0]
+    driver.boot()
+    device.model.arm("stuck-invalidate")
+    for place, value in ((0xB830B0, 0x80000001), (0x1700, 0x120), (0x100C10, 7), (0x123450, 9), (0x1454, 3)):
+        bar0.write32(place, value)
+    device.model.arm("wpr2-left-up")
+    device.reset()
+    assert [bar0.read32(place) for place in (0xB830B0, 0x1700, 0x100C10, 0x123450, 0x1454)] == [0] * 5
+    assert bar0.read32(WPR2_HI)
+    device.reset()
+    assert bar0.read32(WPR2_HI) == 0
+    bar0.write32(0x700000, 5)
+    assert device.model.read_vram(0, 1) == b"\x05"
+
+
 def test_fwsec_error_is_left_in_the_scratch_register(gpu):
     device, _, driver = gpu
     device.model.arm("fwsec-error:0x42")

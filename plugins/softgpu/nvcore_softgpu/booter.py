@@ -113,8 +113,8 @@ class BootFirmware:
         self._gpu.violations.violation("write-to-protected", f"register {offset:#x} <- {value:#x}")
 
     def _set_wpr2(self, region: tuple[int, int] | None) -> None:
-        if region is None and self._gpu.faults.take("wpr2-left-up") is not None:
-            return
+        if region is None and self.wpr2 is not None and self._gpu.faults.take("wpr2-left-up") is not None:
+            region = self.wpr2
         self.wpr2 = region
         self._values[WPR2_LO] = 0 if region is None else region[0] >> 12 << 4
         self._values[WPR2_HI] = 0 if region is None else region[1] >> 12 << 4

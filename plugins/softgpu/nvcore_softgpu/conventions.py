@@ -27,11 +27,15 @@ CONVENTIONS: Final = (
         "published boards name 16 to 20 VFs; none of the sources gives offsets",
     ),
     Convention(
-        "SR-IOV: VF bar sizes",
-        "16 MiB, 4 GiB (GA100) or 8 GiB (GH100), 32 MiB",
-        "bar 0 and bar 2 as the physical function; bar 1 by the largest vGPU",
+        "SR-IOV: sizes of VF bars 1 and 2",
+        "4 GiB (GA100) or 8 GiB (GH100), 32 MiB",
+        "bar 1 by the largest vGPU, bar 2 as the physical function",
     ),
-    Convention("VMMU segment", "64 MiB (GA100), 256 MiB (GH100)", "values that the control may return; 3,776 MiB of an A100-4C are whole segments of 64 MiB"),
+    Convention(
+        "VMMU segment",
+        "64 MiB (GA100), 256 MiB (GH100)",
+        "values that the control may return; 3,776 MiB of an A100-4C are whole segments of 64 MiB",
+    ),
     Convention("BAR1 size", "VRAM rounded up to a power of two, at least 256 MiB", "resizable in PCI; a power of two is a rule of PCI"),
     Convention(
         "interrupt vectors",

@@ -117,6 +117,7 @@ class Model:
         add_invalidate(registers, self.invalidate, self.faults)
         self.host = Host(self, self.protected)
         add_doorbells(registers, chip, self._doorbell, self._queue_doorbell, self._privileged_doorbell)
+        registers.complete()
 
     # --- what the blocks call -----------------------------------------------------------------------------------------------------
 
@@ -244,6 +245,8 @@ class Model:
         """A function-level reset: everything but VRAM's contents and what a fault holds."""
         self.gsp.stop()
         self.gsp_stopped()
+        self.registers.reset()
+        self.registers.write(self.chip.window, 0)
         self.boot.reset()
         self.interrupts.reset()
         self.gsp_falcon.power_on()
@@ -284,7 +287,7 @@ class Model:
             "vram": self.memory.vram_size,
             "gsp": self.gsp.view(),
             "wpr2": self.boot.wpr2,
-            "suspended": self.boot.suspended,
+            "suspended": self.boot.suspended and self.chip.flow == "booter",
             "bar1": "physical" if self.bar1.root is None else "translated",
             "bar2": "physical" if self.bar2.root is None else "translated",
             "channels": [

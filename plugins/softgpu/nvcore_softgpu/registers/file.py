@@ -44,6 +44,7 @@ class RegisterFile:
         self.apertures: dict[int, tuple[Read, Write]] = {}
         self.ports_in: dict[int, Callable[[memoryview], None]] = {}
         self._unknown: dict[int, int] = {}
+        self._initial: dict[int, int] = {}
         self._count_unknown = violations.unknown_register
         self._violation = violations.violation
         self._reader = self.readers.get
@@ -105,6 +106,15 @@ class RegisterFile:
 
     def _ignored(self, offset: int, value: int) -> None:
         self._violation("write-to-constant", f"register {offset:#x} <- {value:#x}")
+
+    def complete(self) -> None:
+        """All rows are there: what they hold now is what a reset gives back."""
+        self._initial = dict(self.values)
+
+    def reset(self) -> None:
+        """Give every stored value its initial one and forget what was written where there is no row."""
+        self.values.update(self._initial)
+        self._unknown.clear()
 
     def counts(self) -> dict[str, int]:
         """Rows by kind; rows of kind "stored" merely keep what was written."""
