@@ -168,7 +168,7 @@ class Gpu:
         tree = InterruptTree(device.bars[0], row.interrupt_leaves)
         invalidator = Invalidator(device.bars[0], self.clock, self._invalidate_stuck, self.settings.invalidate, receiver.wake)
         receiver.connect(device)
-        receiver.attach(session, tree, invalidator)
+        receiver.attach(session, tree, invalidator, device)
         try:
             inventory = boot.read_inventory(session)
             functions = min(self.needs.virtual_functions, inventory.vgpu.functions) if inventory.vgpu.host else 0
@@ -276,7 +276,7 @@ class Gpu:
         self.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
         session = self._open_session(self.device, self.identity)
         self.receiver.connect(self.device)
-        self.receiver.attach(session, hardware.tree, hardware.invalidator)
+        self.receiver.attach(session, hardware.tree, hardware.invalidator, self.device)
         try:
             inventory = boot.read_inventory(session)
             boot.same_resources(hardware.inventory, inventory)

@@ -25,6 +25,7 @@ __all__ = ["Receiver"]
 
 _POLL: Final = 0.001
 _POLL_MAX: Final = 0.008
+_IDLE: Final = 1.0  # a heartbeat: a device that left raises no interrupt any more
 _IDLE_WITHOUT_INTERRUPT: Final = 0.02
 
 
@@ -37,7 +38,7 @@ class Receiver:
     ) -> None:
         self._name, self._on_dead, self._on_gone, self._on_error = name, on_dead, on_gone, on_error
         self._urgent: deque[tuple[Callable[[], Any], str]] = deque()
-        self._target: tuple[FirmwareSession, InterruptTree, Invalidator] | None = None
+        self._target: tuple[FirmwareSession, InterruptTree, Invalidator, Device] | None = None
         self._connected: tuple[Device, InterruptKind] | None = None
         self._stopping = False
         self._dead_told: object = None
@@ -66,10 +67,10 @@ class Receiver:
             except DeviceGone:
                 return
 
-    def attach(self, session: FirmwareSession, tree: InterruptTree, invalidator: Invalidator) -> None:
+    def attach(self, session: FirmwareSession, tree: InterruptTree, invalidator: Invalidator, device: Device) -> None:
         """Serve this generation's session from now on."""
         self._dead_told = None
-        self._target = (session, tree, invalidator)
+        self._target = (session, tree, invalidator, device)
         self.wake()
 
     def detach(self) -> None:
@@ -122,12 +123,12 @@ class Receiver:
         target = self._target
         if target is None:
             return bool(self._urgent), None
-        return bool(self._urgent or target[0].waiting or target[2].busy), None if self._connected else _IDLE_WITHOUT_INTERRUPT
+        return bool(self._urgent or target[0].waiting or target[2].busy), _IDLE if self._connected else _IDLE_WITHOUT_INTERRUPT
 
     def _turn(self, fired: bool) -> None:
         target = self._target
         if target is not None:
-            session, tree, invalidator = target
+            session, tree, invalidator, device = target
             try:
                 with atomic():
                     if fired or self._connected is None:
@@ -139,7 +140,9 @@ class Receiver:
             except Exception as error:  # isolation boundary: worker
                 self._on_error("receiver", error)
                 self._tell_dead(session, self._on_dead, f"receiver-failed: {type(error).__name__}: {error}")
-            if session.dead is not None:
+            if device.gone:
+                self._tell_dead(session, self._on_gone, "it left its bus")
+            elif session.dead is not None:
                 self._tell_dead(session, self._on_dead, session.dead)
         while self._urgent:
             call, what = self._urgent.popleft()
