@@ -1,8 +1,8 @@
 """`dev.py demo`: the bare vGPU-host set and two software GPUs, from wheels, in an environment of their own.
 
-Does all the set-up, then runs `nvcore` commands as an operator would and prints each of them: firmware (real images, or synthetic ones where none can
-be had, and it says which), the daemon on two software GPUs, two vGPUs, the status screen, doctor; then down, and up again. `--report FILE` writes
-what was run and seen as JSON, and boots the second firmware version too.
+Does all the set-up, then runs `nvcore` commands as an operator would and prints each of them: firmware (real images, or synthetic ones where
+none can be had, and it says which), the daemon on two software GPUs, two vGPUs, the status screen, doctor; then down, and up again.
+`--report FILE` writes what was run and seen as JSON, and boots the second firmware version too.
 """
 
 from __future__ import annotations
@@ -43,8 +43,14 @@ class Demo:
             say(f"\n$ nvcore {' '.join(words)}")
         start = time.monotonic()
         done = subprocess.run(
-            self.command(*words), cwd=self.home, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=timeout, check=False,
+            self.command(*words),
+            cwd=self.home,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         if show:
             self.ran.append({"command": ["nvcore", *words], "status": done.returncode, "seconds": round(time.monotonic() - start, 3)})
@@ -113,8 +119,15 @@ def firmware(demo: Demo) -> tuple[str, Path]:
     """("vendor", folder) of published images, fetched once; ("synthetic", folder) where there is no way to them."""
     say("\n$ nvcore firmware fetch\n  (Debian's package of published images, about 100 MB, once)")
     done = subprocess.run(
-        demo.command("firmware", "fetch"), cwd=demo.home, env=demo.environment(), stdin=subprocess.DEVNULL, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
+        demo.command("firmware", "fetch"),
+        cwd=demo.home,
+        env=demo.environment(),
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=900,
     )
     print(done.stdout, end="", flush=True)
     demo.ran.append({"command": ["nvcore", "firmware", "fetch"], "status": done.returncode})
@@ -147,14 +160,19 @@ def seen(demo: Demo, daemon: Daemon) -> dict[str, Any]:
     for row in demo.asked("gpus", "list", accept=(0, 7))["gpus"]:
         gpu = demo.asked("gpus", "show", row["address"] or row["source"], accept=(0, 7))["gpu"]
         boot = gpu["boot"]
-        gpus.append({
-            "address": gpu["address"], "chip": gpu["chip"], "state": gpu["state"], "cause": gpu["cause"],
-            "memory_bytes": gpu["inventory"]["memory_size"] if gpu["inventory"] else None,
-            "firmware": {"version": boot["image"]["version"], "kind": boot["image"]["kind"]} if boot else None,
-            "boot_seconds": boot["seconds"] if boot else None,
-            "stages": [{key: stage[key] for key in ("name", "seconds", "outcome")} for stage in boot["stages"]] if boot else [],
-            "functions": gpu["functions"],
-        })
+        gpus.append(
+            {
+                "address": gpu["address"],
+                "chip": gpu["chip"],
+                "state": gpu["state"],
+                "cause": gpu["cause"],
+                "memory_bytes": gpu["inventory"]["memory_size"] if gpu["inventory"] else None,
+                "firmware": {"version": boot["image"]["version"], "kind": boot["image"]["kind"]} if boot else None,
+                "boot_seconds": boot["seconds"] if boot else None,
+                "stages": [{key: stage[key] for key in ("name", "seconds", "outcome")} for stage in boot["stages"]] if boot else [],
+                "functions": gpu["functions"],
+            }
+        )
     findings = demo.asked("doctor")["findings"]
     vgpus = demo.asked("vgpu", "list")["vgpus"]
     clean = all(finding["severity"] == "ok" for finding in findings)

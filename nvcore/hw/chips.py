@@ -78,6 +78,7 @@ CHIPS: Final[tuple[ChipRow, ...]] = (
     ChipRow("GB206", 0x1B6, "blackwell", 3, 16, 52),
     ChipRow("GB207", 0x1B7, "blackwell", 3, 16, 52),
 )
+"""Every chip that can be identified."""
 
 _BY_NUMBER: Final = {row.number: row for row in CHIPS}
 _BY_NAME: Final = {row.name: row for row in CHIPS}

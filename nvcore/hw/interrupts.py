@@ -23,7 +23,9 @@ __all__ = [
 ]
 
 VECTORS_PER_LEAF: Final = 32
+"""Vectors that share a LEAF register."""
 LEAVES_PER_TOP_BIT: Final = 2
+"""LEAF registers that share a bit of TOP."""
 
 
 class LEAF(Register, offset=0xB81000, stride=4, count=16):

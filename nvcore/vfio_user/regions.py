@@ -17,7 +17,9 @@ from nvcore.vfio_user.wire import MAX_TRANSFER, Refused
 __all__ = ["CONFIG_REGION", "REGIONS", "Regions"]
 
 REGIONS: Final = 9
+"""Regions of a PCI device: six BARs, ROM, configuration space, VGA."""
 CONFIG_REGION: Final = 7
+"""Index of configuration space."""
 CONFIG_SIZE: Final = 4096
 _INFO: Final = Struct("<IIIIQQ")  # argsz, flags, index, cap offset, size, offset
 _ACCESS: Final = Struct("<QII")  # offset, region, count

@@ -19,11 +19,15 @@ __all__ = ["ERROR", "HEADER", "MAX_FDS", "MAX_TRANSFER", "NO_REPLY", "REPLY", "C
 HEADER: Final = Struct("<HHIII")  # message id, command, size with header, flags, errno
 TYPE_MASK: Final = 0xF
 REPLY: Final = 0x1
+"""Flag: the message is a reply."""
 NO_REPLY: Final = 0x10
+"""Flag: the sender wants no reply."""
 ERROR: Final = 0x20
+"""Flag of a reply: the errno field holds why the command was refused."""
 MAX_TRANSFER: Final = 1 << 20  # bytes of data in one message (max_data_xfer_size)
 MAX_MESSAGE: Final = MAX_TRANSFER + 4096  # the longest message taken: data and any fixed part before it
 MAX_FDS: Final = 16
+"""Descriptors taken with one message."""
 _CHUNK: Final = 1 << 18
 
 

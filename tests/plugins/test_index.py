@@ -17,8 +17,8 @@ from nvcore.plugins.select import Selection, inventory, select
 from tests.plugins.building import distribution, plugin
 
 
-def both(folder: Path) -> tuple[set[tuple[str, str, str]], set[tuple[str, str, str]]]:
-    path = [str(folder), *sys.path]
+def both(folder: Path, rest: list[str]) -> tuple[set[tuple[str, str, str]], set[tuple[str, str, str]]]:
+    path = [str(folder), *rest]
     ours = {(point.group, point.name, point.value) for dist in scan(path).plugins() for point in dist.entry_points}
     seen: set[str] = set()
     theirs: set[tuple[str, str, str]] = set()
@@ -31,14 +31,14 @@ def both(folder: Path) -> tuple[set[tuple[str, str, str]], set[tuple[str, str, s
     return ours, theirs
 
 
-def test_the_scan_says_what_importlib_metadata_says(tmp_path: Path) -> None:
+def test_the_scan_says_what_importlib_metadata_says(tmp_path: Path, others: list[str]) -> None:
     distribution(tmp_path, "dash-ed.Name", points={"nvcore.client.v1": {"dashed": "dashed_mod"}, "console_scripts": {"x": "y:z"}})
     distribution(tmp_path, "two", points={"nvcore.operator.v1": {"two": "two.plugin:Thing"}, "nvcore.command.v1": {"noun": "two.cli:noun"}})
     egg = tmp_path / "old_style.egg-info"
     egg.mkdir()
     (egg / "PKG-INFO").write_text("Metadata-Version: 1.0\nName: old-style\nVersion: 3\n")
     (egg / "entry_points.txt").write_text("[nvcore.device.v1]\n# a comment\nold = old_mod\n")
-    ours, theirs = both(tmp_path)
+    ours, theirs = both(tmp_path, others)
     assert ours == theirs
     assert len(ours) == 4
 
@@ -64,7 +64,7 @@ def test_requirements_of_an_egg_are_read_and_its_extras_are_not(tmp_path: Path) 
     assert only.state == "incompatible" and only.remedy == "pip install 'absent'"
 
 
-def test_an_editable_install_is_found_like_importlib_metadata_finds_it(tmp_path: Path) -> None:
+def test_an_editable_install_is_found_like_importlib_metadata_finds_it(tmp_path: Path, others: list[str]) -> None:
     source, built = tmp_path / "source", tmp_path / "venv-site"
     (source / "toy_edit").mkdir(parents=True)
     (source / "toy_edit" / "__init__.py").write_text("")
@@ -72,14 +72,17 @@ def test_an_editable_install_is_found_like_importlib_metadata_finds_it(tmp_path:
         '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n[project]\nname = "toy-edit"\nversion = "2.5"\n'
         '[project.entry-points."nvcore.client.v1"]\nedit = "toy_edit"\n'
     )
+    pip = [sys.executable, "-m", "pip"]
+    if "NVCORE_TEST_PIP" in os.environ:  # dev.py's environments have no pip of their own
+        pip = [sys.executable, os.environ["NVCORE_TEST_PIP"], "--python", sys.executable]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", "--target", str(built), "-e", str(source)],
+        [*pip, "install", "-q", "--no-build-isolation", "--no-deps", "--no-index", "--target", str(built), "-e", str(source)],
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    ours, theirs = both(built)
+    ours, theirs = both(built, others)
     assert ours == theirs == {("nvcore.client.v1", "edit", "toy_edit")}
 
 

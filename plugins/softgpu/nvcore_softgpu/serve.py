@@ -1,7 +1,7 @@
 """`nvcore softgpu serve`: a software GPU behind a vfio-user socket, for QEMU.
 
-Owns the socket for as long as the command runs, and writes the report of what the model saw when it ends. The server's loop runs on the main thread;
-SIGTERM and SIGINT end it in order. Knows nothing of the model's inside but the inspector.
+Owns the socket for as long as the command runs, and writes the report of what the model saw when it ends. The server's loop runs on the
+main thread; SIGTERM and SIGINT end it in order. Knows nothing of the model's inside but the inspector.
 """
 
 from __future__ import annotations
