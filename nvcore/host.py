@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvcore.api.clock import SYSTEM, Clock
@@ -19,6 +18,8 @@ from nvcore.events import EventLog
 from nvcore.gpu.settings import HostSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nvcore.api.device import Bus, BusEvent, Device
     from nvcore.api.function import Function
     from nvcore.api.offers import BusOffer, ClientOffer, Finding, FirmwareOffer
@@ -146,6 +147,7 @@ class Host:
 
     def _folder(self) -> Path:
         if self._state_dir is None:
+            from pathlib import Path
             from tempfile import mkdtemp
 
             self._state_dir = Path(mkdtemp(prefix="nvcore-"))

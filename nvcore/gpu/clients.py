@@ -128,21 +128,6 @@ class Context:
 class Attachment:
     """One client on one function. `client` is None before probe and after it left."""
 
-    __slots__ = (
-        "_calls",
-        "_clock",
-        "client",
-        "context",
-        "delivery",
-        "driver",
-        "function",
-        "hung",
-        "name",
-        "on_error",
-        "plugin",
-        "vgpu_callbacks",
-    )
-
     def __init__(
         self,
         name: str,

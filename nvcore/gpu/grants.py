@@ -35,29 +35,6 @@ class GpuGrant:
     """One grant. `client` is the owner's name, `function` the function it was asked for; `problems` what could not be taken down
     properly."""
 
-    __slots__ = (
-        "_buffers",
-        "_channels",
-        "_children",
-        "_extents",
-        "_holding",
-        "_leases",
-        "_lines",
-        "_shares",
-        "_spaces",
-        "_state",
-        "_tenant",
-        "client",
-        "function",
-        "generation",
-        "hardware",
-        "label",
-        "name",
-        "parent",
-        "problems",
-        "vm",
-    )
-
     def __init__(self, hardware: Hardware, client: str, function: str, request: GrantRequest, parent: GpuGrant | None = None) -> None:
         for share in request.shares:
             hardware.engine(share.engine)

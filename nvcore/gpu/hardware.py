@@ -33,25 +33,6 @@ __all__ = ["Hardware"]
 class Hardware:
     """One booted GPU. `name` is its bus address."""
 
-    __slots__ = (
-        "channels",
-        "clock",
-        "device",
-        "events",
-        "gate",
-        "grants",
-        "invalidator",
-        "inventory",
-        "ledger",
-        "limbo",
-        "lock",
-        "name",
-        "serial",
-        "session",
-        "tree",
-        "vram",
-    )
-
     def __init__(
         self,
         name: str,
