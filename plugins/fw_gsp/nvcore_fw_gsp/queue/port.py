@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nvcore.api.clock import Clock
-from nvcore.api.errors import NvcoreError
+from nvcore.api.errors import DeviceGone, NvcoreError
 from nvcore.locks import Lock
 from nvcore_fw_gsp.queue.command import CommandSender
 from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead, QueueCorrupt, QueueFull
@@ -139,6 +139,9 @@ class RpcPort:
         before = self.sender.sent
         try:
             self.sender.send(function, sequence, payload)
+        except DeviceGone as gone:
+            self.declare_dead(str(gone))  # the receiver, which waits for interrupts, would never find out
+            raise
         except (QueueFull, QueueCorrupt) as error:
             if self.sender.sent != before or isinstance(error, QueueCorrupt):  # half a message is in the queue: out of step for good
                 self.declare_dead(str(error))
