@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from nvcore.api.errors import ContractError, NvcoreError
 from nvcore.api.families import Tenant
 from nvcore.api.marks import may_sleep
+from nvcore_fw_gsp.queue.errors import CallRefused
 
 if TYPE_CHECKING:
     from nvcore_fw_gsp.session.gsp import GspSession
@@ -118,21 +119,24 @@ class GspTenant:
         return self.fresh(_OBJECT)
 
     def _build(self) -> None:
-        rm, client = self.session.rm, self.client
-        abi = rm.abi
+        abi, client = self.session.rm.abi, self.client
         root = abi.struct("NV0000_ALLOC_PARAMETERS").pack(hClient=client, processID=0xFFFFFFFF)
-        rm.alloc(client, client, client, abi.enum("NV01_ROOT"), root, f"a client for {self.label}")
-        self._note("client", client)
+        self._make("client", client, client, abi.enum("NV01_ROOT"), root)
         device = abi.struct("NV0080_ALLOC_PARAMETERS").pack(deviceId=0, hClientShare=client)
-        rm.alloc(client, client, DEVICE, abi.enum("NV01_DEVICE_0"), device, f"a device for {self.label}")
-        self._note("device", DEVICE)
-        subdevice = abi.struct("NV2080_ALLOC_PARAMETERS").pack()
-        rm.alloc(client, DEVICE, SUBDEVICE, abi.enum("NV20_SUBDEVICE_0"), subdevice, f"a subdevice for {self.label}")
-        self._note("subdevice", SUBDEVICE)
+        self._make("device", client, DEVICE, abi.enum("NV01_DEVICE_0"), device)
+        self._make("subdevice", DEVICE, SUBDEVICE, abi.enum("NV20_SUBDEVICE_0"), abi.struct("NV2080_ALLOC_PARAMETERS").pack())
 
-    def _note(self, kind: str, handle: int) -> None:
+    def _make(self, kind: str, parent: int, handle: int, class_id: int, params: bytearray) -> None:
+        """Allocate and book. An allocation whose answer is lost may have happened: it stays booked, and the teardown frees it."""
+        session = self.session
         self._made.append((kind, handle))
-        self.session.book.alive[kind] += 1
+        session.book.alive[kind] += 1
+        try:
+            session.rm.alloc(self.client, parent, handle, class_id, params, f"a {kind} for {self.label}")
+        except CallRefused:
+            self._made.pop()
+            session.book.alive[kind] -= 1
+            raise
 
     @may_sleep
     def close(self) -> None:

@@ -1,0 +1,106 @@
+"""Each call of a session disturbed: a named error, the books and the device's own view agree, the unload works."""
+
+from __future__ import annotations
+
+import pytest
+
+from nvcore.api.errors import FirmwareDead, NvcoreError
+from nvcore.api.events import FirmwareHalted, FirmwareMessage
+
+from .soft import CASES, Bench, bench
+from .test_session_objects import make_channel
+
+KINDS = {"client": "client", "device": "device", "subdevice": "subdevice", "space": "address space", "channel": "channel"}
+
+
+def agree(gpu: Bench, session) -> None:  # type: ignore[no-untyped-def]
+    """This side's counts and the device's are the same."""
+    seen = gpu.device.model.view()["gsp"]["objects"]
+    ours = {KINDS[kind]: number for kind, number in session.objects().items() if kind in KINDS}
+    assert ours == {kind: number for kind, number in seen.items() if kind in KINDS.values()}
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_both_sides_count_the_same_objects(chip, version):
+    with bench(chip, version) as gpu:
+        session = gpu.open()
+        one, two = session.open_tenant("one"), session.open_tenant("two")
+        make_channel(gpu, session, one)
+        make_channel(gpu, session, two, engine="COPY1", channel=9)
+        agree(gpu, session)
+        one.close()
+        agree(gpu, session)
+        two.close()
+        agree(gpu, session)
+        assert session.objects() == {}
+
+
+@pytest.mark.parametrize("command", ["0x20800a5c", "0x20801112", "0x20800a61"])
+def test_an_inventory_that_cannot_be_read_is_an_error_and_the_firmware_lives_on(command):
+    with bench("ga100", "570.144", faults=[f"control-status:{command},0x65"]) as gpu:
+        session = gpu.open()
+        with pytest.raises(NvcoreError, match="TIMEOUT"):
+            session.family("inventory").read()
+        assert session.family("inventory").read().engines
+        assert session.unload().clean
+
+
+def test_without_a_vmmu_there_is_no_segment():
+    with bench("ga100", "570.144", faults=["control-status:0x2080017e,0x56"]) as gpu:
+        inventory = gpu.open().family("inventory").read()
+        assert inventory.vmmu_segment is None and "vmmu" not in inventory.capabilities
+
+
+def steps(gpu: Bench, session):  # type: ignore[no-untyped-def]
+    """The calls of a client's life, one after another."""
+    tenant = session.open_tenant("t")
+    yield
+    space, channel = make_channel(gpu, session, tenant)
+    family = session.family("channel")
+    yield
+    family.create_engine_object(channel)
+    yield
+    family.enable(channel)
+    yield
+    family.disable(channel)
+    yield
+    family.destroy(channel)
+    yield
+    session.family("memory").unset_page_directory(space)
+    yield
+    tenant.close()
+
+
+@pytest.mark.parametrize(
+    "fault", ["rpc-result", "rpc-no-reply", "control-status", "rpc-checksum", "rpc-oversize", "rpc-sequence", "gsp-halt"]
+)
+@pytest.mark.parametrize("place", range(8))
+def test_a_fault_at_any_call_leaves_equal_books_or_a_dead_firmware_and_a_clean_unload(fault, place):
+    with bench("ga100", "570.144", scale=0.004) as gpu:
+        session = gpu.open()
+        session.family("inventory").read()
+        failed: NvcoreError | None = None
+        try:
+            for number, _ in enumerate(steps(gpu, session)):
+                if number == place - 1 or (number == 0 and place == 0):
+                    gpu.inspector.arm(fault)
+        except NvcoreError as error:
+            failed = error
+        gpu.inspector.disarm()
+        if session.dead is None:
+            for tenant in list(session.book.tenants):
+                tenant.close()
+        if session.dead is None:
+            agree(gpu, session)
+        else:
+            assert sum(isinstance(event, FirmwareHalted) for event in gpu.events) == 1
+            with pytest.raises(FirmwareDead):
+                session.open_tenant("later")
+        told = failed is not None or any(isinstance(e, (FirmwareMessage, FirmwareHalted)) for e in gpu.events)
+        assert told or "gsp-halt" not in fault
+        report = session.unload()
+        assert session.objects() == {}
+        assert report.clean, report
+        again = gpu.open()
+        agree(gpu, again)
+        assert again.unload().clean
