@@ -10,7 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Arguments", "parse"]
+__all__ = ["HELP", "Arguments", "parse", "usage"]
+
+HELP = {"--help": "help?", "-h": "help?"}
 
 
 class Arguments:
@@ -57,7 +59,7 @@ def parse(argv: Sequence[str], options: Mapping[str, str], *, words: tuple[int, 
             continue
         _option(out, word, rest, options)
     if not words[0] <= len(out.words) <= words[1] and not stop_at_word:
-        raise _usage(f"{len(out.words)} words given", f"{words[0]} to {words[1]} words" if words[0] != words[1] else f"{words[0]} words")
+        raise usage(f"{len(out.words)} words given", f"{words[0]} to {words[1]} words" if words[0] != words[1] else f"{words[0]} words")
     return out
 
 
@@ -65,10 +67,10 @@ def _option(out: Arguments, word: str, rest: list[str], options: Mapping[str, st
     name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:] and "=", word[2:])
     key = options.get(name)
     if key is None:
-        raise _usage(f"unknown option {name}", "one of " + ", ".join(sorted(options)) if options else "no option")
+        raise usage(f"unknown option {name}", "one of " + ", ".join(sorted(options)) if options else "no option")
     if key.endswith("?"):
         if equals:
-            raise _usage(f"option {name} takes no value", name)
+            raise usage(f"option {name} takes no value", name)
         out.values[key[:-1]] = True
         return
     if key.endswith("="):
@@ -76,7 +78,7 @@ def _option(out: Arguments, word: str, rest: list[str], options: Mapping[str, st
         return
     if not equals:
         if not rest:
-            raise _usage(f"option {name} needs a value", f"{name} VALUE")
+            raise usage(f"option {name} needs a value", f"{name} VALUE")
         value = rest.pop(0)
     if key.endswith("*"):
         many = out.values.setdefault(key[:-1], [])
@@ -86,7 +88,8 @@ def _option(out: Arguments, word: str, rest: list[str], options: Mapping[str, st
         out.values[key] = value
 
 
-def _usage(what: str, expected: str) -> Exception:
+def usage(what: str, expected: str | None = None, remedy: str | None = None) -> Exception:
+    """The error for a command line that cannot be meant. Its class is imported here, because few command lines are wrong."""
     from nvcore.api.errors import UsageError
 
-    return UsageError(what, expected=expected)
+    return UsageError(what, expected=expected, remedy=remedy)

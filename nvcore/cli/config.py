@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from nvcore.cli.args import parse
-from nvcore.cli.context import Diverted
-from nvcore.cli.output import OUTPUT_OPTIONS, Column, chosen, show
+from nvcore.cli.verbs import dispatch, rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
     from nvcore.config.lines import Path
     from nvcore.config.model import Configuration
@@ -27,26 +26,19 @@ show: every value in effect, with --origin (or -o wide) the file and line that i
 
 def command(argv: Sequence[str], context: Context) -> int:
     """`nvcore config check` (exit 78 when something is wrong) and `nvcore config show [--origin]`."""
-    if "--help" in argv or "-h" in argv:
-        context.out(_HELP)
-        return 0
-    verb, rest = (argv[0], argv[1:]) if argv else ("", ())
-    if verb == "check":
-        return _check(rest, context)
-    if verb == "show":
-        return _show(rest, context)
-    from nvcore.api.errors import UsageError
-
-    raise UsageError(f"no verb {verb!r} of config", expected="check or show")
+    verbs = {"check": (_check, {}, (0, 0)), "show": (_show, rows({"--origin": "origin?"}), (0, 0))}
+    return dispatch("config", argv, context, verbs, _HELP)
 
 
-def _check(argv: Sequence[str], context: Context) -> int:
+def _check(given: Arguments, output: str, context: Context) -> int:
+    import sys
+    from contextlib import redirect_stdout
+
     from nvcore.plugins.host import PluginHost
 
-    parse(argv, {}, words=(0, 0))
     configuration = context.configuration()
     host = PluginHost("command", configuration=configuration)
-    with Diverted():
+    with redirect_stdout(sys.stderr):  # what plugins print is no data
         host.load(context.selection())  # raises ConfigError, exit 78
     unjudged = [plugin.name for plugin in host.plugins if plugin.state != "registered" and plugin.name in configuration.sections()]
     host.teardown()
@@ -56,25 +48,17 @@ def _check(argv: Sequence[str], context: Context) -> int:
     return 7 if any(plugin.broken for plugin in host.plugins) else 0
 
 
-def _show(argv: Sequence[str], context: Context) -> int:
-    given = parse(argv, {**OUTPUT_OPTIONS, "--origin": "origin?"}, words=(0, 0))
-    output = chosen(given.values)
-    rows = _rows(context.configuration())
-    columns = [Column("key", "KEY"), Column("value", "VALUE"), Column("origin", "ORIGIN", wide=not given.flag("origin"))]
-    show(
-        output,
-        schema="nvcore.config/1",
-        key="values",
-        rows=rows if output[:4] == "json" else [{**row, "value": _toml(row["value"])} for row in rows],
-        columns=columns,
-        stream=context.stdout,
-        name="key",
-        extra={"files": context.configuration().files},
-    )
+def _show(given: Arguments, output: str, context: Context) -> int:
+    found = _values(context.configuration())
+    if output[:4] != "json":
+        found = [{**row, "value": _toml(row["value"])} for row in found]
+    columns = (("key", "KEY", "left"), ("value", "VALUE", "left"), ("origin", "ORIGIN", "left" if given.flag("origin") else "wide"))
+    files = {"files": context.configuration().files}
+    context.show(output, schema="nvcore.config/1", key="values", rows=found, columns=columns, name="key", extra=files)
     return 0
 
 
-def _rows(configuration: Configuration) -> list[dict[str, Any]]:
+def _values(configuration: Configuration) -> list[dict[str, Any]]:
     """Every value in effect: the core's keys with their defaults, then what else the files say."""
     from nvcore.config.model import HOST, LISTS
 

@@ -7,34 +7,24 @@ from __future__ import annotations
 
 import sys
 
+from nvcore.cli.args import usage
 from nvcore.cli.output import ascii_only, safe, width
 from nvcore.plugins.select import Selection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, TextIO
 
     from nvcore.api.command import CommandIO
     from nvcore.cli.args import Arguments
     from nvcore.config.model import Configuration
 
-__all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context", "Diverted"]
+__all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context"]
 
 SELECTION_OPTIONS = {"--only": "only*", "--no-plugins": "none?", "-p": "p*"}
 GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
 """Read anywhere on the line, before the command sees it; a command must not give them another meaning."""
-
-
-class Diverted:
-    """While plugins load: what they print goes to standard error, because standard output carries data only."""
-
-    def __enter__(self) -> None:
-        self._kept = sys.stdout
-        sys.stdout = sys.stderr
-
-    def __exit__(self, *_: object) -> None:
-        sys.stdout = self._kept
 
 
 class Context:
@@ -79,32 +69,23 @@ class Context:
         except ValueError:
             seconds = -1.0
         if not 0 < seconds < 1e9:
-            from nvcore.api.errors import UsageError
-
-            raise UsageError(f"{text!r} is no time-out", expected="seconds above 0")
+            raise usage(f"{text!r} is no time-out", "seconds above 0")
         return seconds
 
-    def _files(self) -> list[str]:
-        from nvcore.config.places import config_files
-
-        return config_files(self.config_path)
-
-    def configuration(self) -> Configuration:
-        """The configuration, read on first use. Raises ConfigError."""
+    def configuration(self, tables: Mapping[str, Any] | None = None) -> Configuration:
+        """The configuration, read on first use. tables: from the command line, laid over the files. Raises ConfigError."""
         if self._configuration is None:
             from nvcore.config.files import load
 
-            self._configuration = load(self.config_path)
+            self._configuration = load(self.config_path, command_line=tables)
         return self._configuration
-
-    def use(self, configuration: Configuration) -> None:
-        """Take a configuration that was read elsewhere, with the command line laid over it."""
-        self._configuration = configuration
 
     @property
     def has_files(self) -> bool:
         """Whether there is any configuration file; where there is none nothing needs to be read."""
-        return bool(self._files())
+        from nvcore.config.places import config_files
+
+        return bool(config_files(self.config_path))
 
     @property
     def selects(self) -> bool:
@@ -117,9 +98,7 @@ class Context:
         disabled: dict[str, str] = {}
         for word in self.given.many("p"):
             if not word.startswith("no:") or len(word) == 3:
-                from nvcore.api.errors import UsageError
-
-                raise UsageError(f"-p {word} has no meaning", expected="-p no:NAME")
+                raise usage(f"-p {word} has no meaning", "-p no:NAME")
             disabled[word[3:]] = "-p no:"
         said = Selection(only, disabled=disabled, none=self.given.flag("none"))
         if said.none or not self.has_files:
@@ -137,20 +116,14 @@ class Context:
         self.stderr.write(safe(text, ascii_only(self.stderr)) + "\n")
 
     def show(
-        self,
-        output: str,
-        *,
-        schema: str,
-        key: str,
-        rows: Sequence[dict[str, Any]],
-        columns: Sequence[tuple[str, str, str]],
-        name: str = "name",
-    ) -> None:
-        """Print rows; see CommandIO.show."""
-        from nvcore.cli.output import Column, chosen, show
+        self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]],
+        name: str = "name", extra: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Print rows; see CommandIO.show. extra: other members of the JSON document."""
+        from nvcore.cli.output import chosen, show
 
-        kinds = [Column(field, heading, wide=kind == "wide", right=kind == "right") for field, heading, kind in columns]
-        show(chosen({"output": output}), schema=schema, key=key, rows=rows, columns=kinds, stream=self.stdout, name=name)
+        chosen({"output": output})
+        show(output, schema=schema, key=key, rows=rows, columns=columns, stream=self.stdout, name=name, extra=extra)
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         """One call to the daemon; see CommandIO.call."""

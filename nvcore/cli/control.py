@@ -17,6 +17,7 @@ from nvcore.api import errors
 __all__ = ["call", "stream"]
 
 _LIMIT = 64 << 20  # a dump is passed by path, so an answer this long is damage
+_LOG = "look at its log: journalctl -u nvcore"
 _CLASSES: dict[str, type[errors.NvcoreError]] = {
     "NotFound": errors.NotFoundError,
     "NotRunning": errors.NotRunningError,
@@ -26,32 +27,25 @@ _CLASSES: dict[str, type[errors.NvcoreError]] = {
 }
 
 
+def _unreachable(what: str, path: str, seen: object, remedy: str | None = None) -> errors.UnreachableError:
+    return errors.UnreachableError(what, where=path, seen=seen, remedy=remedy)
+
+
 def _connect(path: str, timeout: float) -> socket.socket:
     if len(path.encode()) > 107:
-        raise errors.UnreachableError(
-            "the path of the control socket is too long",
-            expected="at most 107 bytes",
-            seen=len(path.encode()),
-            where=path,
-            remedy="set NVCORE_SOCKET to a shorter path",
-        )
+        seen = f"{len(path.encode())} bytes, more than 107"
+        raise _unreachable("the path of the control socket is too long", path, seen, "set NVCORE_SOCKET to a shorter path")
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     link.settimeout(timeout)
     try:
         link.connect(path)
-    except PermissionError as error:
-        link.close()
-        raise errors.DeniedError(
-            "the control socket refuses this user", where=path, remedy="run as root, or join the group nvcore"
-        ) from error
     except OSError as error:
         link.close()
-        raise errors.UnreachableError(
-            "no daemon answers at the control socket",
-            where=path,
-            seen=error.strerror or str(error),
-            remedy="start it: nvcore run (or systemctl start nvcore)",
-        ) from error
+        if isinstance(error, PermissionError):
+            remedy = "run as root, or join the group nvcore"
+            raise errors.DeniedError("the control socket refuses this user", where=path, remedy=remedy) from error
+        remedy = "start it: nvcore run (or systemctl start nvcore)"
+        raise _unreachable("no daemon answers at the control socket", path, error.strerror or error, remedy) from error
     return link
 
 
@@ -59,18 +53,13 @@ def _error(name: str, parameters: dict[str, Any]) -> errors.NvcoreError:
     """The nearest class for a varlink error; its text is the daemon's."""
     kind = name.rpartition(".")[2]
     more = {key: parameters.get(key) for key in ("expected", "seen", "where", "remedy")}
-    what = str(parameters.get("what") or parameters.get("reason") or name)
-    if kind == "Invalid" and parameters.get("field"):
-        what = f"{parameters['field']}: {what}"
-    error = _CLASSES.get(kind, errors.NvcoreError)(what, **more)
+    error = _CLASSES.get(kind, errors.NvcoreError)(str(parameters.get("what") or parameters.get("reason") or name), **more)
     error.__dict__["code"] = str(parameters.get("code") or error.code)  # the daemon may know it more closely than the class does
     return error
 
 
 def _answers(path: str, method: str, parameters: dict[str, Any], timeout: float, more: bool) -> Iterator[dict[str, Any]]:
-    request: dict[str, Any] = {"method": method, "parameters": parameters}
-    if more:
-        request["more"] = True
+    request = {"method": method, "parameters": parameters, **({"more": True} if more else {})}
     deadline = time.monotonic() + timeout
     pending = b""
     with _connect(path, timeout) as link:
@@ -81,9 +70,7 @@ def _answers(path: str, method: str, parameters: dict[str, Any], timeout: float,
                     link.settimeout(None if more else max(0.001, deadline - time.monotonic()))
                     data = link.recv(1 << 16)
                     if not data or len(pending) > _LIMIT:
-                        raise errors.UnreachableError(
-                            f"the daemon ended the connection during {method}", where=path, remedy="look at its log: journalctl -u nvcore"
-                        )
+                        raise _unreachable(f"the daemon ended the connection during {method}", path, f"{len(pending)} bytes", _LOG)
                     pending += data
                 message, _, pending = pending.partition(b"\0")
                 answer = _decode(message, path)
@@ -94,32 +81,26 @@ def _answers(path: str, method: str, parameters: dict[str, Any], timeout: float,
                     return
         except TimeoutError as error:
             raise errors.WaitTimeout(
-                f"no answer to {method}",
-                expected=f"within {timeout:g} s",
-                where=path,
+                f"no answer to {method}", expected=f"within {timeout:g} s", where=path,
                 remedy="give it more with --timeout, or look at nvcore doctor",
-            ) from error
+            ) from error  # fmt: skip
         except OSError as error:
-            raise errors.UnreachableError(
-                f"the connection broke during {method}", where=path, seen=error.strerror or str(error), remedy="look at the daemon's log"
-            ) from error
+            raise _unreachable(f"the connection broke during {method}", path, error.strerror or error, _LOG) from error
 
 
 def _decode(message: bytes, path: str) -> dict[str, Any]:
     try:
         answer = json.loads(message)
-    except (ValueError, RecursionError) as error:
-        raise errors.UnreachableError("what answers at the control socket does not speak varlink", where=path, seen=message[:80]) from error
+    except (ValueError, RecursionError):
+        answer = None
     if not isinstance(answer, dict):
-        raise errors.UnreachableError("what answers at the control socket does not speak varlink", where=path, seen=message[:80])
+        raise _unreachable("what answers at the control socket does not speak varlink", path, ascii(message[:80]))
     return answer
 
 
 def call(path: str, method: str, parameters: dict[str, Any], *, timeout: float) -> dict[str, Any]:
     """One call; its answer. timeout: seconds. Raises UnreachableError, DeniedError, WaitTimeout, or what the daemon reports."""
-    for answer in _answers(path, method, parameters, timeout, more=False):
-        return answer
-    raise errors.UnreachableError(f"no answer to {method}", where=path)
+    return next(_answers(path, method, parameters, timeout, more=False))
 
 
 def stream(path: str, method: str, parameters: dict[str, Any], *, timeout: float) -> Iterator[dict[str, Any]]:

@@ -7,30 +7,34 @@ from __future__ import annotations
 
 import os
 
-from nvcore.cli.args import parse
+from nvcore.cli.verbs import dispatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
     from nvcore.plugins.index import Index
 
 __all__ = ["command", "page_folders", "pages"]
 
 
+_HELP = "usage: nvcore explain [CODE]\n\nCause and remedy of a problem, as in NVC-1104 or 1104; without a code, all of them.\n"
+
+
 def command(argv: Sequence[str], context: Context) -> int:
+    """`nvcore explain [CODE]`."""
+    return dispatch("explain", argv, context, {"": (_explain, {}, (0, 1))}, _HELP)
+
+
+def _explain(given: Arguments, output: str, context: Context) -> int:
     """Print the page of a code; without a code, every code with the first line of its page."""
     from nvcore.plugins.index import scan
 
-    given = parse(argv, {"--help": "help?", "-h": "help?"}, words=(0, 1))
-    if given.flag("help"):
-        context.out("usage: nvcore explain [CODE]\n\nCause and remedy of a problem, as in NVC-1104 or 1104; without a code, all of them.\n")
-        return 0
     found = pages(scan())
     if not given.words:
-        for code in sorted(found):
-            context.out(f"{code}  {_title(found[code])}\n")
+        context.out("".join(f"{code}  {_title(found[code])}\n" for code in sorted(found)))
         return 0
     code = given.words[0].upper()
     code = code if code.startswith("NVC-") else f"NVC-{code}"
@@ -39,8 +43,7 @@ def command(argv: Sequence[str], context: Context) -> int:
 
         raise NotFoundError(f"no page for {code}", remedy="nvcore explain lists every code; a page of a plugin comes with the plugin")
     with open(found[code], encoding="utf-8") as file:
-        text = file.read()
-    context.out(text if text.endswith("\n") else text + "\n")
+        context.out(file.read().removesuffix("\n") + "\n")
     return 0
 
 

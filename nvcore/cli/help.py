@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from nvcore.cli.args import usage
 from nvcore.cli.nouns import NOUNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from nvcore.api.errors import NvcoreError
     from nvcore.plugins.select import Selection
     from nvcore.plugins.states import Plugin
 
@@ -44,13 +44,11 @@ def help_text(selection: Selection) -> str:
     return "\n".join([*lines, "", _OPTIONS])
 
 
-def unknown_noun(noun: str, plugins: list[Plugin]) -> NvcoreError:
+def unknown_noun(noun: str, plugins: list[Plugin]) -> Exception:
     """The error for a noun that nobody offers, with the closest one that somebody does."""
     from difflib import get_close_matches
-
-    from nvcore.api.errors import UsageError
 
     known = [*NOUNS, *(name for plugin in plugins for name in plugin.commands)]
     close = get_close_matches(noun, known, n=1)
     remedy = f"did you mean {close[0]}?" if close else "if a plugin offers it, install that plugin; nvcore --help lists what is here"
-    return UsageError(f"no noun {noun!r}", expected="one of " + ", ".join(sorted(set(known))), remedy=remedy)
+    return usage(f"no noun {noun!r}", "one of " + ", ".join(sorted(set(known))), remedy)

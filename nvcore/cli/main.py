@@ -1,16 +1,14 @@
 """The entry of `nvcore`: global options, the noun, its command, and how errors, closed pipes and interrupts end.
 
 Owns the exit code. Main thread. Parses plugin selection before any import; imports a command only when its noun is used, a plugin only when
-the noun is the plugin's. Help lists nouns from the index without importing any.
+the noun is the plugin's. Help lists nouns from the index without importing any. `nvcore run` becomes `python -I -m nvcore run` before
+anything is parsed or imported: a `*.dist-info` in the current folder or on PYTHONPATH must not become code in a daemon.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-
-from nvcore.cli.args import parse
-from nvcore.cli.nouns import NOUNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +22,13 @@ __all__ = ["main"]
 
 _PIPE_CLOSED = 141  # what a shell reports for a program ended by SIGPIPE
 _INTERRUPTED = 130
+_WITH_VALUE = ("--only", "-p", "--config", "--socket", "--timeout")  # options that may stand before the noun, their value behind them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, `sys.argv` by default; returns its exit code (`nvcore --help` lists them)."""
+    if argv is None:
+        _isolate(sys.argv[1:])
     if sys.stdout is None or sys.stderr is None:
         nowhere = open(os.devnull, "w")  # noqa: SIM115  # started with a closed stream: nothing to write to is no reason to fail
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
@@ -42,6 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except _errors() as error:  # evaluated only when something was raised
         return _report(error)
+
+
+def _isolate(argv: Sequence[str]) -> None:
+    """Where the noun is `run`, become the isolated interpreter, unless this is it."""
+    words = iter(argv)
+    for word in words:
+        if word in _WITH_VALUE:
+            next(words, None)
+        elif word[:1] != "-":
+            if word == "run" and not sys.flags.isolated:
+                os.execv(sys.executable, [sys.executable, "-I", "-m", "nvcore", *argv])
+            return
 
 
 def _errors() -> type[NvcoreError]:
@@ -66,8 +79,7 @@ def _report(error: NvcoreError) -> int:
 
     lines = [f"error: {error.what} ({error.code})"]
     for word, value in (("at", error.where), ("expected", error.expected), ("seen", error.seen), ("do", error.remedy)):
-        if value:
-            lines.append(f"  {word}: {value}")
+        lines += [f"  {word}: {value}"] if value else []
     plain = ascii_only(sys.stderr)
     try:
         sys.stdout.flush()
@@ -78,7 +90,9 @@ def _report(error: NvcoreError) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
+    from nvcore.cli.args import parse
     from nvcore.cli.context import GLOBAL_OPTIONS, SELECTION_OPTIONS, Context
+    from nvcore.cli.nouns import NOUNS
 
     front = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}
     given = parse(argv, front, stop_at_word=True)
@@ -98,13 +112,15 @@ def _dispatch(argv: list[str]) -> int:
         context.out(help_text(context.selection()))
         return 0 if given.words or given.flag("help") else 2
     if noun in NOUNS:
-        module = __import__(NOUNS[noun][0], fromlist=["command"])
-        return int(module.command(rest, context))
+        module, _, name = NOUNS[noun][0].partition(":")
+        return int(getattr(__import__(module, fromlist=[name]), name)(rest, context))
     return _plugin_command(noun, rest, context)
 
 
 def _lift(argv: list[str], options: dict[str, str], values: dict[str, str | bool | list[str]]) -> list[str]:
     """Take global options out of the words behind the noun; what stands behind `--` is left alone."""
+    from nvcore.cli.args import parse
+
     rest: list[str] = []
     at = 0
     while at < len(argv):
@@ -126,7 +142,9 @@ def _lift(argv: list[str], options: dict[str, str], values: dict[str, str | bool
 
 
 def _plugin_command(noun: str, argv: list[str], context: Context) -> int:
+    from nvcore.api.errors import PluginError
     from nvcore.plugins.index import scan
+    from nvcore.plugins.loader import import_object
     from nvcore.plugins.select import inventory, select
 
     plugins = select(inventory(scan()), context.selection())
@@ -136,27 +154,21 @@ def _plugin_command(noun: str, argv: list[str], context: Context) -> int:
 
         raise unknown_noun(noun, plugins)
     owner = _usable(noun, owners)
-    from nvcore.plugins.loader import import_object
-
     command = import_object(owner, owner.commands[noun])
     if not callable(command):
-        from nvcore.api.errors import PluginError
-
         raise PluginError(f"command {noun} of {owner.distribution} cannot be called", expected="a callable", seen=type(command).__name__)
     return int(command(argv, context))
 
 
 def _usable(noun: str, owners: list[Plugin]) -> Plugin:
     """The plugin whose command is run. Raises where none, or more than one, may be."""
-    usable = [plugin for plugin in owners if plugin.state == "selected"]
-    if len({plugin.distribution for plugin in usable}) > 1:
-        from nvcore.api.errors import ConflictError
+    from nvcore.api.errors import ConflictError, PluginError
 
-        names = [plugin.distribution for plugin in usable]
+    usable = [plugin for plugin in owners if plugin.state == "selected"]
+    names = [plugin.distribution for plugin in usable]
+    if len(set(names)) > 1:
         raise ConflictError(f"command {noun!r} is offered by {' and '.join(names)}", remedy=f"pip uninstall one, or -p no:{names[0]}")
     if not usable:
-        from nvcore.api.errors import PluginError
-
         plugin = owners[0]
         raise PluginError(f"command {noun!r} is of plugin {plugin.name}, which is {plugin.state}: {plugin.reason}", remedy=plugin.remedy)
     return usable[0]

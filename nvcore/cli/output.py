@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, TextIO
 
-__all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "Column", "ascii_only", "chosen", "document", "safe", "show", "table", "width"]
+__all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "ascii_only", "chosen", "document", "safe", "show", "table", "width"]
 
 FORMATS = ("table", "wide", "json", "jsonl", "name")
 OUTPUT_OPTIONS = {"-o": "output", "--output": "output", "--json": "json?"}
@@ -23,15 +23,6 @@ UNKNOWN = "\u2013"
 """What a table shows for a value that nobody knows (never zero); "-" on an ASCII stream."""
 
 _GLYPHS = {UNKNOWN: "-", "…": "...", "✓": "ok", "✗": "x", "●": "*", "→": "->", "\u00d7": "x"}
-
-
-class Column:
-    """One column: `key` in the row, `heading`, and whether only `-o wide` shows it."""
-
-    __slots__ = ("heading", "key", "right", "wide")
-
-    def __init__(self, key: str, heading: str, *, wide: bool = False, right: bool = False) -> None:
-        self.key, self.heading, self.wide, self.right = key, heading, wide, right
 
 
 def ascii_only(stream: TextIO) -> bool:
@@ -71,51 +62,52 @@ def chosen(values: dict[str, Any]) -> str:
     """The format that parsed `OUTPUT_OPTIONS` ask for. Raises UsageError."""
     name = values.get("output") or ("json" if values.get("json") else "table")
     if name not in FORMATS:
-        from nvcore.api.errors import UsageError
+        from nvcore.cli.args import usage
 
-        raise UsageError(f"no output format {name!r}", expected=f"one of {', '.join(FORMATS)}")
+        raise usage(f"no output format {name!r}", f"one of {', '.join(FORMATS)}")
     return str(name)
 
 
 def _cell(value: object, plain: bool) -> str:
-    if value is None or value == "":
-        return "-" if plain else UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.1f}"
-    if isinstance(value, (list, tuple)):
-        return safe(", ".join(map(str, value)), plain) or ("-" if plain else UNKNOWN)
-    return safe(str(value), plain)
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else "" if value is None else str(value)
+    return safe(text or UNKNOWN, plain)
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], plain: bool) -> str:
-    """A plain table, cells padded and never cut, ending in a newline."""
-    cells = [[_cell(row.get(column.key), plain) for column in columns] for row in rows]
-    lines = [[column.heading for column in columns], *cells]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
-    out = []
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]], plain: bool) -> str:
+    """A plain table, cells padded and never cut, ending in a newline. columns: (key, heading, kind) as CommandIO.show has them."""
+    lines = [[heading for _, heading, _ in columns], *([_cell(row.get(key), plain) for key, _, _ in columns] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    kinds = [kind for _, _, kind in columns]
+    out = ""
     for line in lines:
-        parts = [cell.rjust(size) if column.right else cell.ljust(size) for cell, size, column in zip(line, widths, columns, strict=True)]
-        out.append("  ".join(parts).rstrip())
-    return "\n".join(out) + "\n"
+        parts = [cell.rjust(size) if "right" in kind else cell.ljust(size) for cell, size, kind in zip(line, widths, kinds, strict=True)]
+        out += "  ".join(parts).rstrip() + "\n"
+    return out
 
 
-def document(schema: str, content: dict[str, Any]) -> str:
-    """A JSON document of one schema, as every view of the command line prints it."""
+def document(schema: str, content: dict[str, Any], *, indent: int | None = 2) -> str:
+    """A JSON document of one schema, as every view of the command line prints it. indent: None for one line."""
     import json
     import time
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return json.dumps({"schema": schema, "generated_at": now, **content}, indent=2) + "\n"
+    return json.dumps({"schema": schema, "generated_at": now, **content}, indent=indent) + "\n"
 
 
 def show(
-    output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[Column], 
+    output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]],
     extra: dict[str, Any] | None = None, stream: TextIO | None = None, name: str = "name",
 ) -> None:  # fmt: skip
-    """Print rows in one of FORMATS. key: name of the array in the JSON document; extra: its other members; name: for `-o name`."""
+    """Print rows in one of FORMATS. key: name of the array in the JSON document; extra: its other members; name: for `-o name`.
+
+    columns: (key, heading, kind); kind "left", "right", "wide" or "wide right"; the last two are shown by `-o wide` only.
+    """
     stream = stream or sys.stdout
+    plain = ascii_only(stream)
     if output == "json":
         stream.write(document(schema, {**(extra or {}), key: list(rows)}))
     elif output == "jsonl":
@@ -123,7 +115,6 @@ def show(
 
         stream.write("".join(json.dumps(row) + "\n" for row in rows))
     elif output == "name":
-        plain = ascii_only(stream)
         stream.write("".join(safe(str(row.get(name)), plain) + "\n" for row in rows))
     else:
-        stream.write(table(rows, [column for column in columns if output == "wide" or not column.wide], ascii_only(stream)))
+        stream.write(table(rows, [column for column in columns if output == "wide" or column[2][:4] != "wide"], plain))

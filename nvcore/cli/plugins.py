@@ -1,41 +1,40 @@
-"""`nvcore plugins list|show`, and the way to footprint, doctor and stop. Main thread.
+"""`nvcore plugins list|show|footprint|doctor|stop`. Main thread.
 
-`list` and `show` read the index and import no plugin; where a daemon runs they show its states, with what changed on disk since.
-Kept free of everything that costs: with the index alone this is under 2.5 bare starts (tests/bench/startup.py).
+`list` and `show` read the index and import no plugin; where a daemon runs they show its states, with what changed on disk since. Kept free
+of everything that costs: with the index alone this is under 2.5 bare starts (tests/bench/startup.py). `footprint` and `doctor` import
+plugins in this process, which is theirs alone.
 """
 
 from __future__ import annotations
 
-from nvcore.cli.args import parse
-from nvcore.cli.output import OUTPUT_OPTIONS, UNKNOWN, Column, chosen, show
+from nvcore.cli.output import UNKNOWN
+from nvcore.cli.verbs import dispatch, rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
     from nvcore.plugins.index import Index
 
-__all__ = ["COLUMNS", "command", "explain_rows", "print_rows"]
+__all__ = ["command"]
 
-COLUMNS = (
-    Column("name", "PLUGIN"),
-    Column("state", "STATE"),
-    Column("version", "VERSION"),
-    Column("family_names", "FAMILIES"),
-    Column("command_names", "COMMANDS"),
-    Column("distribution", "DISTRIBUTION", wide=True),
-    Column("generation_names", "API", wide=True),
-    Column("import_ms", "IMPORT MS", wide=True, right=True),
-    Column("hooks", "HOOKS", wide=True),
-    Column("selected_by", "BY", wide=True),
-    Column("location", "LOCATION", wide=True),
-    Column("code", "CODE"),
-)
+_COLUMNS = (
+    ("name", "PLUGIN", "left"), ("state", "STATE", "left"), ("version", "VERSION", "left"), ("family_names", "FAMILIES", "left"),
+    ("command_names", "COMMANDS", "left"), ("distribution", "DISTRIBUTION", "wide"), ("generation_names", "API", "wide"),
+    ("import_ms", "IMPORT MS", "wide right"), ("hooks", "HOOKS", "wide"), ("selected_by", "BY", "wide"), ("location", "LOCATION", "wide"),
+    ("code", "CODE", "left"),
+)  # fmt: skip
+_FOOTPRINT = (
+    ("name", "PLUGIN", "left"), ("state", "STATE", "left"), ("distributions", "DISTRIBUTIONS", "left"), ("files", "FILES", "right"),
+    ("disk_bytes", "DISK BYTES", "right"), ("module_count", "MODULES", "right"), ("memory_bytes", "MEMORY BYTES", "right"),
+    ("descriptors", "DESCRIPTORS", "right"), ("import_ms", "IMPORT MS", "right"), ("modules", "MODULE NAMES", "wide"),
+)  # fmt: skip
+_DENIED = (("kind", "DENIED", "left"), ("name", "NAME", "left"), ("pattern", "PATTERN", "left"), ("where", "WHERE", "left"))
 
-
-_HELP = """usage: nvcore plugins [list | show NAME | doctor | footprint [--deny PATTERN] | stop NAME] [-o FORMAT] [--installed]
+_HELP = """usage: nvcore plugins [list | show NAME | doctor | footprint [--deny PATTERN] | stop NAME] [-o FORMAT]
 
 list, show: states from the index, without importing any plugin; where a daemon runs, its states (--installed: the index all the same).
 doctor: import and register everything selected in this process, call the hooks, and show what that finds.
@@ -46,124 +45,172 @@ stop: have the daemon stop one plugin. list, show and doctor exit 7 when a plugi
 
 def command(argv: Sequence[str], context: Context) -> int:
     """`nvcore plugins VERB …`; the verb is `list` when left out."""
-    if "--help" in argv or "-h" in argv:
-        context.out(_HELP)
-        return 0
-    verb, rest = (argv[0], argv[1:]) if argv and argv[0][:1] != "-" else ("list", argv)
-    if verb == "list":
-        return _list(rest, context)
-    if verb == "show":
-        return _show(rest, context)
-    from nvcore.cli import plugins_more
-
-    verbs = {"footprint": plugins_more.footprint, "doctor": plugins_more.doctor, "stop": plugins_more.stop}
-    if verb not in verbs:
-        from nvcore.api.errors import UsageError
-
-        raise UsageError(f"no verb {verb!r} of plugins", expected="list, show, footprint, doctor or stop")
-    return verbs[verb](rest, context)
+    installed = rows({"--installed": "installed?"})
+    verbs = {
+        "list": (_list, installed, (0, 0)),
+        "show": (_show, installed, (1, 1)),
+        "footprint": (_footprint, rows({"--deny": "deny*"}), (0, 0)),
+        "doctor": (_doctor, installed, (0, 0)),
+        "stop": (_stop, {}, (1, 1)),
+    }
+    return dispatch("plugins", argv, context, verbs, _HELP, default="list")
 
 
-def _rows(context: Context, installed: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
-    """Plugins, problems of the index, and who says so: "daemon" or "index"."""
-    from nvcore.plugins.index import scan
+def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
+    """The daemon's states, with notes on what changed on the disk since; None where no daemon answers. Costs one `stat` without one."""
+    import os
+
+    if not os.path.exists(context.socket):
+        return None
+    from nvcore.api.errors import UnreachableError
+    from nvcore.plugins.compare import changes_on_disk
+
+    try:
+        found = list(context.call("io.nvcore.Plugin.List")["plugins"])
+    except UnreachableError:
+        return None  # a socket left behind; what the disk says is the best answer there is
+    changes_on_disk(found, index)
+    return found
+
+
+def _selected(context: Context, index: Index) -> list[dict[str, Any]]:
     from nvcore.plugins.select import inventory, select
 
+    return [plugin.as_dict() for plugin in select(inventory(index), context.selection())]
+
+
+def _registered(context: Context, index: Index) -> list[dict[str, Any]]:
+    """Import and register everything selected, and call the hooks."""
+    import sys
+    from contextlib import redirect_stdout
+
+    from nvcore.plugins.host import PluginHost, RequiredPluginError
+
+    host = PluginHost("doctor", configuration=context.configuration() if context.has_files else None)
+    try:
+        with redirect_stdout(sys.stderr):  # what plugins print is no data
+            host.load(context.selection(), index=index)
+    except RequiredPluginError as error:
+        context.say(f"note: the daemon would not start: {error.what}")
+    found = [dict(row) for row in host.states()]
+    host.teardown()
+    return found
+
+
+def _list(given: Arguments, output: str, context: Context, *, doctor: bool = False) -> int:
+    from nvcore.plugins.index import scan
+
     index = scan()
-    problems = _problems(index)
-    if not installed and not context.selects:
-        from nvcore.cli.running import plugins_of_daemon
+    found = None if given.flag("installed") or context.selects else _of_daemon(context, index)
+    source = "daemon" if found is not None else "doctor" if doctor else "index"
+    if found is None:
+        found = _registered(context, index) if doctor else _selected(context, index)
+    problems: list[dict[str, Any]] = [dict(problem.as_dict()) for problem in index.problems]
+    if given.words:
+        name, problems = given.words[0], []
+        found = [row for row in found if name in (row["name"], row["distribution"])]
+        if not found:
+            from nvcore.api.errors import NotFoundError
 
-        rows = plugins_of_daemon(context, index)
-        if rows is not None:
-            return rows, problems, "daemon"
-    return [plugin.as_dict() for plugin in select(inventory(index), context.selection())], problems, "index"
-
-
-def _problems(index: Index) -> list[dict[str, Any]]:
-    return [dict(problem.as_dict()) for problem in index.problems]
-
-
-def _list(argv: Sequence[str], context: Context) -> int:
-    given = parse(argv, {**OUTPUT_OPTIONS, "--installed": "installed?"}, words=(0, 0))
-    output = chosen(given.values)
-    rows, problems, source = _rows(context, given.flag("installed"))
-    print_rows(context, output, rows, problems, source)
-    return _code(rows, problems)
-
-
-def _show(argv: Sequence[str], context: Context) -> int:
-    given = parse(argv, {**OUTPUT_OPTIONS, "--installed": "installed?"}, words=(1, 1))
-    output = chosen(given.values)
-    rows, _, source = _rows(context, given.flag("installed"))
-    name = given.words[0]
-    rows = [row for row in rows if name in (row["name"], row["distribution"])]
-    if not rows:
-        from nvcore.api.errors import NotFoundError
-
-        raise NotFoundError(f"no plugin {name!r}", remedy="nvcore plugins list")
-    if output in ("table", "wide"):
-        for row in rows:
-            for key, value in row.items():
-                context.out(f"{key}: {_words(value)}\n")
+            raise NotFoundError(f"no plugin {name!r}", remedy="nvcore plugins list")
+    if given.words and output in ("table", "wide"):
+        context.out("".join(f"{key}: {_words(value)}\n" for row in found for key, value in row.items()))
     else:
-        print_rows(context, output, rows, [], source)
-    return _code(rows, [])
+        _print(context, output, found, problems, source)
+    wrong = any(row["state"] in ("failed", "incompatible") or row["conflicts"] for row in found)
+    refused = source == "doctor" and any(row["required"] and row["state"] != "registered" for row in found)
+    return 7 if problems or wrong or refused else 0
+
+
+def _show(given: Arguments, output: str, context: Context) -> int:
+    return _list(given, output, context)
+
+
+def _doctor(given: Arguments, output: str, context: Context) -> int:
+    return _list(given, output, context, doctor=True)
 
 
 def _words(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} = {what}" for key, what in value.items()) or UNKNOWN
+        value = ", ".join(f"{key} = {what}" for key, what in value.items())
     if isinstance(value, list):
-        return "; ".join(map(str, value)) or UNKNOWN
+        value = "; ".join(map(str, value))
     return UNKNOWN if value is None or value == "" else str(value)
 
 
-def _code(rows: Sequence[dict[str, Any]], problems: Sequence[object]) -> int:
-    return 7 if problems or any(row["state"] in ("failed", "incompatible") or row["conflicts"] for row in rows) else 0
-
-
-def print_rows(context: Context, output: str, rows: list[dict[str, Any]], problems: list[dict[str, Any]], source: str) -> None:
+def _print(context: Context, output: str, found: list[dict[str, Any]], problems: list[dict[str, Any]], source: str) -> None:
     """Print plugins in `output`; tables get the reasons, remedies and problems below them."""
-    if output in ("table", "wide"):
-        shown = [
-            {
-                **row,
-                "family_names": list(row["families"]),
-                "command_names": list(row["commands"]),
-                "generation_names": [f"{family}.v{number}" for family, number in row["generations"].items()],
-            }
-            for row in rows
-        ]
-        if shown:
-            show(output, schema="", key="", rows=shown, columns=COLUMNS, stream=context.stdout)
-        else:
-            context.out("no plugins\n")
-        context.out(explain_rows(rows, problems))
-        return
-    show(
-        output,
-        schema="nvcore.plugins/1",
-        key="plugins",
-        rows=rows,
-        columns=(),
-        stream=context.stdout,
-        extra={"source": source, "problems": problems},
-    )
+    if output not in ("table", "wide"):
+        extra = {"source": source, "problems": problems}
+        return context.show(output, schema="nvcore.plugins/1", key="plugins", rows=found, columns=(), extra=extra)
+    shown = [
+        {
+            **row,
+            "family_names": list(row["families"]),
+            "command_names": list(row["commands"]),
+            "generation_names": [f"{family}.v{number}" for family, number in row["generations"].items()],
+        }
+        for row in found
+    ]
+    _table(context, output, shown, _COLUMNS)
+    context.out(_explained(found, problems))
+    return None
 
 
-def explain_rows(rows: Sequence[dict[str, Any]], problems: Sequence[dict[str, Any]]) -> str:
+def _table(context: Context, output: str, shown: list[dict[str, Any]], columns: Sequence[tuple[str, str, str]]) -> None:
+    if shown:
+        context.show(output, schema="", key="", rows=shown, columns=columns)
+    else:
+        context.out("no plugins\n")
+
+
+def _explained(found: Sequence[dict[str, Any]], problems: Sequence[dict[str, Any]]) -> str:
     """One paragraph for every plugin or place that the reader should know more about."""
     lines: list[str] = []
-    for row in rows:
+    for row in found:
         name = row["name"] if not row["distribution"] else f"{row['name']} ({row['distribution']} {row['version']})"
         if row["reason"]:
             lines.append(f"{name}: {row['reason']}" + (f" → nvcore explain {row['code']}" if row["code"] else ""))
         elif row["notes"] or row["conflicts"]:
             lines.append(f"{name}:")
-        if row["remedy"]:
-            lines.append(f"  do: {row['remedy']}")
+        lines += [f"  do: {row['remedy']}"] if row["remedy"] else []
         lines += [f"  {text}" for text in (*row["conflicts"], *row["notes"])]
     for problem in problems:
         lines += [f"{problem['where']}: {problem['what']} → nvcore explain {problem['code']}", f"  do: {problem['remedy']}"]
     return "".join(line + "\n" for line in lines)
+
+
+def _footprint(given: Arguments, output: str, context: Context) -> int:
+    """What each plugin brought; `--deny PATTERN` (or `[plugins] deny`) exits 6 when something matches."""
+    import sys
+    from contextlib import redirect_stdout
+
+    from nvcore.plugins.files import residue
+    from nvcore.plugins.footprint import denied, footprint
+    from nvcore.plugins.index import scan
+    from nvcore.plugins.select import inventory, select
+
+    index = scan()
+    with redirect_stdout(sys.stderr):  # what plugins print is no data
+        found = footprint(index, select(inventory(index), context.selection()))
+    patterns = given.many("deny") or list(context.configuration().plugins.deny)
+    hits, left = denied(index, patterns), residue(index)
+    if output not in ("table", "wide"):
+        extra = {"deny": patterns, "denied": hits, "residue": left}
+        context.show(output, schema="nvcore.footprint/1", key="plugins", rows=found, columns=(), extra=extra)
+        return 6 if hits else 0
+    _table(context, output, found, _FOOTPRINT)
+    for path in left:
+        context.out(f"residue: {path} (left by an uninstall; remove it) → nvcore explain NVC-1118\n")
+    if hits:
+        context.show(output, schema="", key="", rows=hits, columns=_DENIED)
+    elif patterns:
+        context.out(f"deny {' '.join(patterns)}: nothing matches\n")
+    return 6 if hits else 0
+
+
+def _stop(given: Arguments, output: str, context: Context) -> int:
+    """Ask the daemon to stop one plugin: its clients leave, its offers are withdrawn."""
+    context.call("io.nvcore.Plugin.Stop", {"name": given.words[0]})
+    context.say(f"plugin {given.words[0]} stopped; restart the daemon to start it again")
+    return 0

@@ -40,11 +40,10 @@ class Daemon:
         self.configuration, self.selection = configuration, selection
         self.socket, self.state_dir = socket, state_dir
         self.state = "starting"
-        self.started_at = time.time()
-        self._began = time.monotonic()
+        self.started_at, self._began = time.time(), time.monotonic()
         self.stop_requested = threading.Event()
         self.plugin_host = PluginHost("daemon", configuration=configuration, state_dir=state_dir)
-        self.host: Host
+        self.host = Host()
         self._server: ControlServer | None = None
         self._lock_fd: int | None = None
         self._deny: tuple[float, list[dict[str, Any]]] | None = None
@@ -72,97 +71,104 @@ class Daemon:
             ) from None
 
     def _make_host(self) -> Host:
-        scale = self.configuration.host.time_scale
-        settings = HostSettings(
-            gpus={gpu.source: GpuSettings(version=gpu.firmware, time_scale=scale) for gpu in self.configuration.gpus},
-            quiesce=5.0 * scale,
-            invalidate=2.0 * scale,
-        )
+        gpus, scale = self.configuration.gpus, self.configuration.host.time_scale
+        settings = {gpu.source: GpuSettings(version=gpu.firmware, time_scale=scale) for gpu in gpus}
         return Host(
-            [gpu.source for gpu in self.configuration.gpus],
+            settings,
             buses=self.plugin_host.collect("nvcore_buses"),
             backends=self.plugin_host.collect("nvcore_firmware_backends"),
             clients=self.plugin_host.collect("nvcore_client_drivers"),
             state_dir=self.state_dir,
-            config=settings,
+            config=HostSettings(gpus=settings, quiesce=5.0 * scale, invalidate=2.0 * scale),
         )
 
     def _serve(self) -> None:
-        from nvcore.daemon.interfaces import core_interfaces, plugin_interfaces
-        from nvcore.daemon.server import ControlServer
+        from nvcore.daemon.interfaces import core_interfaces
+        from nvcore.daemon.server import ControlServer, Interface
 
-        self._server = ControlServer(self.socket, group=self.configuration.host.group, version=__version__)
+        server = ControlServer(self.socket, group=self.configuration.host.group, version=__version__)
         for interface in core_interfaces(self):
-            self._server.add(interface)
-        for offer, served in plugin_interfaces(self.plugin_host):
-            if served is None:
-                _log.error("interface %s of %s is not served: it does not fit its description", offer.name, offer.plugin)
-            else:
-                self._server.add(served)
-        self._server.start()
+            server.add(interface)
+        for offer in self.plugin_host.collect("nvcore_control_interfaces"):
+            try:
+                server.add(Interface(offer.name, offer.text, offer.observe, offer.control, offer.handler))
+            except Exception as error:  # isolation boundary: hook
+                what = f"interface {offer.name} is not served: {error}"
+                self.plugin_host.plugin(offer.plugin).end("failed", "NVC-1108", what, f"report it to the authors of {offer.plugin}")
+        server.start()
+        self._server = server
 
     def stop(self, timeout: float = 60.0) -> list[str]:
         """Everything down in reverse order; the names of what hung. Also after a start that failed half-way."""
         self.state = "stopping"
-        hanging: list[str] = []
         errors = self.plugin_host.teardown()
-        if errors is not None:
-            for error in errors.exceptions:
-                _log.error("%s", error)
-        if hasattr(self, "host"):
-            hanging = self.host.stop(timeout)
-        if self._server is not None:
-            self._server.stop()
+        for error in errors.exceptions if errors is not None else ():
+            _log.error("%s", error)
+        hanging = self.host.stop(timeout)
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+        if self._server is not None:
+            self._server.stop()  # last: who waits for the socket to go may start the next daemon at once
         return hanging
+
+    def request_stop(self) -> dict[str, Any]:
+        """Have the main thread stop everything. Any thread, and signal handlers."""
+        self.stop_requested.set()
+        return {}
 
     @property
     def partial(self) -> bool:
         """Whether some plugin or device failed: exit code 7."""
-        gpus = self.host.summary() if hasattr(self, "host") else []
-        return self.plugin_host.partial() or any(gpu["state"] != "running" for gpu in gpus)
+        return self.plugin_host.partial() or any(gpu["state"] != "running" for gpu in self.host.summary())
 
     # what plugins and the control socket may ask (nvcore.api.control.HostView)
 
     def describe(self) -> dict[str, Any]:
         """`io.nvcore.Host.Describe`."""
-        from nvcore.daemon.panels import panels, sets_of
+        from nvcore.daemon.answers import deny_state, panels, sets_of
 
-        states = self.plugin_host.states()
-        used = [state for state in states if state["state"] not in ("disabled", "found")]
+        now, states = time.monotonic(), self.plugins()
+        if self._deny is None or now - self._deny[0] > DENY_AGE:  # not at every question: it reads every installed list of files
+            self._deny = now, deny_state(self.plugin_host.index, self.configuration.plugins.deny)
         return {
             "version": __version__,
             "pid": os.getpid(),
             "started_at": self.started_at,
-            "uptime_s": round(time.monotonic() - self._began, 3),
+            "uptime_s": round(now - self._began, 3),
             "state": self.state,
             "partial": self.partial,
             "sets": sets_of(states),
-            "plugins_started": sum(state["state"] == "started" for state in used),
-            "plugins_selected": len(used),
-            "deny": self._denied(),
+            "plugins_started": sum(state["state"] == "started" for state in states),
+            "plugins_selected": sum(state["state"] not in ("disabled", "found") for state in states),
+            "deny": self._deny[1],
             "gpus": self.gpus(),
             "panels": panels(self.plugin_host),
             "events": self.events()[-RECENT:],
         }
 
-    def _denied(self) -> list[dict[str, Any]]:
-        """What the configuration denies, looked for on the disk at most once a minute: the scan reads every installed file list."""
-        now = time.monotonic()
-        if self._deny is None or now - self._deny[0] > DENY_AGE:
-            from nvcore.daemon.panels import deny_state
+    def doctor(self) -> dict[str, Any]:
+        """`io.nvcore.Host.Doctor`: findings of the core's checks and of every plugin's."""
+        from nvcore.daemon.answers import findings
 
-            self._deny = now, deny_state(self.plugin_host.index, self.configuration.plugins.deny)
-        return self._deny[1]
+        found = list(findings(self))
+        return {"healthy": not any(finding["severity"] == "error" for finding in found), "findings": found}
+
+    def dump(self, folder: str | None) -> str:
+        """`io.nvcore.Host.Dump`: a post-mortem bundle; its folder."""
+        from nvcore.daemon.answers import write_bundle
+
+        return write_bundle(self, folder)
 
     def gpus(self) -> list[dict[str, Any]]:
         """`io.nvcore.Gpu.List`."""
-        rows = self.host.summary()
-        for number, row in enumerate(rows):
-            row["number"] = number
-        return rows
+        return [{**row, "number": number} for number, row in enumerate(self.host.summary())]
+
+    def gpu(self, name: str) -> dict[str, Any]:
+        """`io.nvcore.Gpu.Describe`: everything about one. Raises NotFoundError."""
+        from nvcore.hostlib.describe import describe_gpu
+
+        return describe_gpu(self.host.gpu(name))
 
     def plugins(self) -> list[dict[str, Any]]:
         """`io.nvcore.Plugin.List`."""
@@ -177,16 +183,10 @@ class Daemon:
     def stop_plugin(self, name: str) -> dict[str, Any]:
         """Have a plugin's clients leave, then stop it. Raises NotFoundError, NotRunningError."""
         plugin = self.plugin_host.plugin(name)
-        clients = [offer.name for offer in self.plugin_host.collect("nvcore_client_drivers") if offer.plugin in (plugin.name, plugin.key)]
         if plugin.state in ("registered", "started"):
-            for client in clients:
-                self.host.stop_client(client)
+            for offer in self.plugin_host.collect("nvcore_client_drivers"):
+                if offer.plugin in (plugin.name, plugin.key):
+                    self.host.stop_client(offer.name)
         self.plugin_host.stop(name)
         self.host.events.publish("plugin", f"plugin {plugin.name} stopped by the operator", action="stopped")
         return dict(plugin.as_dict())
-
-    def find_problems(self) -> list[dict[str, Any]]:
-        """Findings of the core's checks and of every plugin's."""
-        from nvcore.daemon.doctor import run_checks
-
-        return run_checks(self)

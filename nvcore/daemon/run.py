@@ -1,7 +1,7 @@
 """`nvcore run`: the daemon in the foreground, under a service manager or in a terminal.
 
-Re-executes itself isolated first: a `*.dist-info` in the current folder or on PYTHONPATH must not become code in a daemon. READY is sent
-last. SIGTERM and SIGINT stop it in order. Exit codes: 0, 7 when some plugin or device failed, 78 for a bad configuration. Main thread.
+The command line has re-executed itself isolated before it comes here (`nvcore.cli.main`). READY is sent last, STOPPING first. SIGTERM and
+SIGINT stop it in order. Exit codes: 0, 7 when some plugin or device failed, 78 for a bad configuration. Main thread.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nvcore.api.errors import ConfigError, UsageError
-from nvcore.daemon.notify import Notifier
+from nvcore.api.errors import UsageError
+from nvcore.cli.args import HELP, parse
+from nvcore.daemon.notify import notify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nvcore.cli.context import Context
+    from nvcore.config.model import Configuration
 
 __all__ = ["command"]
 
 _STOP_LIMIT: Final = 60.0
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_PRIORITIES: Final = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
 _HELP: Final = """usage: nvcore run [--gpu SOURCE]... [--firmware VERSION] [--config FILE] [--only NAMES] [-p no:NAME] [--no-plugins]
 
 Start the host daemon in the foreground. --gpu names a device (softgpu:ga100?vram=40G, pci:0000:41:00.0) and replaces the configured ones;
@@ -33,29 +36,19 @@ Start the host daemon in the foreground. --gpu names a device (softgpu:ga100?vra
 
 
 class _Formatter(logging.Formatter):
-    """key=value lines; under a service manager with its priority prefix."""
-
-    _PRIORITY: Final = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
+    """Lines for a terminal or, with their priority in front, for a service manager; control characters escaped: parts of them may come
+    from guests or firmware."""
 
     def __init__(self, managed: bool) -> None:
         super().__init__("%(levelname)s %(name)s: %(message)s")
         self._managed = managed
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, control characters escaped: parts of it may come from guests or firmware."""
+        """One record."""
         from nvcore.cli.output import safe
 
-        text = "\n".join(safe(line, False) for line in super().format(record).split("\n"))
-        return self._PRIORITY.get(record.levelno, "") + text if self._managed else text
-
-
-def _isolate(argv: Sequence[str], context: Context) -> None:
-    """Become `python -I -m nvcore …`, unless this is it."""
-    if sys.flags.isolated:
-        return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-I", "-m", "nvcore", *sys.argv[1:]])
+        mark = _PRIORITIES.get(record.levelno, "") if self._managed else ""
+        return "\n".join(mark + safe(line, False) for line in super().format(record).split("\n"))
 
 
 def _log_to_stderr(level: str) -> None:
@@ -67,65 +60,45 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
 
 
-def _tables(options: Any) -> dict[str, Any]:
+def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:
     """Configuration tables from the command line."""
-    sources = options.many("gpu")
-    version = options.text("firmware")
     if version is not None and not sources:
         raise UsageError("--firmware goes with --gpu", remedy="set `firmware` in the [[gpu]] table of the configuration")
-    if not sources:
-        return {}
-    return {"gpu": [{"source": source, **({"firmware": version} if version else {})} for source in sources]}
+    more = {"firmware": version} if version else {}
+    return {"gpu": [{"source": source, **more} for source in sources]} if sources else {}
 
 
 def command(argv: Sequence[str], context: Context) -> int:
     """Run until told to stop."""
-    from nvcore.cli.args import parse
-    from nvcore.config.files import load
-
-    options = parse(list(argv), {"--gpu": "gpu*", "--firmware": "firmware", "--help": "help?", "-h": "help?"})
+    options = parse(argv, {"--gpu": "gpu*", "--firmware": "firmware", **HELP}, words=(0, 0))
     if options.flag("help"):
         context.out(_HELP)
         return 0
-    if options.words:
-        raise UsageError(f"nvcore run: unexpected {options.words[0]!r}", remedy="see `nvcore run --help`")
-    _isolate(argv, context)
-    try:
-        configuration = load(context.config_path, command_line=_tables(options))
-        context.use(configuration)
-    except ConfigError as error:
-        context.say(f"error: {error}")
-        return error.exit_code
+    configuration = context.configuration(_gpu_tables(options.many("gpu"), options.text("firmware")))
     _log_to_stderr(configuration.host.log_level)
     return _run(context, configuration)
 
 
-def _run(context: Context, configuration: Any) -> int:
+def _run(context: Context, configuration: Configuration) -> int:
     from nvcore.config.places import state_dir
     from nvcore.daemon.daemon import Daemon
 
-    notifier = Notifier()
     daemon = Daemon(configuration, context.selection(), socket=context.socket, state_dir=Path(configuration.host.state_dir or state_dir()))
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop_requested.set())
-    notifier.extend(30 + 300 * bool(configuration.gpus))  # booting firmware may take minutes
-    code = 0
+        signal.signal(number, lambda *_: daemon.request_stop())
+    notify(_more_time(30 + 300 * bool(configuration.gpus)))  # booting firmware may take minutes
     try:
         daemon.start()
-        running = sum(gpu["state"] == "running" for gpu in daemon.gpus())
+        running = sum(gpu["state"] == "running" for gpu in daemon.host.summary())
         status = f"{running} of {len(configuration.gpus)} GPUs running"
         context.say(f"nvcore: ready, {status}, socket {daemon.socket}")
-        notifier.ready(status)
+        notify("READY=1", f"STATUS={status}")
         while not daemon.stop_requested.wait(3600):
             pass
-        code = 7 if daemon.partial else 0
         context.say("nvcore: stopping")
-    except ConfigError as error:
-        context.say(f"error: {error}")
-        code = error.exit_code
+        code = 7 if daemon.partial else 0
     finally:
-        notifier.stopping()
-        notifier.extend(_STOP_LIMIT + 15)
+        notify("STOPPING=1", _more_time(_STOP_LIMIT + 15))
         hanging = daemon.stop(_STOP_LIMIT)
         for name in hanging:
             context.say(f"nvcore: abandoned, it did not end: {name}")
@@ -133,3 +106,7 @@ def _run(context: Context, configuration: Any) -> int:
         logging.shutdown()
         os._exit(7)  # threads that hang must not keep the process
     return code
+
+
+def _more_time(seconds: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"

@@ -14,21 +14,28 @@ import logging
 import os
 import pwd
 import socket
+import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from nvcore.api.control import Call, Caller
-from nvcore.api.errors import DeniedError, NvcoreError, UsageError
-from nvcore.daemon.varlink import SERVICE_INTERFACE, BadMessage, Link, Request, error_reply, interface_of, methods_of
+from nvcore.api.errors import ConflictError, DeniedError, NvcoreError, UsageError
+from nvcore.daemon.varlink import BadMessage, Gone, Link, Refusal, Request, error_reply, methods_of
 from nvcore.locks import Lock, start_thread
 
-__all__ = ["ControlServer", "Interface"]
+__all__ = ["ControlServer", "Interface", "text_of"]
 
 MAX_PATH: Final = 107
 MAX_CONNECTIONS: Final = 64
 _CREDENTIALS: Final = struct.Struct("3i")
 _log = logging.getLogger("nvcore.control")
+
+
+def text_of(name: str) -> str:
+    """The description of one of the interfaces that the core serves."""
+    return (Path(__file__).parent / "varlinks" / f"{name}.varlink").read_text("utf-8")
 
 
 class Interface:
@@ -40,9 +47,9 @@ class Interface:
         declared = set(methods_of(text))
         if declared != observe | control or observe & control:
             raise UsageError(f"interface {name}: methods and description differ", expected=sorted(declared), seen=sorted(observe | control))
-        missing = [method for method in declared if not callable(getattr(handler, method, None))]
+        missing = sorted(method for method in declared if not callable(getattr(handler, method, None)))
         if missing:
-            raise UsageError(f"interface {name}: the handler lacks methods", expected=sorted(declared), seen=f"without {sorted(missing)}")
+            raise UsageError(f"interface {name}: the handler lacks methods", expected=sorted(declared), seen=f"without {missing}")
         self.name, self.text, self.observe, self.control, self.handler = name, text, observe, control, handler
 
 
@@ -56,9 +63,13 @@ class ControlServer:
         self._connections: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._stopping = False
+        service = "org.varlink.service"
+        self.add(Interface(service, text_of(service), frozenset({"GetInfo", "GetInterfaceDescription"}), frozenset(), self))
 
     def add(self, interface: Interface) -> None:
-        """Serve one more interface."""
+        """Serve one more interface. Raises ConflictError for a name that is taken."""
+        if interface.name in self._interfaces:
+            raise ConflictError(f"interface {interface.name} is served already", remedy="give the other one a name of its own")
         self._interfaces[interface.name] = interface
 
     def start(self) -> None:
@@ -108,10 +119,8 @@ class ControlServer:
                 if request is None:
                     return
                 self._answer(link, request, caller)
-        except BadMessage as bad:
-            _log.warning("connection of pid %d closed: %s", caller.pid, bad)
-        except OSError as error:
-            _log.debug("connection of pid %d ended: %s", caller.pid, error)
+        except (BadMessage, Gone) as end:
+            _log.log(logging.WARNING if isinstance(end, BadMessage) else logging.DEBUG, "connection of pid %d ended: %s", caller.pid, end)
         finally:
             with self._lock:
                 self._connections.discard(connection)
@@ -123,80 +132,72 @@ class ControlServer:
         return Caller(uid, gid, pid, uid in (0, os.geteuid()) or _in_group(uid, gid, self._group))
 
     def _answer(self, link: Link, request: Request, caller: Caller) -> None:
-        interface, method = interface_of(request.method)
-        if interface == "org.varlink.service":
-            self._service(link, method, request)
-            return
-        served = self._interfaces.get(interface)
-        if served is None:
-            link.fail("org.varlink.service.InterfaceNotFound", {"interface": interface})
-            return
-        if method not in served.observe | served.control:
-            link.fail("org.varlink.service.MethodNotFound", {"method": request.method})
-            return
         try:
-            if method in served.control and not caller.controller:
-                _log.warning("%s by uid %d pid %d: denied", request.method, caller.uid, caller.pid)
-                raise DeniedError(
-                    f"{request.method} changes things",
-                    expected=f"root, the daemon's user, or the group {self._group}",
-                    seen=f"uid {caller.uid}",
-                    remedy=f"add the user to the group {self._group}",
-                )
-            if method in served.control:
-                _log.info("%s by uid %d pid %d", request.method, caller.uid, caller.pid)
-            timeout = request.parameters.pop("timeout_", None)
-            call = Call(method, request.parameters, caller, request.more, float(timeout) if isinstance(timeout, int | float) else None)
-            self._reply(link, request, getattr(served.handler, method)(call))
-        except NvcoreError as error:
-            if not request.oneway:
-                link.fail(*error_reply(error))
-        except OSError:
+            self._reply(link, request, self._call(request, caller))
+            return
+        except Gone:
             raise
+        except Refusal as refusal:
+            name, parameters = f"org.varlink.service.{refusal.args[0]}", refusal.args[1]
+        except NvcoreError as error:
+            name, parameters = error_reply(error)
         except Exception as error:  # isolation boundary: control call
             _log.exception("%s failed", request.method)
-            if not request.oneway:
-                link.fail("io.nvcore.Failed", {"code": "NVC-1012", "what": f"{request.method} failed: {type(error).__name__}: {error}"})
+            what = f"{request.method} failed: {type(error).__name__}: {error}"
+            name, parameters = "io.nvcore.Failed", {"code": "NVC-1012", "what": what}
+        if not request.oneway:
+            link.answer(parameters, error=name)
+
+    def _call(self, request: Request, caller: Caller) -> dict[str, Any] | Iterable[dict[str, Any]]:
+        interface, _, method = request.method.rpartition(".")
+        served = self._interfaces.get(interface)
+        if served is None:
+            raise Refusal("InterfaceNotFound", {"interface": interface})
+        if method not in served.observe | served.control:
+            raise Refusal("MethodNotFound", {"method": request.method})
+        if method in served.control:
+            _log.info("%s by uid %d pid %d%s", request.method, caller.uid, caller.pid, "" if caller.controller else ": denied")
+            if not caller.controller:
+                raise DeniedError(
+                    f"{request.method} changes things", expected=f"root, the daemon's user, or the group {self._group}",
+                    seen=f"uid {caller.uid}", remedy=f"add the user to the group {self._group}",
+                )  # fmt: skip
+        answer: dict[str, Any] | Iterable[dict[str, Any]]
+        answer = getattr(served.handler, method)(Call(method, request.parameters, caller, request.more))
+        return answer
 
     @staticmethod
     def _reply(link: Link, request: Request, answer: dict[str, Any] | Iterable[dict[str, Any]]) -> None:
-        if isinstance(answer, dict):
-            if not request.oneway:
-                link.answer(answer)
-            return
-        answers: Iterator[dict[str, Any]] = iter(answer)
+        answers: Iterator[dict[str, Any]] = iter([answer] if isinstance(answer, dict) else answer)
         try:
-            pending = next(answers, None)
-            if not request.more:
-                link.answer(pending or {})
-                return
-            for following in answers:
-                if pending is not None and pending:  # an empty answer only asks whether the client is still there
-                    link.answer(pending, continues=True)
-                if link.left:
-                    return
-                pending = following
-            link.answer(pending or {})
+            pending = next(answers, {})
+            if request.more and not request.oneway:
+                for following in answers:
+                    if pending:  # an empty answer only asks whether the client is still there
+                        link.answer(pending, continues=True)
+                    if link.left:
+                        return
+                    pending = following
+            if not request.oneway:
+                link.answer(pending)
         finally:
             close: Callable[[], None] | None = getattr(answers, "close", None)
             if close is not None:
                 close()
 
-    def _service(self, link: Link, method: str, request: Request) -> None:
-        if method == "GetInfo":
-            interfaces = ["org.varlink.service", *sorted(self._interfaces)]
-            link.answer({"vendor": "nvcore", "product": "nvcore", "version": self._version, "url": "", "interfaces": interfaces})
-        elif method == "GetInterfaceDescription":
-            name = request.parameters.get("interface")
-            text = SERVICE_INTERFACE if name == "org.varlink.service" else None
-            if isinstance(name, str) and name in self._interfaces:
-                text = self._interfaces[name].text
-            if text is None:
-                link.fail("org.varlink.service.InvalidParameter", {"parameter": "interface"})
-            else:
-                link.answer({"description": text})
-        else:
-            link.fail("org.varlink.service.MethodNotFound", {"method": request.method})
+    # org.varlink.service, served by the server itself
+
+    def GetInfo(self, call: Call) -> dict[str, Any]:
+        """Who this is, and which interfaces it serves."""
+        names = sorted(self._interfaces, key=lambda name: (name[:3] != "org", name))
+        return {"vendor": "nvcore", "product": "nvcore", "version": self._version, "url": "", "interfaces": names}
+
+    def GetInterfaceDescription(self, call: Call) -> dict[str, Any]:
+        """The text of one of them."""
+        name = call.parameters.get("interface")
+        if not isinstance(name, str) or name not in self._interfaces:
+            raise Refusal("InvalidParameter", {"parameter": "interface"})
+        return {"description": self._interfaces[name].text}
 
 
 def _in_group(uid: int, gid: int, group: str) -> bool:
@@ -231,8 +232,12 @@ def _listen(path: str, group: str) -> socket.socket:
 
 def _remove_stale(path: str) -> None:
     """Unlink a socket that nobody serves; refuse one that somebody does (F34)."""
-    if not os.path.lexists(path):
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
         return
+    if not stat.S_ISSOCK(kind):  # connecting to a plain file is refused just like connecting to a stale socket
+        raise UsageError("something is in the way of the control socket", where=path, seen="no socket", remedy="remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.settimeout(2.0)
         try:
@@ -240,8 +245,6 @@ def _remove_stale(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
         except OSError as error:
-            raise UsageError(
-                "something is in the way of the control socket", where=path, seen=error.strerror, remedy="remove it"
-            ) from error
+            raise UsageError("the control socket cannot be tried", where=path, seen=error.strerror, remedy="remove it") from error
         else:
             raise UsageError("another daemon serves this control socket", where=path, remedy="stop it, or set NVCORE_SOCKET")

@@ -33,39 +33,25 @@ class Mark(NamedTuple):
 
 
 _MARKS: Final = {
-    "running": Mark("on", "green"),
-    "ok": Mark("on", "green"),
-    "booting": Mark("wait", "yellow"),
-    "starting": Mark("wait", "yellow"),
-    "resetting": Mark("wait", "yellow"),
-    "unloading": Mark("wait", "yellow"),
-    "stopping": Mark("wait", "yellow"),
-    "suspended": Mark("wait", "yellow"),
-    "stopped": Mark("off", "dim"),
-    "released": Mark("off", "dim"),
-    "found": Mark("off", "dim"),
-    "failed": Mark("bad", "bold red"),
-    "lost": Mark("bad", "bold red"),
-    "incompatible": Mark("bad", "bold red"),
-    "unsupported": Mark("bad", "bold red"),
+    Mark("on", "green"): "running ok started registered",
+    Mark("wait", "yellow"): "booting starting resetting unloading stopping suspended",
+    Mark("off", "dim"): "stopped released found disabled",
+    Mark("bad", "bold red"): "failed lost incompatible unsupported",
 }
 
 
 def mark_of(state: str) -> Mark:
     """The mark of a state; a state without a row is shown plainly, never hidden."""
-    return _MARKS.get(state, Mark("unknown", "default"))
+    return next((mark for mark, states in _MARKS.items() if state in states.split()), Mark("unknown", "default"))
 
 
 def duration(seconds: float) -> str:
     """ "42s", "5m07s", "3h04m", "3d04h"."""
     whole = int(max(0, seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole // 60 % 60:02}m"
-    return f"{whole // 86400}d{whole // 3600 % 24:02}h"
+    for large, size, small, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{large}{whole % size // part:02}{small}"
+    return f"{whole}s"
 
 
 def gib(size: float) -> str:

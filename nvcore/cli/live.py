@@ -1,0 +1,241 @@
+"""The nouns that the running daemon answers: gpus, events, doctor, dump, stop; and devices, which needs none. Main thread.
+
+A noun is a table of verbs; a verb is a call to the control socket and what is shown of its answer.
+"""
+
+from __future__ import annotations
+
+from nvcore.cli.args import usage
+from nvcore.cli.verbs import dispatch, rows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from nvcore.cli.args import Arguments
+    from nvcore.cli.context import Context
+
+__all__ = ["devices", "doctor", "dump", "event_line", "events", "gpus", "stop"]
+
+_LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
+
+_GPUS_HELP = """usage: nvcore gpus [list | show GPU | retry GPU | reset GPU] [-o FORMAT]
+
+GPU is a bus address, a UUID or a configured source. retry: bring up again one that failed or was lost. reset: start its firmware anew.
+Exits 7 when a GPU that is shown does not run.
+"""
+_GPUS = (
+    ("address", "GPU", "left"), ("chip", "CHIP", "left"), ("firmware", "FIRMWARE", "left"), ("firmware_kind", "KIND", "left"),
+    ("state", "STATE", "left"), ("code", "CODE", "left"), ("cause", "CAUSE", "left"), ("source", "SOURCE", "wide"),
+    ("uuid", "UUID", "wide"), ("generation", "GENERATION", "wide right"), ("vram_total", "VRAM BYTES", "wide right"),
+    ("vram_owned", "OWNED BYTES", "wide right"), ("remedy", "REMEDY", "wide"),
+)  # fmt: skip
+
+
+def gpus(argv: Sequence[str], context: Context) -> int:
+    """`nvcore gpus [list | show | retry | reset]`."""
+
+    def call(method: str, **more: float) -> Any:
+        def verb(given: Arguments, output: str, context: Context) -> int:
+            if not given.words:
+                return _show_gpus(context.call("io.nvcore.Gpu.List")["gpus"], output, context)
+            gpu = context.call(f"io.nvcore.Gpu.{method}", {"gpu": given.words[0]}, **more)["gpu"]
+            if method != "Describe" or output in ("jsonl", "name"):
+                return _show_gpus([gpu], output, context)
+            from nvcore.cli.output import document
+
+            context.out(document("nvcore.gpu/1", {"gpu": gpu}) if output == "json" else _details(gpu))
+            return 0 if gpu["state"] == "running" else 7
+
+        return verb
+
+    verbs = {
+        "list": (call("List"), rows(), (0, 0)),
+        "show": (call("Describe"), rows(), (1, 1)),
+        "retry": (call("Retry", timeout=_LONG), rows(), (1, 1)),
+        "reset": (call("Reset", timeout=_LONG), rows(), (1, 1)),
+    }
+    return dispatch("gpus", argv, context, verbs, _GPUS_HELP, default="list")
+
+
+def _show_gpus(found: list[dict[str, Any]], output: str, context: Context) -> int:
+    context.show(output, schema="nvcore.gpus/1", key="gpus", rows=found, columns=_GPUS, name="address")
+    return 0 if all(row["state"] == "running" for row in found) else 7
+
+
+def _details(gpu: dict[str, Any]) -> str:
+    """One GPU in words: state, boot report, books, functions."""
+    lines = [f"{gpu['address'] or gpu['source']}  {gpu['chip'] or 'chip unknown'}  {gpu['state']}"]
+    lines += [f"  {key}: {gpu[key]}" for key in ("cause", "code", "remedy", "uuid", "source", "firmware", "generation") if gpu.get(key)]
+    if boot := gpu.get("boot"):
+        image = boot["image"]
+        lines.append(f"boot, {boot['seconds']:.3f} s, image {image['version']} ({image['kind']}) of {image['location']}")
+        for stage in boot["stages"]:
+            lines.append(f"  {stage['seconds']:8.3f} s  {stage['outcome']:7}  {stage['name']}  {stage['detail']}".rstrip())
+            if stage["outcome"] == "failed":
+                lines += [f"              {name} = {value}" for name, value in stage["registers"].items()]
+        lines += [f"  log {name}: {text}" for name, text in boot["logs"].items()]
+    lines += ["books"] if gpu["ledger"] else []
+    for row in gpu["ledger"]:
+        parts = " + ".join(f"{row[part]} {part}" for part in ("free", "owned", "quarantined", "retired"))
+        lines.append(f"  {row['kind']}: {row['total']} {row['unit']} = {parts}")
+    lines += ["functions"] if gpu["functions"] else []
+    for function in gpu["functions"]:
+        state = f"owner {function['owner'] or 'none'}" if function["published"] else f"not published: {function['reason']}"
+        lines.append(f"  {function['kind']}: {state}")
+    return "\n".join(lines) + "\n"
+
+
+_EVENTS_HELP = """usage: nvcore events [--follow] [--after SEQUENCE] [--kind KIND[,KIND]] [--gpu GPU] [-o FORMAT]
+
+Events of the running daemon, oldest first. --follow goes on until interrupted; with -o json or jsonl it prints one object a line.
+"""
+_EVENTS = (
+    ("sequence", "SEQ", "right"), ("at", "TIME", "left"), ("gpu", "GPU", "left"), ("kind", "KIND", "left"), ("code", "CODE", "left"),
+    ("text", "TEXT", "left"), ("action", "ACTION", "left"), ("owner", "OWNER", "wide"), ("grant", "GRANT", "wide"),
+    ("channel", "CHANNEL", "wide right"), ("vm", "VM", "wide"),
+)  # fmt: skip
+
+
+def events(argv: Sequence[str], context: Context) -> int:
+    """`nvcore events`."""
+    options = {"--follow": "follow?", "-f": "follow?", "--after": "after", "--kind": "kind*", "--gpu": "gpu"}
+    return dispatch("events", argv, context, {"": (_events, rows(options), (0, 0))}, _EVENTS_HELP)
+
+
+def _events(given: Arguments, output: str, context: Context) -> int:
+    after = given.text("after") or "0"
+    if not (after.isascii() and after.isdecimal()):
+        raise usage(f"--after {after} is no sequence number", "a whole number")
+    parameters = {"after": int(after), "gpu": given.text("gpu"), "kinds": given.many("kind") or None}
+    if not given.flag("follow"):
+        found = context.call("io.nvcore.Event.Watch", parameters)["events"]
+        if output in ("table", "wide"):
+            found = [{**row, "at": _clock(row["wall"])} for row in found]
+        context.show(output, schema="nvcore.events/1", key="events", rows=found, columns=_EVENTS, name="sequence")
+        return 0
+    for answer in context.stream("io.nvcore.Event.Watch", parameters):
+        for event in answer.get("events", ()):
+            if output in ("table", "wide"):
+                context.out(event_line(event) + "\n")
+            else:
+                context.show("jsonl" if output == "json" else output, schema="", key="", rows=[event], columns=(), name="sequence")
+        context.stdout.flush()
+    return 0
+
+
+def _clock(wall: float) -> str:
+    import time
+
+    return time.strftime("%H:%M:%S", time.localtime(wall))
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """One event in one line: who, what, whose, and what was done about it."""
+    words = [_clock(event["wall"]), event.get("gpu") or "host", event["text"]]
+    words += [f"{key}={event[key]}" for key in ("owner", "grant", "vm", "channel", "action") if event.get(key) is not None]
+    words += [f"({event['code']})"] if event.get("code") else []
+    return "  ".join(map(str, words))
+
+
+_DOCTOR_HELP = """usage: nvcore doctor [-o FORMAT]
+
+Every check of the running daemon and of its plugins; without a daemon, what can be told from outside. Exits 1 when a check found an error.
+"""
+_FINDINGS = (
+    ("severity", "SEVERITY", "left"), ("check", "CHECK", "left"), ("plugin", "PLUGIN", "left"), ("text", "FINDING", "left"),
+    ("code", "CODE", "left"), ("remedy", "REMEDY", "left"),
+)  # fmt: skip
+
+
+def doctor(argv: Sequence[str], context: Context) -> int:
+    """`nvcore doctor`."""
+    return dispatch("doctor", argv, context, {"": (_doctor, rows(), (0, 0))}, _DOCTOR_HELP)
+
+
+def _doctor(given: Arguments, output: str, context: Context) -> int:
+    from nvcore.api.errors import UnreachableError
+
+    code = 0
+    try:
+        found = context.call("io.nvcore.Host.Doctor", timeout=_LONG)["findings"]
+    except UnreachableError as error:
+        found, code = _outside(error), error.exit_code
+    context.show(output, schema="nvcore.doctor/1", key="findings", rows=found, columns=_FINDINGS, name="text")
+    return 1 if any(finding["severity"] == "error" for finding in found) else code
+
+
+def _outside(error: Any) -> list[dict[str, Any]]:
+    """Checks that need no daemon."""
+    from nvcore.bus.pci import scan
+    from nvcore.plugins.index import scan as index
+
+    found: list[tuple[str | None, ...]] = [("warning", "daemon", f"{error.what} at {error.where}", "NVC-8001", error.remedy)]
+    found += [("warning", "plugins", f"{problem.where}: {problem.what}", problem.code, problem.remedy) for problem in index().problems]
+    found.append(("note", "devices", f"{len(scan())} NVIDIA PCI functions on this machine", None, "nvcore devices"))
+    keys = ("severity", "check", "text", "code", "remedy")
+    return [{**dict(zip(keys, finding, strict=True)), "plugin": "nvcore"} for finding in found]
+
+
+_DEVICES_HELP = "usage: nvcore devices [-o FORMAT]\n\nNVIDIA functions on this machine's PCI bus. Needs neither daemon nor plugin.\n"
+_DEVICES = (
+    ("address", "ADDRESS", "left"), ("device_id", "DEVICE", "left"), ("driver", "DRIVER", "left"), ("power_state", "POWER", "left"),
+    ("functions", "VFS", "right"), ("source", "SOURCE", "wide"),
+)  # fmt: skip
+
+
+def devices(argv: Sequence[str], context: Context) -> int:
+    """`nvcore devices`."""
+    return dispatch("devices", argv, context, {"": (_devices, rows(), (0, 0))}, _DEVICES_HELP)
+
+
+def _devices(given: Arguments, output: str, context: Context) -> int:
+    from nvcore.bus.pci import scan
+
+    found = scan()
+    if not found and output in ("table", "wide"):
+        context.say("no NVIDIA PCI functions on this machine")
+    else:
+        context.show(output, schema="nvcore.devices/1", key="devices", rows=found, columns=_DEVICES, name="address")
+    return 0
+
+
+_DUMP_HELP = "usage: nvcore dump [FOLDER] [--json]\n\nWrite a post-mortem bundle into a new folder and print its name.\n"
+_STOP_HELP = "usage: nvcore stop\n\nStop the daemon and wait until it has gone, at most --timeout seconds.\n"
+
+
+def dump(argv: Sequence[str], context: Context) -> int:
+    """`nvcore dump [FOLDER]`."""
+    return dispatch("dump", argv, context, {"": (_dump, {"--json": "json?"}, (0, 1))}, _DUMP_HELP)
+
+
+def _dump(given: Arguments, output: str, context: Context) -> int:
+    import os
+
+    from nvcore.cli.output import document
+
+    folder = os.path.abspath(given.words[0]) if given.words else None
+    answer = context.call("io.nvcore.Host.Dump", {"folder": folder}, timeout=_LONG)
+    context.out(document("nvcore.dump/1", answer) if output == "json" else f"{answer['folder']}\n")
+    return 0
+
+
+def stop(argv: Sequence[str], context: Context) -> int:
+    """`nvcore stop`."""
+    return dispatch("stop", argv, context, {"": (_stop, {}, (0, 0))}, _STOP_HELP)
+
+
+def _stop(given: Arguments, output: str, context: Context) -> int:
+    import os
+    import time
+
+    context.call("io.nvcore.Host.Stop")
+    deadline = time.monotonic() + context.timeout
+    while os.path.exists(context.socket):
+        if time.monotonic() > deadline:
+            from nvcore.api.errors import WaitTimeout
+
+            raise WaitTimeout("the daemon did not stop", expected=f"within {context.timeout:g} s", remedy="look at its log")
+        time.sleep(0.02)
+    return 0

@@ -1,0 +1,97 @@
+"""What the daemon's answers hold beside the core's own: panels and checks of plugins, the set, what is denied, the bundle.
+
+Every call of a plugin's function here is an isolation boundary (hook): what fails is shown as failed. Runs on the control socket's
+threads; imported at the first question, never before READY.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nvcore.api.errors import UsageError
+from nvcore.api.offers import Finding
+
+if TYPE_CHECKING:
+    from nvcore.daemon.daemon import Daemon
+    from nvcore.plugins.host import PluginHost
+    from nvcore.plugins.index import Index
+
+__all__ = ["SETS", "deny_state", "findings", "panels", "sets_of", "write_bundle"]
+
+SETS: Final = {"vgpu-host": {"fw_gsp", "vfio"}, "demo": {"fw_gsp", "vfio", "softgpu"}}
+"""Named plugin sets (the extras of the distribution nvcore) by the plugins that make them up."""
+
+
+def sets_of(states: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the sets that exactly the usable plugins make up; empty for a set of one's own."""
+    here = {state["name"] for state in states if state["state"] in ("registered", "started")}
+    return [name for name, plugins in SETS.items() if plugins == here]
+
+
+def panels(plugins: PluginHost) -> list[dict[str, Any]]:
+    """Every panel with its rows, in order; `problem` says why one has none."""
+    answer = []
+    for offer in sorted(plugins.collect("nvcore_status_panels"), key=lambda offer: (offer.order, offer.name)):
+        panel: dict[str, Any] = {"name": offer.name, "schema": offer.schema, "title": offer.summary, "order": offer.order, "problem": None}
+        panel["columns"] = [{"key": key, "heading": heading, "side": side} for key, heading, side in offer.columns]
+        try:
+            panel["rows"] = offer.snapshot()
+        except Exception as error:  # isolation boundary: hook
+            panel.update(rows=[], problem=f"{type(error).__name__}: {error}")
+        answer.append(panel)
+    return answer
+
+
+def deny_state(index: Index, patterns: Sequence[str]) -> list[dict[str, Any]]:
+    """For each denied pattern of the configuration, what matches it: nothing, when all is well."""
+    if not patterns:
+        return []
+    from nvcore.plugins.footprint import denied
+
+    return [{"pattern": pattern, "matches": [hit["name"] for hit in denied(index, [pattern])]} for pattern in patterns]
+
+
+def findings(daemon: Daemon) -> Iterator[dict[str, Any]]:
+    """Every check's findings, the core's first."""
+    for check, plugin, finding in _checked(daemon):
+        row = {"severity": finding.severity, "text": finding.text, "code": finding.code, "remedy": finding.remedy}
+        yield {"check": check, "plugin": plugin, **row}
+
+
+def _checked(daemon: Daemon) -> Iterator[tuple[str, str, Finding]]:
+    for finding in daemon.host.doctor():
+        yield "gpus", "nvcore", finding
+    broken = [state for state in daemon.plugins() if state["state"] in ("failed", "incompatible") or state["conflicts"]]
+    for state in broken:
+        text = f"plugin {state['name']} is {state['state']}: {state['reason'] or '; '.join(state['conflicts'])}"
+        yield "plugins", "nvcore", Finding("warning", text, state["code"] or "NVC-1010", state["remedy"])
+    if not broken:
+        yield "plugins", "nvcore", Finding("ok", "every selected plugin works")
+    for offer in daemon.plugin_host.collect("nvcore_doctor_checks"):
+        try:
+            found = list(offer.run())
+        except Exception as error:  # isolation boundary: hook
+            text = f"check {offer.name} failed: {type(error).__name__}: {error}"
+            found = [Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}")]
+        for finding in found:
+            yield offer.name, offer.plugin, finding
+
+
+def write_bundle(daemon: Daemon, folder: str | None) -> str:
+    """Write a post-mortem bundle; its folder. folder: a new or empty one, absolute; None: below the state directory, named by the time."""
+    place = Path(folder or daemon.state_dir / "dumps" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+    if not place.is_absolute():
+        raise UsageError("the folder of a dump must be absolute", seen=ascii(folder))
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder is not None and any(place.iterdir()):
+            raise UsageError("the folder of a dump must be new or empty", seen=ascii(folder))
+        daemon.host.dump(place)
+        (place / "plugins.json").write_text(json.dumps(daemon.plugins(), indent=1))
+    except OSError as error:
+        raise UsageError("the bundle cannot be written", seen=error.strerror, where=str(place)) from error
+    return str(place)
