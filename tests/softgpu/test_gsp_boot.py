@@ -90,6 +90,8 @@ def test_nouveaus_whole_transcript_is_answered_without_a_violation(driver: Drive
     assert status == 0 and struct.unpack_from("<IIB", fifo) == (0, 3, 0)
     rows = [struct.unpack_from("<16I", fifo, 12 + 100 * n) for n in range(3)]
     assert [(row[2], row[3], row[11]) for row in rows] == [(e.engine_type, e.runlist, e.runlist_base) for e in env.chip.engines]
+    names = [fifo[12 + 100 * n + 0x54 : 12 + 100 * n + 0x64].rstrip(b"\0") for n in range(3)]
+    assert names == [b"GR0", b"CE0", b"CE1"] and rows[0][0] == 0 and 0 != rows[1][0] != rows[2][0]
     status, size = driver.internal(0x20802A08, bytes(4))
     assert status == 0 and 0 < struct.unpack("<I", size)[0] <= 0x10000
     assert driver.internal(0x20800A42 if old else 0x208001B0, bytes(1284))[0] == 0

@@ -203,6 +203,49 @@ def test_facts_about_the_gpu_agree_with_each_other(driver: Driver) -> None:
     assert status == 0 and struct.unpack_from("<I", info, 8)[0] == (driver.meta["nonWprHeapOffset"] - MIB) >> 10
 
 
+@pytest.mark.parametrize(
+    ("patch", "name"),
+    [
+        ((0x08, "<Q", 0x200000), "reserved-range"),
+        ((0x10, "<Q", 0x200000000), "reserved-range"),
+        ((0x18, "<Q", 0x120000000), "reserved-range"),
+        ((0x20, "<I", 4), "reserved-levels"),
+        ((0x28 + 20, "<I", 46), "reserved-levels"),
+        ((0x40 + 16, "<I", 2), "reserved-levels"),
+        ((0x58, "<Q", 1 << 44), "reserved-levels"),
+    ],
+)
+def test_the_firmwares_part_of_an_address_space_is_exactly_one_range(driver: Driver, patch: tuple[int, str, int], name: str) -> None:
+    driver.space(CLIENT, external=False)
+    block = bytearray(184)
+    struct.pack_into("<IIQQQII", block, 0, 0, 0, 0x20000000, 0x100000000, 0x11FFFFFFF, 3, 0)
+    for index, shift in enumerate((47, 38, 29)):
+        struct.pack_into("<QQIB", block, 0x28 + 24 * index, 0x400000 + 0x1000 * index, 4096, 1, shift)
+    assert driver.control(CLIENT, SPACE, 0x90F10106, bytes(block))[0] == 0
+    struct.pack_into(patch[1], block, patch[0], patch[2])
+    assert driver.control(CLIENT, SPACE, 0x90F10106, bytes(block))[0] == 0x1F
+    assert driver.env.violations.names == [name]
+
+
+@pytest.mark.parametrize(
+    ("class_id", "length", "pages", "answer"),
+    [
+        (0x82, 64 * MIB, [0x1000], 0),
+        (0x82, 64 * MIB, [(4096 * MIB >> 12) - 1], 0x1E),
+        (0x81, 0x3000, [1, 2, 3], 0),
+        (0x81, 0x4000, [1, 2, 3], 0x1F),
+        (0x83, 0x3000, [1, 2, 3], 0xFF100002),
+        (0x81, 0, [], 0xFF100002),
+    ],
+)
+def test_memory_lists_are_compared_with_their_length_and_vram(
+    driver: Driver, class_id: int, length: int, pages: list[int], answer: int
+) -> None:
+    head = struct.pack("<7I4xQI4xI4x", 0xC2000001, 0xABCD0080, 0xCAF00003, class_id, 0, 0, 6, length, len(pages), len(pages) << 16)
+    assert driver.call(4, head + struct.pack(f"<{len(pages)}Q", *pages)).result == answer
+    assert driver.free(0xC2000001, 0xCAF00003) == (0x57 if answer else 0)
+
+
 def test_promotion_into_memory_that_is_not_the_drivers_is_refused(driver: Driver) -> None:
     driver.space(CLIENT)
     driver.channel(CLIENT, 1, 1, 0x700000)

@@ -216,3 +216,24 @@ def test_doorbells_before_the_start_are_kept_in_the_ring() -> None:
         driver.gsp.doorbell()
     driver.boot()
     assert driver.env.violations.texts == []
+
+
+def test_the_ring_is_filled_to_its_last_usable_slot(driver: Driver) -> None:
+    posted = driver.gsp.view()["posted"]
+    for _ in range(21):
+        driver.gsp.channel_fault(1, 1, "many", 0x1000)  # three records of one slot each
+    assert driver.gsp.view()["posted"] == posted + 62 and driver.gsp.view()["waiting"] == 1
+    assert driver.receive() is not None
+    driver.env.ticker.advance(0.1)
+    assert driver.gsp.view()["waiting"] == 0
+    seen = []
+    while (message := driver.receive()) is not None:
+        seen.append(message.function)
+    assert seen == ([0x1005, 0x1006, 0x1004] * 21)[1:], "nothing is lost and nothing changes places"
+
+
+def test_a_driver_that_never_reads_does_not_make_the_model_grow(driver: Driver) -> None:
+    for _ in range(1500):
+        driver.gsp.channel_fault(1, 1, "flood", 0x1000)
+    assert driver.gsp.view()["waiting"] == 4096
+    assert set(driver.env.violations.names) == {"status-overflow"}

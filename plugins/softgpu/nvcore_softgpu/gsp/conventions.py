@@ -5,7 +5,6 @@ They are plausible, fixed and shown as conventions wherever they appear; a drive
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, NamedTuple
 
 __all__ = ["CONTEXT_BUFFER", "CONVENTIONS", "FAULT_METHOD_BUFFER", "GPUS", "ZCULL", "GpuFacts", "uuid"]
@@ -56,7 +55,9 @@ CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
 
 def uuid(chip: str, vram_size: int, address: int) -> bytes:
     """16 bytes, RFC 4122 version 4 in form, always the same for one GPU."""
-    raw = bytearray(hashlib.sha256(f"nvcore softgpu {chip} {vram_size} {address}".encode()).digest()[:16])
+    from hashlib import sha256
+
+    raw = bytearray(sha256(f"nvcore softgpu {chip} {vram_size} {address}".encode()).digest()[:16])
     raw[6] = (raw[6] & 0x0F) | 0x40
     raw[8] = (raw[8] & 0x3F) | 0x80
     return bytes(raw)
