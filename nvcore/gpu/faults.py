@@ -175,6 +175,7 @@ class Ladder:
         for grant in tuple(hardware.grants.values()):
             if grant.parent is None:
                 grant.kill()
+                grant.set_quiescing(True)
                 step(lambda grant=grant: grant.revoke_leases(cause))  # type: ignore[misc]
         step(hardware.tree.mask_all)
         self._tell(fault, None, "GPU disabled, all owners told" + (f"; {'; '.join(problems)}" if problems else ""))

@@ -420,6 +420,8 @@ class GpuGrant:
     def _live(self) -> None:
         if self._state in ("released", "revoked"):
             raise LeaseRevoked(f"the grant {self.name} is {self._state}")
+        if self._state == "quiescing":
+            raise FirmwareDead(f"the grant {self.name} is being reset", seen=self.hardware.gate.cause, remedy="wait for resume")
         if not self.hardware.gate.open:
             raise FirmwareDead(f"the GPU of grant {self.name} is down", seen=self.hardware.gate.cause, remedy="wait for resume")
         if self.hardware.device.gone:

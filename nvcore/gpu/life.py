@@ -287,14 +287,17 @@ class Gpu:
             raise
         hardware.inventory, hardware.session, hardware.vram.mapped = inventory, session, None
         generation = self.next_generation()
+        hardware.invalidator.revive()
+        hardware.gate = Gate(generation)  # grants are quiescing: nobody but the core uses it yet
+        if not hardware.vram.shares:
+            hardware.map_behind_bar1()  # before the scrub, which goes through it
         for grant in tuple(hardware.grants.values()):
             if grant.parent is None:
                 grant.renew(generation)
-                grant.set_quiescing(False)
         self._lift_quarantine(hardware)
-        hardware.invalidator.revive()
-        hardware.gate = Gate(generation)
         hardware.tree.open()
+        for grant in tuple(hardware.grants.values()):
+            grant.set_quiescing(False)
 
     def _lift_quarantine(self, hardware: Hardware) -> None:
         for item in hardware.ledger.quarantined("vram"):

@@ -110,25 +110,25 @@ class Extent:
 class VramAccess:
     """Access of the core to one GPU's VRAM."""
 
-    __slots__ = ("_bar", "_device", "_lock", "_sharing", "_window", "bar1", "mapped")
+    __slots__ = ("_bar", "_device", "_lock", "_window", "bar1", "mapped", "shares")
 
     def __init__(self, device: Device, *, page_tables: int) -> None:
         self._device, self._bar = device, device.bars[0]
         self._lock = Lock("pramin", leaf=True)
         # the register moved with Hopper, as did the page tables' format
         self._window = (WINDOW_HOPPER if page_tables >= 3 else WINDOW).address()
-        self._sharing = True
+        self.shares = True
         self.bar1 = device.bars.get(1)
         self.mapped: int | None = None  # bytes of VRAM behind BAR1; None: not built in this generation
 
     def extent(self, item: Range) -> Extent | None:
         """A descriptor onto `item`; None where the device has none to give."""
-        if not self._sharing:
+        if not self.shares:
             return None
         try:
             shared = self._device.share(item.start, item.size)
         except NotSupportedError:
-            self._sharing = False
+            self.shares = False
             return None
         except UsageError:  # not an extent that the device can give out by itself
             return None
