@@ -3,7 +3,7 @@
 Owns its grant, the lease on its page, and a published fence for every store that is not flushed yet. `store` and `flush` may be called from
 any thread, the other methods as `nvcore.api.client` says; that is also where they are documented.
 """
-# ruff: noqa: D101, D102, D103, D107
+# ruff: noqa: D101, D102, D103
 
 from nvcore.api import hookimpl
 from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus

@@ -3,7 +3,7 @@
 It drives the fake device of `nvcore.testing`, or the `chips` of its configuration. Its one family is "inventory": its GPUs run, and publish
 no function. Methods run, and are documented, where `nvcore.api.firmware` says.
 """
-# ruff: noqa: D101, D102, D103, D107
+# ruff: noqa: D101, D102, D103
 
 import attrs
 

@@ -31,7 +31,7 @@ Offer = BusOffer | FirmwareOffer | ClientOffer
 
 
 def until(claim: Callable[[], bool], what: str, limit: float = 5.0) -> None:
-    """Wait in real time until `claim()` is true, for other threads to get there. Raises AssertionError with `what` after `limit` seconds."""
+    """Wait in real time until `claim()` is true: other threads get there. Raises AssertionError with `what` after `limit` seconds."""
     end = time.monotonic() + limit
     while not claim():
         if time.monotonic() > end:
@@ -44,8 +44,8 @@ class HostKit:
 
     what: offers (bus, firmware, client) and plugin modules, whose hooks are called as a host would. Without a firmware offer for `chip` the
     fake firmware boots; without a bus offer the sources are `gpus` fakes, "fake:0" and so on. sources: of a bus of your own. config:
-    configuration record by offer name, given to clients; modules get `config[module name]` in their HostInfo, else the defaults of their own
-    section. settings: the host's limits; its `clients` are replaced by `config`.
+    configuration records, by offer name for clients, by module name for modules (else the defaults of their own section). settings: the
+    host's limits; its `clients` are replaced by `config`.
     """
 
     def __init__(
@@ -118,42 +118,53 @@ class HostKit:
         """The function of a kind on the first GPU."""
         return next(function for function in self.gpu.functions if function.kind == kind)
 
-    # what goes wrong, and the way back
+    # what goes wrong; each returns when the way back has ended
 
     def channel_fault(self, channel: int, engine: str | None = None, cause: str = "mmu-fault") -> None:
-        """The firmware reports that it stopped a channel. The core tells its owner; returns at once."""
-        self.session.emit(ChannelFault(channel, engine, cause, None, 0x1000))
+        """The fake firmware of the first GPU reports that it stopped a channel."""
+        self._and_back(lambda: self.session.emit(ChannelFault(channel, engine, cause, None, 0x1000)), f"fault of channel {channel}")
 
     def grant_fault(self, client: str, cause: str = "test-fault") -> None:
-        """A fault of everything that a client was granted on the first GPU, then the way back. Raises NotFoundError without a grant."""
+        """A fault of everything that a client was granted on the first GPU. Raises NotFoundError without a grant."""
         hardware = self.gpu.hardware
         grants = [grant for grant in hardware.grants.values() if grant.client == client and grant.parent is None] if hardware else []
         if not grants:
             raise NotFoundError(f"{client} holds no grant")
-        before = self._recoveries()
-        self.gpu.ladder.meet_grant(grants[0], cause)
-        until(lambda: self._recoveries() > before or self._abandoned(client), f"recovery of {client} from a fault of its grant", 30.0)
+        self._and_back(lambda: self.gpu.ladder.meet_grant(grants[0], cause), f"fault of a grant of {client}")
 
     def gpu_fault(self, cause: str = "test-halt") -> None:
-        """The firmware of the first GPU dies; returns when it runs again under a new generation, or is lost."""
+        """The firmware of the first GPU dies: it runs again afterwards under a new generation, or the GPU is lost."""
         generation = self.gpu.generation
         self.gpu.ladder.meet_gpu(cause)
         until(lambda: self.gpu.state.name == "lost" or self._runs_after(generation), "restart of the firmware", 30.0)
+        self._idle()
 
-    def lose(self, cause: str = "unplugged") -> None:
-        """The first fake leaves its bus; returns when the GPU counts as lost."""
+    def lose(self) -> None:
+        """The first fake leaves its bus: the GPU is lost."""
         self.fake.leave()
         self.gpu.removed()
-        until(lambda: self.gpu.state.name == "lost", f"the loss of the GPU ({cause})", 30.0)
+        until(lambda: self.gpu.state.name == "lost", "loss of the GPU", 30.0)
+        self._idle()
+
+    def _and_back(self, make: Callable[[], object], what: str) -> None:
+        recovered, attached = self._recoveries(), len(self.gpu.attachments)
+        make()
+        until(
+            lambda: self._recoveries() > recovered or len(self.gpu.attachments) < attached or self.gpu.state.name == "lost",
+            f"the way back from a {what}",
+            30.0,
+        )
+        self._idle()
+
+    def _idle(self) -> None:
+        """Wait for the life-cycle thread to end what it is at."""
+        self.gpu.life.call(lambda: None, "idle", 30.0)
 
     def _runs_after(self, generation: int) -> bool:
         return self.gpu.state.name == "running" and self.gpu.generation > generation
 
     def _recoveries(self) -> int:
         return sum(event.kind == "recovery" for event in self.host.events.since())
-
-    def _abandoned(self, client: str) -> bool:
-        return all(attachment.name != client for attachment in self.gpu.attachments)
 
     # the end
 

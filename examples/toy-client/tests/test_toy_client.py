@@ -3,6 +3,8 @@
 import toy_client
 
 from nvcore.api.errors import FirmwareDead
+from nvcore.testing.contracts import check_client
+from nvcore.testing.modules import host_info
 
 
 def test_a_store_reaches_the_memory_when_it_is_flushed(nvcore_host):
@@ -26,3 +28,15 @@ def test_a_dying_firmware_gives_up_what_is_queued_and_the_page_goes_on(nvcore_ho
     after = page.store(0, b"kept")
     page.flush()
     assert after.error is None and host.fake.vram(0, 4) == b"kept"
+
+
+def test_it_keeps_the_contract(nvcore_host):
+    """Every clause, with a store under way at each fault."""
+    (offer,) = toy_client.nvcore_client_drivers(host_info())
+
+    def use(page):
+        fence = page.store(8, b"works")
+        page.flush()
+        assert fence.error is None
+
+    check_client(offer, use=use, busy=lambda page: page.store(0, b"under way"))

@@ -1,0 +1,168 @@
+"""What all contract checks share: the clauses by name, the error that names one, and the comparison of a class with its Protocol.
+
+Owns the table of clauses. The test's thread. The checks themselves are in `contract_client`, `contract_backend` and `contract_module`;
+authors import `nvcore.testing.contracts`.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+from nvcore.api.marks import mark_of
+
+__all__ = ["CLAUSES", "BrokenContract", "Leftovers", "broken", "calling", "compare", "untouched"]
+
+CLAUSES: Final[dict[str, str]] = {
+    "client-offer": "a client's offer has a name, a summary and functions of known kinds",
+    "client-needs": "needs() is pure and is enough for the functions that the client claims",
+    "client-open": "open() gives a driver with a name, and touches nothing",
+    "client-match": "match() is pure and says yes to what the offer claims",
+    "client-marks": "every method carries the mark that the contract gives it",
+    "client-signature": "every method takes the arguments of the contract",
+    "client-probe": "probe() takes the function and gives a client, on every GPU",
+    "client-status": "status() answers at once, with a record that JSON can carry",
+    "client-on-fault": "on_fault() neither waits nor allocates nor raises",
+    "client-fences": "when on_fault() has returned, none of the client's published fences is open",
+    "client-quiesce": "quiesce() returns before its deadline and does not raise",
+    "client-resume": "after resume() the client works again, with memory kept or lost",
+    "client-remove": "remove() does not raise and gives everything back",
+    "client-again": "a function that was left can be taken again",
+    "client-lost": "a client leaves a GPU that is lost without raising",
+    "client-locks": "no rule of the lock validator is broken",
+    "backend-offer": "a backend's offer has a name, a summary, chips of the table and versions",
+    "backend-open": "open() gives a backend with a name, and touches nothing",
+    "backend-marks": "every method of backend, session, tenant and families carries the mark that the contract gives it",
+    "backend-signature": "every method takes the arguments of the contract",
+    "backend-supports": "supports() lists images of the chip it is asked for, and none for a chip that is not claimed",
+    "backend-boots": "open(context) starts the firmware, tells each stage and reports what it told",
+    "backend-saves": "what a later process needs to take the firmware down is saved before the firmware runs",
+    "backend-families": "families and family() agree, with name and version; inventory is among them, an unknown name gives None",
+    "backend-inventory": "the inventory is plausible, and the same each time it is asked for",
+    "backend-objects": "objects that were made are counted, and a closed tenant takes its objects along; closing it again does nothing",
+    "backend-receive": "receive() returns how many messages it took and does not raise",
+    "backend-dead": "after declare_dead() every call fails at once with the first cause",
+    "backend-unload": "unload() does not raise, works from anywhere and is idempotent",
+    "backend-again": "after an unload the firmware can be started again",
+    "backend-refuses": "a start that cannot be raises BootError with a report that has the cause",
+    "backend-leftover": "a firmware that runs already is refused, and taken down by recover() with the saved state",
+    "backend-gone": "a device that leaves raises nothing but declared errors",
+    "backend-leaves": "after an unload no thread, no descriptor and no host memory is left",
+    "backend-locks": "no rule of the lock validator is broken",
+    "module-hooks": "every hook has a known name, carries the marker, is no wrapper and takes exactly (host)",
+    "module-offers": "a hook returns offers of its kind, each with its own name and a summary",
+    "module-pure": "hooks answer the same each time and touch nothing",
+    "module-imports": "a plugin imports the public rooms of nvcore only",
+    "module-config": "a configuration section is an attrs class with a default for every key",
+    "module-panel": "a panel's rows are JSON objects that have its columns",
+    "module-check": "a doctor check returns findings",
+    "module-interface": "a handler has a method for each of its interface's methods",
+}
+"""Every clause that is checked, by name."""
+
+
+class BrokenContract(AssertionError):
+    """A plugin broke a clause. `clause`: its name in CLAUSES; the text says it, and what was seen."""
+
+    def __init__(self, clause: str, who: str, seen: str) -> None:
+        super().__init__(f"{who} breaks {clause}: {CLAUSES[clause]}; seen: {seen}")
+        self.clause = clause
+
+
+def broken(clause: str, who: str, seen: object) -> NoReturn:
+    """Raise BrokenContract."""
+    raise BrokenContract(clause, who, str(seen))
+
+
+@contextmanager
+def calling(clause: str, who: str, what: str) -> Iterator[None]:
+    """What the block raises breaks `clause`."""
+    try:
+        yield
+    except BrokenContract:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a plugin raises here is the finding; it is raised on as one
+        raise BrokenContract(clause, who, f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def _promised(contract: type) -> dict[str, Any]:
+    """The public methods of a Protocol and of the Protocols that it extends."""
+    found: dict[str, Any] = {}
+    for cls in reversed(contract.__mro__):
+        found.update({name: value for name, value in vars(cls).items() if inspect.isfunction(value) and not name.startswith("_")})
+    return found
+
+
+def compare(target: object, contract: type, who: str, *, marks: str, signature: str) -> None:
+    """Hold the methods of `target` against those of a Protocol: they exist, take its arguments and carry its marks."""
+    for name, method in _promised(contract).items():
+        mine = getattr(target, name, None)
+        if not callable(mine):
+            broken(signature, who, f"{type(target).__name__} has no method {name}")
+        given = list(inspect.signature(method).parameters.values())[1:]
+        named = {one.name: None for one in given if one.kind is one.KEYWORD_ONLY}
+        places = [None for one in given if one.kind is one.POSITIONAL_OR_KEYWORD]
+        try:
+            inspect.signature(mine).bind(*places, **named)
+        except TypeError as error:
+            broken(signature, who, f"{type(target).__name__}.{name}{inspect.signature(mine)}: {error}")
+        except ValueError:  # a method that is not Python's says nothing about its arguments
+            continue
+        wanted, seen = mark_of(method), mark_of(mine)
+        if wanted != seen:
+            broken(marks, who, f"{type(target).__name__}.{name} is marked {seen or 'nothing'}, the contract says {wanted or 'nothing'}")
+    for name in getattr(contract, "__annotations__", {}):
+        if not hasattr(target, name):
+            broken(signature, who, f"{type(target).__name__} has no attribute {name}")
+
+
+class Leftovers:
+    """Threads and descriptors that were not there when this was made."""
+
+    def __init__(self) -> None:
+        self._threads = set(threading.enumerate())
+        self._descriptors = _descriptors()
+
+    def find(self, grace: float = 1.0) -> list[str]:
+        """What is left of threads after `grace` real seconds, and of descriptors once garbage is gone."""
+        end = time.monotonic() + grace
+        threads = [thread for thread in threading.enumerate() if thread not in self._threads]
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, end - time.monotonic()))
+        left = [f"thread {thread.name}" for thread in threads if thread.is_alive()]
+        now = _descriptors()
+        if len(now) > len(self._descriptors):
+            gc.collect()  # takes its time, so only where there is something to collect
+            now = _descriptors()
+        if len(now) > len(self._descriptors):
+            new = [path for fd, path in now.items() if self._descriptors.get(fd) != path]
+            left += [f"descriptor of {path}" for path in new]
+        return left
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the descriptor of the listing itself
+            continue
+    return found
+
+
+def untouched(clause: str, who: str, what: str, call: Callable[[], Any]) -> Any:
+    """The answer of a call that must touch nothing: no thread, no descriptor. Raises BrokenContract, also for what the call raises."""
+    before = Leftovers()
+    with calling(clause, who, what):
+        answer = call()
+    left = before.find(0.0)
+    if left:
+        broken(clause, who, f"{what} left {', '.join(left)}")
+    return answer
