@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 from nvcore.api.errors import ContractError, NvcoreError
 from nvcore.api.families import Tenant
 from nvcore.api.marks import may_sleep
-from nvcore_fw_gsp.queue.errors import CallRefused
 
 if TYPE_CHECKING:
     from nvcore_fw_gsp.session.gsp import GspSession
@@ -127,16 +126,10 @@ class GspTenant:
         self._make("subdevice", DEVICE, SUBDEVICE, abi.enum("NV20_SUBDEVICE_0"), abi.struct("NV2080_ALLOC_PARAMETERS").pack())
 
     def _make(self, kind: str, parent: int, handle: int, class_id: int, params: bytearray) -> None:
-        """Allocate and book. An allocation whose answer is lost may have happened: it stays booked, and the teardown frees it."""
         session = self.session
+        session.rm.alloc(self.client, parent, handle, class_id, params, f"a {kind} for {self.label}")
         self._made.append((kind, handle))
         session.book.alive[kind] += 1
-        try:
-            session.rm.alloc(self.client, parent, handle, class_id, params, f"a {kind} for {self.label}")
-        except CallRefused:
-            self._made.pop()
-            session.book.alive[kind] -= 1
-            raise
 
     @may_sleep
     def close(self) -> None:
