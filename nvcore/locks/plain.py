@@ -1,6 +1,6 @@
 """The same names with the validator off (rule L11): bare `threading` locks, and assertions that do nothing.
 
-Imports `threading` and nothing else. `checked` holds the other half.
+Imports `threading` and nothing else. `nvcore.testing.lockdep.checked` holds the other half.
 """
 
 from __future__ import annotations
@@ -13,25 +13,7 @@ if TYPE_CHECKING:
     from nvcore.locks.reserve import Reserve
     from nvcore.locks.types import LockLike
 
-__all__ = [
-    "Lock",
-    "RLock",
-    "allocate",
-    "assert_held",
-    "assert_none_held",
-    "atomic",
-    "begin_signalling",
-    "counting",
-    "declare_order",
-    "end_signalling",
-    "might_sleep",
-    "might_wait",
-    "mmap_lock",
-    "refuse_in_path",
-    "signalling",
-    "task_stack",
-    "user_copy",
-]
+__all__ = ["NOTHING"]
 
 
 class _Nothing:
@@ -46,7 +28,8 @@ class _Nothing:
         return None
 
 
-_NOTHING: Final = _Nothing()
+NOTHING: Final = _Nothing()
+"""A section that nobody checks."""
 
 
 def Lock(class_name: str, subclass: int = 0, *, leaf: bool = False) -> LockLike:
@@ -61,22 +44,22 @@ def RLock(class_name: str, subclass: int = 0, *, leaf: bool = False) -> LockLike
 
 def signalling() -> _Nothing:
     """The code between a fence's publication and its signal."""
-    return _NOTHING
+    return NOTHING
 
 
 def atomic() -> _Nothing:
     """Code that must not sleep."""
-    return _NOTHING
+    return NOTHING
 
 
 def counting() -> _Nothing:
     """Descriptors and threads are counted by the validator only."""
-    return _NOTHING
+    return NOTHING
 
 
 def task_stack(name: str) -> _Nothing:
     """A task's own stack of held locks."""
-    return _NOTHING
+    return NOTHING
 
 
 def begin_signalling() -> bool:

@@ -10,14 +10,9 @@ import os
 import threading
 from collections.abc import Callable
 
-from nvcore.api.marks import LOCKDEP
+from nvcore.locks import allocate, refuse_in_path
 
 __all__ = ["duplicate_fd", "eventfd", "live_threads", "log_gate", "memfd", "open_fd", "start_thread"]
-
-if LOCKDEP:
-    from nvcore.locks.gate import allocate, refuse_in_path
-else:
-    from nvcore.locks.plain import allocate, refuse_in_path
 
 _threads: set[threading.Thread] = set()
 

@@ -1,7 +1,8 @@
 """Reservation locks: many may be held together, under one acquire context, in any order, with back-off instead of deadlock (rule L1).
 
 Wait-die: a context that holds something waits only for younger ones; before an older one it backs off (drops everything, waits for the
-contended lock alone, starts again), keeping its age, so that the oldest always gets through. Any thread.
+contended lock alone, starts again), keeping its age, so that the oldest always gets through. Any thread. The validator's half is
+`nvcore.testing.lockdep.ww`.
 Source: Documentation/locking/ww-mutex-design.rst, Linux 7.3.
 """
 
@@ -11,15 +12,10 @@ import itertools
 import threading
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Self
 
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ContractError, WaitTimeout
-from nvcore.api.marks import LOCKDEP
-
-if LOCKDEP:
-    from nvcore.locks.graph import RESERVATION, show, trace
-    from nvcore.locks.rules import broken
-    from nvcore.locks.stack import acquired, before, current, released
 
 __all__ = ["AcquireContext", "BackOff", "WwLock"]
 
@@ -60,7 +56,7 @@ class WwLock:
 
     def acquire(self, timeout: float, clock: Clock = SYSTEM) -> None:
         """Take it without a context: allowed while no other reservation lock is held. Raises WaitTimeout."""
-        self._take(next(_stamps), None, timeout, clock)
+        self.take(next(_stamps), None, timeout, clock)
 
     def try_acquire(self, context: AcquireContext | None = None) -> bool:
         """Take it if it is free; never waits."""
@@ -70,17 +66,10 @@ class WwLock:
             self._owner = context.stamp if context else next(_stamps)
         if context is not None:
             context.held.append(self)
-        if LOCKDEP:
-            acquired(self, RESERVATION, context)
         return True
 
     def release(self) -> None:
-        """Give it back (without a context; a context releases its own)."""
-        self._drop()
-
-    def _drop(self) -> None:
-        if LOCKDEP:
-            released(self, RESERVATION)
+        """Give it back. Taken under a context, it is the context that releases it."""
         with self._guard:
             if self._owner is None:
                 raise ContractError(f"reservation lock {self.name} is released but not held")
@@ -92,9 +81,8 @@ class WwLock:
         for waiter in self._waiters:
             waiter.event.set()
 
-    def _take(self, stamp: int, context: AcquireContext | None, timeout: float, clock: Clock) -> None:
-        if LOCKDEP:
-            before(self, RESERVATION, blocking=True, context=context)
+    def take(self, stamp: int, context: AcquireContext | None, timeout: float, clock: Clock) -> None:
+        """Wait for the lock as a context of that age: `AcquireContext.lock` calls it. Raises BackOff, WaitTimeout."""
         waiter = _Waiter(stamp, bool(context and context.held))
         deadline = clock.now() + timeout
         with self._guard:
@@ -114,8 +102,6 @@ class WwLock:
             with self._guard:
                 self._waiters.remove(waiter)
                 self._wake()
-        if LOCKDEP:
-            acquired(self, RESERVATION, context)
 
     def _try(self, waiter: _Waiter) -> bool:
         """Take the lock for the oldest waiter; raise BackOff for one that would wait for an older context while it holds locks."""
@@ -135,7 +121,7 @@ class WwLock:
 class AcquireContext:
     """A set of reservation locks taken together by one thread or task. `with` it: all are released at the end."""
 
-    __slots__ = ("_clock", "_outer", "_timeout", "backoffs", "held", "stamp")
+    __slots__ = ("_clock", "_timeout", "backoffs", "held", "stamp")
 
     def __init__(self, timeout: float = 10.0, clock: Clock = SYSTEM) -> None:
         self.stamp = next(_stamps)
@@ -143,13 +129,12 @@ class AcquireContext:
         self.backoffs = 0
         self._timeout = timeout
         self._clock = clock
-        self._outer: object = None
 
     def lock(self, lock: WwLock) -> None:
         """Take one more. Raises BackOff when an older context is in the way, WaitTimeout after the context's time-out. Twice is once."""
         if lock in self.held:
             return
-        lock._take(self.stamp, self, self._timeout, self._clock)
+        lock.take(self.stamp, self, self._timeout, self._clock)
         self.held.append(lock)
 
     def back_off(self, lock: WwLock) -> None:
@@ -173,17 +158,10 @@ class AcquireContext:
     def release_all(self) -> None:
         """Release every lock, last taken first; the context keeps its age."""
         while self.held:
-            self.held.pop()._drop()
+            self.held.pop().release()
 
-    def __enter__(self) -> AcquireContext:
-        if LOCKDEP:
-            stack = current()
-            if stack.context is not None:
-                broken("L1.ww-two-contexts", f"in {stack.name}", now=show(trace(2)))
-            self._outer, stack.context = stack.context, self
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        if LOCKDEP:
-            current().context = self._outer
         self.release_all()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nvcore.locks import LOCKDEP
-from nvcore.locks.rules import RuleBroken, forget, violations
+from nvcore.testing.lockdep.rules import RuleBroken, forget, violations
 
 __all__ = ["expect_violation"]
 

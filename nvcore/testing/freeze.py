@@ -15,8 +15,8 @@ from types import TracebackType
 
 from nvcore.api.errors import ContractError
 from nvcore.locks import LOCKDEP, Fence, LockLike
-from nvcore.locks.fence import publish_observers
-from nvcore.locks.reserve import starved
+from nvcore.testing.lockdep.fence import publish_observers
+from nvcore.testing.lockdep.reserve import starved
 
 __all__ = ["Adversary"]
 

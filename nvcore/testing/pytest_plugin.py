@@ -105,15 +105,15 @@ def nvcore_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     threads, descriptors = live_threads(), _descriptors()
     known: list[Any] = []
     if LOCKDEP:
-        from nvcore.locks.rules import violations
+        from nvcore.testing.lockdep.rules import violations
 
         known = list(violations())
     yield
     problems = []
     if LOCKDEP:
-        from nvcore.locks.fence import check_all_signalled
-        from nvcore.locks.rules import RuleBroken, forget, violations
-        from nvcore.locks.stack import drop_left_over
+        from nvcore.testing.lockdep.fence import check_all_signalled
+        from nvcore.testing.lockdep.rules import RuleBroken, forget, violations
+        from nvcore.testing.lockdep.stack import drop_left_over
 
         problems += drop_left_over()
         for error in violations():

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from nvcore.locks.stack import own_work
+from nvcore.testing.lockdep.stack import own_work
 
 __all__ = ["Watch", "give_way"]
 

@@ -8,9 +8,9 @@ import pytest
 
 from nvcore.api.marks import LOCKDEP
 from nvcore.locks import Fence, Reserve, Timeline, allocate, signalling
-from nvcore.locks.fence import publish_observers, published_fences
-from nvcore.locks.reserve import starved
 from nvcore.testing import VirtualClock, expect_violation
+from nvcore.testing.lockdep.fence import publish_observers, published_fences
+from nvcore.testing.lockdep.reserve import starved
 
 
 def test_states_in_order() -> None:

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from nvcore.api.marks import LOCKDEP
 from nvcore.locks import Lock, LockLike, might_wait, signalling
-from nvcore.locks.graph import isolated_graph
-from nvcore.locks.rules import RuleBroken, forget
-from nvcore.locks.stack import task_stack
+from nvcore.testing.lockdep.graph import isolated_graph
+from nvcore.testing.lockdep.rules import RuleBroken, forget
+from nvcore.testing.lockdep.stack import task_stack
 
 CLASSES = ("a", "b", "c", "d", "e")
 PRIMED = {("user_copy", "reservation"), ("mmap", "reservation"), ("reservation", "reclaim"), ("reclaim", "fence")}

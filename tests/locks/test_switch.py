@@ -82,8 +82,8 @@ def test_log_says_it_once_with_both_places_and_goes_on() -> None:
 def test_log_goes_on_after_every_kind_of_violation() -> None:
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + """
 from violations import TABLE
-from nvcore.locks.graph import isolated_graph
-from nvcore.locks.stack import task_stack
+from nvcore.testing.lockdep.graph import isolated_graph
+from nvcore.testing.lockdep.stack import task_stack
 # these then block, fail by themselves, or do what they were told not to
 unfit = "lock_taken_again import_in_path import_in_path_despite_a_reserve task_releases_the_thread_s_lock reservations_without_context"
 for name, rule, violation, twin in TABLE:
@@ -100,6 +100,8 @@ print("all")
 def test_the_two_halves_have_the_same_names() -> None:
     if not LOCKDEP:
         pytest.skip("by design: the validator is off")
-    from nvcore.locks import checked, plain
+    from nvcore.locks import plain
+    from nvcore.testing.lockdep import checked
 
-    assert set(checked.__all__) == set(plain.__all__) - {"refuse_in_path"}
+    defined = {name for name, value in vars(plain).items() if callable(value) and getattr(value, "__module__", "") == plain.__name__}
+    assert set(checked.__all__) == {name for name in defined if not name.startswith("_")}

@@ -6,10 +6,10 @@ import pytest
 
 from nvcore.api.errors import LockRuleError
 from nvcore.api.marks import LOCKDEP
-from nvcore.locks.graph import isolated_graph
-from nvcore.locks.rules import RULES, violations
-from nvcore.locks.stack import task_stack
 from nvcore.testing import expect_violation
+from nvcore.testing.lockdep.graph import isolated_graph
+from nvcore.testing.lockdep.rules import RULES, violations
+from nvcore.testing.lockdep.stack import task_stack
 
 from .violations import TABLE, Row
 

@@ -659,7 +659,7 @@ def job_that_can_fail_after_publication(tag: str) -> None:
 
 
 def never_signalled_but_never_published(tag: str) -> None:
-    from nvcore.locks.fence import check_all_signalled
+    from nvcore.testing.lockdep.fence import check_all_signalled
 
     locks.Fence(tag)
     signalled_once(tag)
@@ -668,7 +668,7 @@ def never_signalled_but_never_published(tag: str) -> None:
 
 @row("L9.never-signalled", never_signalled_but_never_published)
 def never_signalled(tag: str) -> None:
-    from nvcore.locks.fence import check_all_signalled
+    from nvcore.testing.lockdep.fence import check_all_signalled
 
     locks.Fence(tag).publish()
     check_all_signalled()

@@ -15,7 +15,8 @@ from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Final
 
-from nvcore.locks.rules import broken
+import nvcore
+from nvcore.testing.lockdep.rules import broken
 
 __all__ = [
     "FENCE",
@@ -40,7 +41,7 @@ Trace = tuple[tuple[CodeType, int], ...]
 _DEPTH = 8
 HELD_DEPTH = 5
 """Frames kept of every acquisition; an edge keeps more."""
-_HERE = __file__.rpartition("/")[0] + "/"
+_HERE = (__file__.rpartition("/")[0] + "/", f"{nvcore.__path__[0]}/locks/")
 
 
 class LockClass:

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nvcore.locks.graph import show, trace
-from nvcore.locks.rules import broken
-from nvcore.locks.stack import Stack
+from nvcore.testing.lockdep.graph import show, trace
+from nvcore.testing.lockdep.rules import broken
+from nvcore.testing.lockdep.stack import Stack
 
 __all__ = ["counting"]
 

@@ -1,6 +1,6 @@
 """Locks with the validator on: every acquisition is checked before it can block, and noted with its place.
 
-Owns the wrappers. `plain` holds the same names for the validator off. Runs in any thread.
+Owns the wrappers. `nvcore.locks.plain` holds the same names for the validator off. Runs in any thread.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from nvcore.locks.count import counting
-from nvcore.locks.gate import allocate
-from nvcore.locks.graph import declare_order, lock_class
-from nvcore.locks.sections import (
+from nvcore.locks.types import LockLike
+from nvcore.testing.lockdep.count import counting
+from nvcore.testing.lockdep.gate import allocate, refuse_in_path
+from nvcore.testing.lockdep.graph import declare_order, lock_class
+from nvcore.testing.lockdep.sections import (
     assert_held,
     assert_none_held,
     atomic,
@@ -23,8 +24,7 @@ from nvcore.locks.sections import (
     signalling,
     user_copy,
 )
-from nvcore.locks.stack import acquired, before, current, released, task_stack
-from nvcore.locks.types import LockLike
+from nvcore.testing.lockdep.stack import acquired, before, current, released, task_stack
 
 __all__ = [
     "Lock",
@@ -40,6 +40,7 @@ __all__ = [
     "might_sleep",
     "might_wait",
     "mmap_lock",
+    "refuse_in_path",
     "signalling",
     "task_stack",
     "user_copy",

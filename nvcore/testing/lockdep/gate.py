@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-from nvcore.locks.graph import RECLAIM, show, trace
-from nvcore.locks.reserve import Reserve, starved
-from nvcore.locks.rules import broken
-from nvcore.locks.stack import current, existing, own_work, touch
+from nvcore.locks.reserve import Reserve
+from nvcore.testing.lockdep.graph import RECLAIM, show, trace
+from nvcore.testing.lockdep.reserve import starved
+from nvcore.testing.lockdep.rules import broken
+from nvcore.testing.lockdep.stack import current, existing, own_work, touch
 
 __all__ = ["allocate", "refuse_in_path"]
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from nvcore.locks.graph import FENCE, HELD_DEPTH, LockClass, Trace, add_edge, show, trace
-from nvcore.locks.rules import broken
+from nvcore.testing.lockdep.graph import FENCE, HELD_DEPTH, LockClass, Trace, add_edge, show, trace
+from nvcore.testing.lockdep.rules import broken
 
 if TYPE_CHECKING:
     from nvcore.locks.reserve import Reserve

@@ -9,10 +9,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final
 
-from nvcore.locks import count
-from nvcore.locks.graph import FENCE, MMAP, USER_COPY, show, trace
-from nvcore.locks.rules import broken
-from nvcore.locks.stack import current, enter_path, leave_path, touch
+from nvcore.testing.lockdep import count
+from nvcore.testing.lockdep.graph import FENCE, MMAP, USER_COPY, show, trace
+from nvcore.testing.lockdep.rules import broken
+from nvcore.testing.lockdep.stack import current, enter_path, leave_path, touch
 
 __all__ = [
     "assert_held",
