@@ -75,9 +75,10 @@ class Host:
         return body.ljust(112, b"\0")
 
 
-@pytest.fixture(params=["570.144", "535.113.01"])
+@pytest.fixture(params=[("GA100", "570.144"), ("GA100", "535.113.01"), ("GH100", "570.144")], ids="-".join)
 def driver(request: pytest.FixtureRequest) -> Driver:
-    driver = Driver(Env(), request.param, vgpu=True)
+    chip, version = request.param
+    driver = Driver(Env(chip), version, vgpu=True)
     driver.boot()
     driver.space(CLIENT, root=None)
     driver.events.clear()
