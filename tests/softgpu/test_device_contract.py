@@ -122,7 +122,11 @@ def test_one_source_is_one_card_and_stays_powered_between_openings(bus):
     with pytest.raises(ConflictError):
         bus.open("softgpu:ga100")
     Driver(first).boot()
+    fd = sealed_memfd("client", 4096)
+    first.map_dma(0x1000, 4096, fd, 0)
+    os.close(fd)
     first.close()
+    assert first.model.view()["dma_maps"] == []
     second = bus.open("softgpu:ga100")
     assert second.bars[0].read32(0x1FA828)
     assert bus.scan() == ["softgpu:ga100"]

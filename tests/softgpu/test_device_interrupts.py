@@ -61,6 +61,17 @@ def test_a_second_vector_behind_a_visible_one_sends_nothing_until_top_is_enabled
     assert messages() == 1
 
 
+def test_enabling_top_again_with_something_pending_sends_again(gpu):
+    _, bar0, messages, _ = gpu
+    bar0.write32(EN_SET, 1)
+    bar0.write32(TOP_SET, 0xF)
+    bar0.write32(TRIGGER, 0)
+    bar0.write32(TOP_SET, 0xF)
+    assert messages() == 2
+    bar0.write32(TRIGGER, 0)
+    assert messages() == 0
+
+
 def test_nothing_pending_sends_nothing(gpu):
     _, bar0, messages, _ = gpu
     bar0.write32(EN_SET, 3)

@@ -108,6 +108,7 @@ def gpu():
 
 def test_a_doorbell_runs_the_channel_and_moves_get(gpu):
     kicker = Kicker(gpu[0])
+    gpu[2].advance(1.0)
     kicker.submit(*release(DATA, 0xCAFE))
     kicker.submit(*release(DATA + 16, 0xF00D, 1 << 25))
     assert kicker.get == 0
@@ -115,7 +116,7 @@ def test_a_doorbell_runs_the_channel_and_moves_get(gpu):
     assert kicker.get == 2
     assert kicker.space.read(DATA, 4) == (0xCAFE).to_bytes(4, "little")
     payload, stamp = struct.unpack("<QQ", kicker.space.read(DATA + 16, 16))
-    assert payload == 0xF00D and stamp % 32 == 0
+    assert payload == 0xF00D and stamp == 1_000_000_000
     assert names(gpu[0]) == []
 
 
@@ -283,6 +284,32 @@ def test_slices_alternate_between_channels_when_the_transport_asks_for_them(gpu)
     assert second.get == 1 and first.get == 0
     first.host.drain()
     assert first.get == 1
+
+
+def test_a_slice_wakes_who_waited_for_it(gpu):
+    waiting, working = Kicker(gpu[0], chid=3), Kicker(gpu[0], chid=4, runlist=2, offset=0x8000)
+    waiting.host.eager = False
+    waiting.submit(*acquire(DATA, 7))
+    waiting.ring_doorbell()
+    waiting.host.step()
+    assert waiting.host.waiting() == 1
+    working.submit(*release(DATA, 7), *copy(DATA, DATA + (2 << 20), 1 << 20))
+    working.ring_doorbell()
+    waiting.host.step()
+    assert waiting.host.waiting() == 0
+    waiting.host.step()
+    waiting.host.step()
+    assert waiting.get == 1 and working.get == 0
+
+
+def test_a_write_to_a_read_only_page_stops_the_channel(gpu):
+    device, gsp, _ = gpu
+    kicker = Kicker(device)
+    place = ROOT + 0x3000 + 16
+    kicker.space.put(place, int.from_bytes(kicker.space.memory.read(VRAM, place, 8), "little") | 1 << 6)
+    kicker.submit(*release((2 << 20) + 64, 1))
+    kicker.ring_doorbell()
+    assert gsp.calls[-1] == ("fault", 1, 3, "mmu-fault", (2 << 20) + 64)
 
 
 def test_an_unset_page_directory_stops_translation(gpu):
