@@ -180,3 +180,24 @@ def test_another_chip_is_not_supported_by_a_neighbour_s_files(tmp_path):
 
     with bench("ga100", "570.144") as gpu:
         assert gpu.backend.supports(ChipId("AD102", "ada", "a1")) == ()
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_a_boot_sleeps_for_nothing(chip, version):
+    from nvcore.testing import VirtualClock
+
+    clock = VirtualClock(limit=1.0)  # stands still: any sleep would end the test
+    with bench(chip, version, clock=clock, scale=1.0) as gpu:
+        session = gpu.open()
+        assert session.family("inventory").read().engines and session.unload().clean
+        assert clock.now() == 0
+        assert sum(stage.seconds for stage in gpu.stages) == 0
+
+
+def test_a_limit_is_the_declared_one_on_the_caller_s_clock():
+    from nvcore.testing import VirtualClock
+
+    clock = VirtualClock(auto=True)
+    with bench("ga100", "570.144", clock=clock, scale=1.0, faults=["no-init-done"]) as gpu, pytest.raises(BootError, match="within 20 s"):
+        gpu.open()
+    assert 20 <= clock.now() < 20.1

@@ -16,6 +16,7 @@ from nvcore_fw_gsp.boot.io import BootIo
 __all__ = ["Falcon"]
 
 _BLOCK: Final = 256
+_SETTLE_READS: Final = 8
 
 
 class Falcon:
@@ -30,7 +31,8 @@ class Falcon:
         """Reset into the falcon core with scrubbed memories, by the way of Turing and GA100."""
         io, base = self.io, self.base
         io.write(reg.ENGINE.of(reset=1), base)
-        io.clock.sleep(10e-6)
+        for _ in range(_SETTLE_READS):  # the reference driver's delay: reads that reach the unit, instead of a timer
+            io.peek(reg.ENGINE, base, unit=self.unit)
         io.write(reg.ENGINE.zero(), base)
         io.wait(
             lambda: io.read(reg.DMACTL, base, unit=self.unit),
