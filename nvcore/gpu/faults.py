@@ -9,7 +9,7 @@ Source: DESIGN "Faults"; attribution by channel id: open-gpu-kernel-modules befo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nvcore.api.errors import NvcoreError
 from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareHalted, FirmwareMessage, Rung, VgpuPluginEvent
@@ -93,7 +93,7 @@ class Ladder:
             event.address,
             event.text,
         )
-        told = self._tell(fault, owner, "channel disabled, owner told")
+        told = self._tell(fault, owner, "channel disabled, owner told" if channel else "owner told")
         self._gpu.life.post(lambda: self._climb_channel(fault, owner, channel, told), "fault of a channel")
 
     @staticmethod
@@ -208,7 +208,7 @@ class Ladder:
             except NvcoreError as error:
                 self.meet_grant(grant, "channel-stuck", describe_error(error)[0])
                 return
-        self._go_on(attachment, fault, "kept", generation, "channel stopped")
+        self._go_on(grant, fault, "kept", generation, "channel stopped")
 
     @may_sleep
     def _climb_grant(self, fault: Fault, grant: GpuGrant, told: Job | None) -> None:
@@ -231,15 +231,16 @@ class Ladder:
             self.meet_gpu("grant-reset-failed", f"{grant.name}: {describe_error(error)[0]}")
             return
         grant.set_quiescing(False)
-        self._go_on(attachment, fault, "lost", generation, "grant reset")
+        self._go_on(grant, fault, "lost", generation, "grant reset")
 
-    def _go_on(self, attachment: Attachment | None, fault: Fault, vram: str, generation: int, action: str) -> None:
-        if attachment is not None and not attachment.resume("lost" if vram == "lost" else "kept", generation, self._gpu.settings.call):
+    def _go_on(self, grant: GpuGrant, fault: Fault, vram: Literal["kept", "lost"], generation: int, action: str) -> None:
+        attachment = self._gpu.attachment_of(grant)
+        if attachment is not None and not attachment.resume(vram, generation, self._gpu.settings.call):
             self._gpu.abandon(attachment, f"failed in resume: {attachment.hung}")
             return
-        self._recovered(fault, action)
+        self._recovered(fault, action, grant.vm)
 
-    def _recovered(self, fault: Fault, action: str) -> None:
+    def _recovered(self, fault: Fault, action: str, vm: str | None = None) -> None:
         self._gpu.events.publish(
             "recovery",
             f"recovered from {fault.cause}",
@@ -247,6 +248,7 @@ class Ladder:
             grant=fault.grant,
             owner=fault.owner,
             channel=fault.channel,
+            vm=vm,
             action=action,
             fault=fault,
         )
