@@ -1,8 +1,7 @@
 """The boot programs of a firmware folder, as the model reads them: which bytes a driver must have put into SEC2.
 
 Owns a parser of its own for `booter_load` and `booter_unload` files and the comparison with falcon memory. Reads files, once a card,
-before any
-register access. A real boot ROM checks a signature; the model compares with the file.
+before any register access. A real boot ROM checks a signature; the model compares with the file.
 Source: gsp-boot.md 5.2 (linux-firmware nvidia/ga100/gsp; Linux 7.3 nouveau include/nvfw/{fw,hs}.h).
 """
 

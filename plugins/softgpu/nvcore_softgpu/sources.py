@@ -1,10 +1,8 @@
 """Sources: how a software GPU is named in a configuration, "softgpu:ga100?vram=40G&firmware=DIR&fault=NAME:ARG&name=NAME".
 
-Owns the grammar. Pure functions; any thread. Strict: what is not understood is an error that names the key.
-vram, bar1: sizes (bar1 a power of two, by default VRAM rounded up). firmware: a folder to compare images and boot programs with. fault:
-may be
-given again. name: tells two GPUs of one kind apart. scattered=1: large DMA buffers have scattered bus addresses. address: the PCI
-address shown.
+Owns the grammar. Pure functions; any thread. Strict: what is not understood is an error that names the key. vram, bar1: sizes (bar1 a
+power of two, by default VRAM rounded up). firmware: a folder to compare images and boot programs with. fault: may be given again. name:
+tells two GPUs of one kind apart. scattered=1: large DMA buffers have scattered bus addresses. address: the PCI address shown.
 """
 
 from __future__ import annotations
