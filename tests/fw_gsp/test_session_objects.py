@@ -204,3 +204,20 @@ def test_the_inventory_covers_all_of_memory_and_is_the_same_for_both_versions():
         two.page_tables,
         two.firmware_vector,
     )
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_during_a_lockdown_the_firmware_s_registers_are_left_alone(chip, version):
+    with bench(chip, version) as gpu:
+        session = gpu.open()
+        number = session.rm.abi.enum("NV_VGPU_MSG_EVENT_GSP_LOCKDOWN_NOTICE")
+        session.desk.handle(number, 0, b"\1")
+        gpu.inspector.trace(True)
+        session.receive()
+        tenant = session.open_tenant("meanwhile")
+        touched = {offset for offset, _ in gpu.inspector.trace(False) if 0x110000 <= offset < 0x112000}
+        assert touched <= {0x110C00}  # the doorbell
+        session.desk.handle(number, 0, b"\0")
+        session.receive()
+        tenant.close()
+        assert [e.text for e in gpu.events if isinstance(e, FirmwareMessage) and e.name == "lockdown"] == ["engaged", "lifted"]

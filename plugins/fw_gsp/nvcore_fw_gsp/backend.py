@@ -79,6 +79,7 @@ class GspBackend:
         boot.resolve = lambda version: self._resolve(context.chip.name, version, images)
         desk = EventDesk(boot.abi, EngineNumbers(boot.abi, boot.manifest), context.deliver)
         desk_box.append(desk)
+        boot.locked = lambda: desk.lockdown
         log = StageLog(context.clock, context.progress)
         try:
             error = log.run(_flow(boot), boot, boot.io)

@@ -19,6 +19,8 @@ __all__ = ["core_stopped"]
 
 def core_stopped(boot: Boot) -> str | None:
     """Why the firmware cannot be running any more, or None while it seems to."""
+    if boot.locked():  # the firmware asked to keep off its registers
+        return None
     read = boot.io.bar.read32
     try:
         match boot.chip.flow:

@@ -95,6 +95,7 @@ class Boot:
         self.flush_page_set = False
         self.touched = False
         self.in_doubt = False
+        self.locked: Callable[[], bool] = lambda: False
         self.init_done: int | None = None
         self.sequences: list[bytes] = []
         self.static_info = b""
