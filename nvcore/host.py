@@ -208,6 +208,10 @@ class Host:
         for bus in reversed(tuple(self._buses.values())):
             bus.close()
         self._buses.clear()
+        if jobs:
+            import gc
+
+            gc.collect()  # sessions, grants and channels refer to one another; the memory that they kept goes now, not at some later boot
         if self._temporary and self._state_dir is not None:
             from shutil import rmtree
 

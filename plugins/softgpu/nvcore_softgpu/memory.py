@@ -14,6 +14,7 @@ import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final
 
 from nvcore.api.errors import OutOfResources, UsageError
@@ -27,6 +28,7 @@ MAP_FIXED: Final = 0x10
 _VRAM: Final = Aperture.VRAM
 
 
+@cache
 def _libc_mmap() -> Callable[..., int | None]:
     """mmap(2) itself: Python's object cannot map over a part of a range."""
     function = ctypes.CDLL(None, use_errno=True).mmap
