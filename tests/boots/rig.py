@@ -1,0 +1,256 @@
+"""A host on a software GPU that stays in its slot when the host is gone, with eyes on both sides.
+
+The bus outlives the host, as a slot does, so that a test can look at the device after the host has left, and put a second host in front of
+the same card. Stages are told while they happen, so that a fault can be armed at the very stage where it is to act.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from nvcore.api.clock import SYSTEM, Clock
+from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer
+from nvcore.gpu.life import Gpu
+from nvcore.gpu.settings import GpuSettings, HostSettings
+from nvcore.host import Host
+from nvcore.testing.toys import ToyDriver, toy_client
+
+pytest.importorskip("nvcore_softgpu")
+pytest.importorskip("nvcore_fw_gsp")
+
+from nvcore_fw_gsp.backend import GspBackend
+from nvcore_softgpu.bus import SoftBus
+
+CASES = [("ga100", "570.144"), ("ga100", "535.113.01"), ("gh100", "570.144")]
+FINAL = ("running", "failed", "lost", "unsupported", "released")
+
+
+@cache
+def synthetic_images() -> Path:
+    """A folder with small synthetic images, made once a session."""
+    import atexit
+    import shutil
+
+    from nvcore_softgpu.images.synthetic import write_images
+
+    folder = Path(tempfile.mkdtemp(prefix="nvcore-boots-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_images(folder)
+    return folder
+
+
+def until(claim: Callable[[], bool], what: str, limit: float = 10.0) -> None:
+    """Real time: wait for other threads."""
+    end = time.monotonic() + limit
+    while not claim():
+        assert time.monotonic() < end, what
+        time.sleep(0.001)
+
+
+class Told:
+    """A backend that tells of every stage before it hands it on. at_stage(name of the stage that just ended)."""
+
+    def __init__(self, inner: GspBackend, at_stage: Callable[[str], None]) -> None:
+        self._inner, self._at_stage, self.name = inner, at_stage, inner.name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def open(self, context: Any) -> Any:
+        """As the backend's; every finished stage is told."""
+
+        def progress(stage: Any) -> None:
+            context.progress(stage)
+            self._at_stage(stage.name)
+
+        self._at_stage("core-identify")
+        return self._inner.open(attrs.evolve(context, progress=progress))
+
+
+class Slot:
+    """A card in its slot. Hosts come and go; `close` pulls it."""
+
+    def __init__(self, chip: str, version: str | None, *, images: Path | None = None, vram: str = "2G", clock: Clock = SYSTEM, name: str = "") -> None:
+        self.chip, self.version, self.clock = chip, version, clock
+        self.images = images or synthetic_images()
+        self.bus = SoftBus(clock=clock)
+        self.source = f"softgpu:{chip}?vram={vram}&address=0000:41:00.0" + (f"&name={name}" if name else "")
+        self.bus.open(self.source).close()
+        self.at_stage: Callable[[str], None] = lambda stage: None
+
+    @property
+    def card(self) -> Any:
+        return self.bus._cards[self.source]
+
+    @property
+    def inspector(self) -> Any:
+        from nvcore_softgpu.device import Inspector
+
+        return Inspector(self.card)
+
+    @property
+    def two_tenants(self) -> bool:
+        """Whether this chip and version have a vgpu function too."""
+        return self.chip == "ga100" and self.version != "535.113.01"
+
+    def host(self, folder: Path, settings: HostSettings) -> SlotHost:
+        """A host in front of the card, not started."""
+        return SlotHost(self, folder, settings)
+
+    def settings(self, scale: float = 1.0, **limits: float) -> HostSettings:
+        """Limits for hosts of this slot; scale: of the backend's."""
+        return HostSettings(boot=60.0, gpus={self.source: GpuSettings(version=self.version, time_scale=scale)}, **limits)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Pull the card."""
+        self.bus.close()
+
+
+class _KeptBus:
+    """The slot's bus as a host sees it: the host's end leaves the cards in their slots."""
+
+    def __init__(self, bus: SoftBus) -> None:
+        self.open, self.scan, self.subscribe = bus.open, bus.scan, bus.subscribe
+
+    def close(self) -> None:
+        """The slot closes it."""
+
+
+class SlotHost:
+    """One host on one slot, with a toy tenant on every function that there is."""
+
+    def __init__(self, slot: Slot, folder: Path, settings: HostSettings) -> None:
+        self.slot = slot
+        roots = [str(slot.images / "nvidia")] if (slot.images / "nvidia").is_dir() else [str(slot.images)]
+        offer_a, self.a = toy_client("toy-a", "graphics", engine="COPY0")
+        offer_b, self.b = toy_client("toy-b", "vgpu", engine="COPY1")
+        self.drivers: list[ToyDriver] = [self.a, self.b] if slot.two_tenants else [self.a]
+        clients: list[ClientOffer] = [offer_a, offer_b] if slot.two_tenants else [offer_a]
+        backend = GspBackend(lambda: roots)
+        self.host = Host(
+            [slot.source],
+            buses=[BusOffer("slot", "", ("softgpu",), lambda config: _KeptBus(slot.bus))],  # type: ignore[arg-type,return-value]
+            backends=[FirmwareOffer("gsp-rm", "", ("GA100", "GH100"), (), lambda: Told(backend, lambda stage: slot.at_stage(stage)))],  # type: ignore[arg-type,return-value]
+            clients=clients,
+            clock=slot.clock,
+            state_dir=folder,
+            config=settings,
+        )
+
+    @property
+    def gpu(self) -> Gpu:
+        return self.host.gpus[0]
+
+    def settle(self, limit: float = 20.0) -> str:
+        """Wait until the state is final and nothing is under way; its name."""
+        end = time.monotonic() + limit
+        calm = 0
+        while calm < 3:
+            assert time.monotonic() < end, f"the GPU does not come to rest: {self.gpu.state.name}, {self.gpu.state.cause}"
+            before = self.gpu.state
+            self.gpu.life.call(lambda: None, "a look", limit)
+            receiver = self.gpu._receiver
+            at_rest = self.gpu.state is before and before.name in FINAL and not (receiver and receiver._urgent) and not self.gpu.life._jobs
+            calm = calm + 1 if at_rest else 0
+            time.sleep(0.001)
+        return self.gpu.state.name
+
+    def tenants(self) -> list[Any]:
+        return [tenant for driver in self.drivers for tenant in driver.tenants]
+
+    def stop(self) -> list[str]:
+        """End the host, and the job threads of tenants that could not leave by themselves; what hung."""
+        hung = self.host.stop(20.0)
+        for tenant in self.tenants():
+            tenant.stop()
+        return hung
+
+
+def differences(host: SlotHost) -> list[str]:
+    """Where the doctor complains, or the core's books and the device's own view are not equal."""
+    gpu, view = host.gpu, host.slot.inspector.view()
+    found = [f"doctor: {finding.severity} {finding.text}" for finding in host.host.doctor() if finding.severity not in ("ok", "note")]
+    if gpu.state.name in ("failed", "lost", "unsupported"):
+        found = [text for text in found if f"is {gpu.state.name}: " not in text]  # that is the state itself, told with its cause
+    counts: Mapping[str, int] = gpu.hardware.counts() if gpu.hardware is not None else {}
+    objects = view["gsp"]["objects"]
+    for kind, name in (("client", "client"), ("space", "address space"), ("channel", "channel")):
+        if counts.get(kind, 0) != objects.get(name, 0):
+            found.append(f"{kind}: the core counts {counts.get(kind, 0)}, the device {objects.get(name, 0)}")
+    if counts.get("channel", 0) != len(view["channels"]):
+        found.append(f"channels in hardware: the core counts {counts.get('channel', 0)}, the device {len(view['channels'])}")
+    if view["functions"] != len(gpu.virtual_functions):
+        found.append(f"virtual functions: the core counts {len(gpu.virtual_functions)}, the device {view['functions']}")
+    return found
+
+
+def leftovers(view: Mapping[str, Any]) -> list[str]:
+    """What a device that no host drives any more still shows of one."""
+    left: list[str] = []
+    if any(view["gsp"]["objects"].values()) or view["channels"]:
+        left.append(f"objects {view['gsp']['objects']}, channels {len(view['channels'])}")
+    if view["wpr2"]:
+        left.append(f"protected region {view['wpr2']}")
+    if view["functions"]:
+        left.append(f"{view['functions']} virtual functions")
+    if view["dma_maps"]:
+        left.append(f"DMA maps {view['dma_maps'][:4]}")
+    if view["bus_master"]:
+        left.append("bus master on")
+    if view["extents"]:
+        left.append(f"VRAM extents {view['extents']}")
+    return left
+
+
+class Usage:
+    """Descriptors and threads of this process."""
+
+    def __init__(self, *, collect: bool = True) -> None:
+        if collect:
+            gc.collect()
+        self.threads = sorted(thread.name for thread in threading.enumerate())
+        self.files: dict[str, str] = {}
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                self.files[number] = os.readlink(f"/proc/self/fd/{number}")
+            except FileNotFoundError:  # the one of the listing itself
+                continue
+
+    def more(self, before: Usage) -> list[str]:
+        """What is there that was not there before."""
+        files = [f"{number} -> {name}" for number, name in self.files.items() if before.files.get(number) != name]
+        threads = [name for name in self.threads if name not in before.threads]
+        found = [f"descriptors {files}"] if len(self.files) > len(before.files) else []
+        return found + ([f"threads {threads or self.threads}"] if len(self.threads) > len(before.threads) else [])
+
+
+@contextmanager
+def slot(chip: str, version: str | None, **options: Any) -> Iterator[Slot]:
+    """A slot for one test."""
+    made = Slot(chip, version, **options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def inventories_equal(one: Any, two: Any) -> bool:
+    """Field by field."""
+    return attrs.asdict(one) == attrs.asdict(two)
+
+
+__all__: Sequence[str] = [
+    "CASES", "Slot", "SlotHost", "Usage", "differences", "inventories_equal", "leftovers", "slot", "synthetic_images", "until",
+]  # fmt: skip
