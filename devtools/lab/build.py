@@ -20,7 +20,7 @@ __all__ = ["Lab", "LabUnavailable", "build", "find"]
 
 HOME = Path(__file__).resolve().parents[2] / ".nvcore" / "lab"
 RELEASE, BACKPORTS = "trixie", "trixie-backports"
-PROGRAMS = ("qemu-system-x86", "busybox-static")
+PROGRAMS = ("qemu-system-x86", "busybox-static", "systemd")
 KERNEL = "linux-image-amd64"
 FIRMWARE = "firmware-nvidia-graphics"
 _DRIVERS = ("gpu/drm", "media", "platform", "acpi", "i2c/algos")
@@ -61,7 +61,7 @@ class Lab:
         """How to run a program of the lab: through its own loader and libraries."""
         library = self.files / "usr/lib/x86_64-linux-gnu"
         loader = library / "ld-linux-x86-64.so.2"
-        return [str(loader), "--library-path", str(library), str(self.files / "usr/bin" / program)]
+        return [str(loader), "--library-path", f"{library}:{library}/systemd", str(self.files / "usr/bin" / program)]
 
     def qemu(self) -> list[str]:
         """QEMU with its data folders."""
@@ -70,7 +70,7 @@ class Lab:
 
 
 def _recipe() -> str:
-    parts = (RELEASE, BACKPORTS, PROGRAMS, KERNEL, FIRMWARE, KERNEL_PARTS, FIRMWARE_PARTS, "layout 2")
+    parts = (RELEASE, BACKPORTS, PROGRAMS, KERNEL, FIRMWARE, KERNEL_PARTS, FIRMWARE_PARTS, "layout 3")
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -112,7 +112,7 @@ def _build() -> Lab:
     image = apt.depends(KERNEL, BACKPORTS, r"linux-image-\d\S+")
     release = image.removeprefix("linux-image-")
     versions = {"qemu-system-x86": apt.candidate("qemu-system-x86", BACKPORTS), FIRMWARE: apt.candidate(FIRMWARE, BACKPORTS)}
-    versions["busybox-static"] = apt.candidate("busybox-static", RELEASE)
+    versions |= {name: apt.candidate(name, RELEASE) for name in ("busybox-static", "systemd")}
     versions["linux"] = f"{release} ({apt.candidate(KERNEL, BACKPORTS)})"
     step(f"QEMU {versions['qemu-system-x86']} and what it needs")
     apt.download_with_dependencies(PROGRAMS, BACKPORTS)
