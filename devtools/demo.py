@@ -1,7 +1,7 @@
 """`dev.py demo`: the bare vGPU-host set and two software GPUs, from wheels, in an environment of their own.
 
-Does all the set-up, then runs `nvcore` commands as an operator would and prints each of them: firmware (real images, or synthetic ones where
-none can be had, and it says which), the daemon on two software GPUs, two vGPUs, the status screen, doctor; then down, and up again.
+Does all the set-up, then runs `nvcore` commands as an operator would and prints each of them: firmware (real images, or synthetic ones
+where none can be had, and it says which), the daemon on two software GPUs, two vGPUs, the status screen, doctor; then down, and up again.
 `--report FILE` writes what was run and seen as JSON, and boots the second firmware version too.
 """
 
