@@ -1,7 +1,7 @@
 """The flow of GA100: booter on SEC2, loaded through the data ports, creates the protected region and starts the firmware.
 
 A table of stages over `Boot`. The opener's thread.
-Source: open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c, kernel_gsp_ga100.c; reference page gsp-boot.md, sections 7.1 and 7.2.
+Source: open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c, kernel_gsp_ga100.c.
 """
 
 from __future__ import annotations
@@ -52,10 +52,9 @@ def unload_bundle(boot: Boot) -> str:
     boot.booter_load = load_ucode(boot.io, load, boot.chip.name)
     booter = load_ucode(boot.io, unload, boot.chip.name)
     assert boot.generic is not None
-    boot.bundle = UnloadBundle(booter, prepare_fwsec(boot.io, boot.memory, boot.generic))
-    return (
-        f"booter unload {booter.ucode.size} bytes, FWSEC-SB of descriptor version {boot.bundle.fwsec.version if boot.bundle.fwsec else '-'}"
-    )
+    fwsec = prepare_fwsec(boot.io, boot.memory, boot.generic)
+    boot.bundle = UnloadBundle(booter, fwsec)
+    return f"booter unload {booter.ucode.size} bytes, FWSEC-SB of descriptor version {fwsec.version}, ROM {fwsec.rom_version}"
 
 
 def plan(boot: Boot) -> str:

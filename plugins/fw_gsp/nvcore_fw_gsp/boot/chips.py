@@ -1,6 +1,6 @@
 """What a boot needs to know of each chip, one row a chip; there is no default row.
 
-Data only. Source: nova-core and nouveau chip tables; reference page gsp-boot.md, section 1.3.
+Data only. Source: nova-core and nouveau chip tables.
 """
 
 from __future__ import annotations

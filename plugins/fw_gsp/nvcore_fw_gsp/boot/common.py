@@ -1,7 +1,7 @@
 """Stages that all flows share: identify, files, flush page, memory, queues, and from the running core to the inventory's source.
 
 Each function is one stage on a `Boot`; its result is the detail of the boot report. The opener's thread.
-Source: nova-core gsp/boot.rs; open-gpu-kernel-modules 570.144 kernel_gsp.c; reference page gsp-boot.md, sections 7.1 and 7.5.
+Source: nova-core gsp/boot.rs; open-gpu-kernel-modules 570.144 kernel_gsp.c.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The flow of GH100: the FSP checks the FMC, the FMC places and starts the firmware.
 
 A table of stages over `Boot`, and the message exchange with the FSP. The opener's thread.
-Source: open-gpu-kernel-modules 570.144 kern_fsp_gh100.c, kernel_gsp_gh100.c; nova-core fsp.rs; reference page gsp-boot.md, sections
-5.8, 7.5.
+Source: open-gpu-kernel-modules 570.144 kern_fsp_gh100.c, kernel_gsp_gh100.c; nova-core fsp.rs.
 """
 
 from __future__ import annotations

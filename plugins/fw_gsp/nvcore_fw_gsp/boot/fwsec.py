@@ -3,7 +3,7 @@
 Owns two DMA buffers through the boot's `HostMemory`. The way of Turing and GA100: the ROM's descriptor is of version 2 and a generic
 bootloader
 pulls the ucode in by DMA. The opener's thread, or the unload's.
-Source: nova-core firmware/fwsec/bootloader.rs; open-gpu-kernel-modules 570.144 kernel_gsp_fwsec.c; reference page gsp-boot.md, 2.8 and 3.8.
+Source: nova-core firmware/fwsec/bootloader.rs; open-gpu-kernel-modules 570.144 kernel_gsp_fwsec.c.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Where the firmware lies in VRAM: sizes of the heap, offsets of the protected region. Pure arithmetic.
 
 Owns nothing; any thread. All numbers in bytes; addresses are offsets in VRAM.
-Source: open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspCalculateFbLayout), gsp_fw_heap.h; checked against the reference page's
-examples.
+Source: open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspCalculateFbLayout), gsp_fw_heap.h, gsp_fw_wpr_meta.h.
 """
 
 from __future__ import annotations

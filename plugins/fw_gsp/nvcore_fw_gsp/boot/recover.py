@@ -1,7 +1,7 @@
 """A firmware found running: the saved unload when an earlier run of this host left it, a refusal with the reason otherwise.
 
 Reads the protected region as evidence. The opener's thread. Never starts a firmware, never resets what may belong to somebody else.
-Source: reference page field-cases.md, F01.
+Source: field case F01 (open-gpu-kernel-modules issues 1104 and 1058, tinygrad issue 13263).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The protected region as evidence: is a firmware up, and whose is it?
 
 Reads registers, and runs the saved unload where the evidence says that an earlier run of this host left the firmware. The opener's thread.
-Source: reference page field-cases.md, F01; open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspIsWpr2Up).
+Source: field case F01 (open-gpu-kernel-modules issues 1104 and 1058); open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspIsWpr2Up).
 """
 
 from __future__ import annotations

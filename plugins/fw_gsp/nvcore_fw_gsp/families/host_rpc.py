@@ -2,7 +2,7 @@
 
 Owns the heap's head through the lease that the client gave. One message at a time per vGPU, under the vGPU's lock. The layout is the one of
 the 570 firmware; the control buffer's version number does not tell layouts apart, so the firmware version chooses it. May sleep.
-Source: "[RFC] nvidia-vgpu" patches of 2025 (drivers/vfio/pci/nvidia-vgpu), dev_vgpu_gsp.h; reference page vgpu-host.md, section 2.11.
+Source: "[RFC] nvidia-vgpu" patches of 2025 (drivers/vfio/pci/nvidia-vgpu), dev_vgpu_gsp.h.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Family "vgpu": the firmware's side of vGPUs, on firmware 570.144.
 
 Owns one host RPC channel per vGPU and the lease on its management heap. Life-cycle thread, may sleep. Knows no guest.
-Source: open-gpu-kernel-modules 570.144 ctrl2080vgpumgrinternal.h, kernel_vgpu_mgr.c; "[RFC] nvidia-vgpu" patches of 2025; reference page
-vgpu-host.md, sections 2.9 to 2.11. Heap size: a convention for types that no public table gives one for.
+Source: open-gpu-kernel-modules 570.144 ctrl2080vgpumgrinternal.h, kernel_vgpu_mgr.c; "[RFC] nvidia-vgpu" patches of 2025. Heap size: a
+convention for types that no public table gives one for.
 """
 
 from __future__ import annotations
