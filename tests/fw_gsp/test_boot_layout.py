@@ -5,17 +5,78 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nvcore_fw_gsp.boot.errors import LayoutError
 from nvcore_fw_gsp.boot.layout import heap_size, plan_layout, vga_workspace
 
 G, M = 1 << 30, 1 << 20
 # chip: memory, version, libos, FRTS size, bootloader, image → wprEnd, frts, bootBin, image, heap, heap size, wprStart, non-WPR heap
 EXAMPLES = {
-    "TU102 570": (11 * G, "570.144", 2, M, 0x1000, 28528288, 0x2BFF00000, 0x2BFE00000, 0x2BFDFF000, 0x2BE2C0000, 0x2B7800000, 0x6A00000, 0x2B7700000, 0x2B7600000),
-    "GA102 535": (24 * G, "535.113.01", 3, M, 0x5000, 38043648, 0x5FFF00000, 0x5FFE00000, 0x5FFDFB000, 0x5FD9B0000, 0x5F5A00000, 0x7F00000, 0x5F5900000, 0x5F5800000),
-    "GA102 570": (24 * G, "570.144", 3, M, 0x6000, 63541248, 0x5FFF00000, 0x5FFE00000, 0x5FFDFA000, 0x5FC160000, 0x5F4000000, 0x8100000, 0x5F3F00000, 0x5F3E00000),
-    "AD102 570": (48 * G, "570.144", 3, M, 0x9000, 63541248, 0xBFFF00000, 0xBFFE00000, 0xBFFDF7000, 0xBFC150000, 0xBF3E00000, 0x8300000, 0xBF3D00000, 0xBF3C00000),
-}  # fmt: skip
+    "TU102 570": (
+        11 * G,
+        "570.144",
+        2,
+        M,
+        0x1000,
+        28528288,
+        0x2BFF00000,
+        0x2BFE00000,
+        0x2BFDFF000,
+        0x2BE2C0000,
+        0x2B7800000,
+        0x6A00000,
+        0x2B7700000,
+        0x2B7600000,
+    ),
+    "GA102 535": (
+        24 * G,
+        "535.113.01",
+        3,
+        M,
+        0x5000,
+        38043648,
+        0x5FFF00000,
+        0x5FFE00000,
+        0x5FFDFB000,
+        0x5FD9B0000,
+        0x5F5A00000,
+        0x7F00000,
+        0x5F5900000,
+        0x5F5800000,
+    ),
+    "GA102 570": (
+        24 * G,
+        "570.144",
+        3,
+        M,
+        0x6000,
+        63541248,
+        0x5FFF00000,
+        0x5FFE00000,
+        0x5FFDFA000,
+        0x5FC160000,
+        0x5F4000000,
+        0x8100000,
+        0x5F3F00000,
+        0x5F3E00000,
+    ),
+    "AD102 570": (
+        48 * G,
+        "570.144",
+        3,
+        M,
+        0x9000,
+        63541248,
+        0xBFFF00000,
+        0xBFFE00000,
+        0xBFFDF7000,
+        0xBFC150000,
+        0xBF3E00000,
+        0x8300000,
+        0xBF3D00000,
+        0xBF3C00000,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
