@@ -12,6 +12,7 @@ import os
 
 from nvcore.api.errors import DeviceGone, UsageError
 from nvcore.api.marks import interrupt_safe, may_sleep
+from nvcore.hw.chips import BOOT_0
 from nvcore.hw.interrupts import (
     LEAF,
     LEAF_ENABLE_CLEAR,
@@ -25,9 +26,14 @@ from nvcore.hw.interrupts import (
 from nvcore.hw.register import RegisterIo, is_bus_error
 from nvcore.locks import Lock, eventfd
 
-__all__ = ["InterruptTree", "Line"]
+__all__ = ["InterruptTree", "Line", "bus_is_dead"]
 
 _ONES = 0xFFFFFFFF
+
+
+def bus_is_dead(io: RegisterIo) -> bool:
+    """Whether an error pattern just read was the bus's and not one access's: the chip's identity is not there either."""
+    return is_bus_error(io.read32(BOOT_0.OFFSET))
 
 
 class Line:
@@ -142,7 +148,7 @@ class InterruptTree:
                 return 0
             io.write32(TOP_ENABLE_CLEAR.OFFSET, self._top)
             top = io.read32(TOP.OFFSET)
-            if is_bus_error(top):
+            if is_bus_error(top) and bus_is_dead(io):
                 raise DeviceGone("the interrupt tree cannot be read", seen=f"{top:#010x}", where="TOP")
             for leaf in range(self._leaves):
                 if not top >> (leaf // LEAVES_PER_TOP_BIT) & 1:

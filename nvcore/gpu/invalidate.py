@@ -15,6 +15,7 @@ from typing import Final
 from nvcore.api.clock import Clock
 from nvcore.api.errors import DeviceGone
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
+from nvcore.gpu.interrupts import bus_is_dead
 from nvcore.hw.mmu import INVALIDATE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
 from nvcore.hw.register import RegisterIo, is_bus_error
 from nvcore.locks import Lock
@@ -166,7 +167,7 @@ class Invalidator:
             return None
         try:
             raw = self._io.read32(_TRIGGER)
-            if is_bus_error(raw):
+            if is_bus_error(raw) and bus_is_dead(self._io):
                 raise DeviceGone("the invalidate register cannot be read", seen=f"{raw:#010x}")
             if raw & _BUSY:  # ours, or the firmware's: ours then starts behind it, within the same limit
                 now = self.clock.now()

@@ -142,7 +142,8 @@ class Gpu:
         except Exception as error:  # isolation boundary: worker
             self._boot_failed(error)
             return
-        self.set_state("running")
+        if self.hardware is not None and self.hardware.gate.open:
+            self.set_state("running")  # else a fault came first, and the ladder's job waits for this thread
 
     @property
     def _gpu_settings(self) -> Any:

@@ -292,3 +292,63 @@ def test_a_firmware_left_by_our_last_process_is_found_and_taken_down(images: Pat
         assert [finding for finding in rig.host.doctor() if finding.severity not in ("ok", "note")] == []
     finally:
         rig.close()
+
+
+def _fresh(images: Path, folder: Path, chip: str) -> SoftRig:
+    """A rig on a card that nobody opened yet, and which the test holds: its bus does not go with the host."""
+    rig = SoftRig(images, folder, chip)
+    bus = next(iter(softgpu.nvcore_buses(HostInfo("0", {}, "embedded", SYSTEM)))).open({})
+    rig.bus = bus  # type: ignore[attr-defined]
+    rig.source = f"softgpu:{chip}?vram=1G&firmware={images}"
+    rig.settings.gpus[rig.source] = GpuSettings(time_scale=0.05)
+    rig.host.sources = (rig.source,)
+    rig.host._bus_offers = (BusOffer("softgpu", "", ("softgpu",), lambda config: bus),)
+    return rig
+
+
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+@pytest.mark.parametrize("kind", ["all-ones", "zero", "lost-write", "no-reply", "device-gone"])
+def test_a_disturbed_boot_runs_or_says_why_not_and_both_sides_agree(images: Path, tmp_path: Path, chip: str, kind: str) -> None:
+    """From the first access to a client at work; every ninth place, all of them with NVCORE_SWEEP=all. PROM counts as the data port it is."""
+    model = _probe(images, tmp_path, chip)
+    places = sorted((offset, write, nth) for (offset, write), count in model.items() for nth in {1, (count + 1) // 2, count})
+    places = [place for place in places if (place[1] or kind != "lost-write") and not 0x300010 <= place[0] < 0x400000]
+    start = ("all-ones", "zero", "lost-write", "no-reply", "device-gone").index(kind)
+    outcomes: dict[str, int] = {}
+    for offset, write, nth in places if os.environ.get("NVCORE_SWEEP") == "all" else places[start::9]:
+        fault = f"{kind}:{offset:#x},{'write' if write else 'read'},{nth}"
+        rig = _fresh(images, tmp_path, chip)
+        device = rig.bus.open(rig.source)  # type: ignore[attr-defined]
+        device.model.arm(fault)
+        device.close()
+        rig.host.start()
+        gpu = rig.gpu
+        until(lambda gpu=gpu: gpu.state.name not in ("booting", "resetting", "identified"), fault, 20.0)  # type: ignore[misc]
+        until(lambda gpu=gpu: gpu.hardware is None or gpu.hardware.gate.open, fault, 20.0)  # type: ignore[misc]
+        outcomes[gpu.state.name] = outcomes.get(gpu.state.name, 0) + 1
+        objects = device.model.view()["gsp"].get("objects", {})
+        if gpu.state.name == "running":
+            assert [finding for finding in rig.host.doctor() if finding.severity not in ("ok", "note")] == [], fault
+            seen = [objects.get(name, 0) for name in ("client", "address space", "channel")]
+            assert seen == list(gpu.hardware.counts().values()), fault
+        else:
+            assert gpu.state.name in ("failed", "lost", "unsupported") and gpu.state.cause and gpu.state.remedy, fault
+            assert kind == "device-gone" or gpu.state.name == "lost" or not objects, fault
+        rig.close()
+        assert rig.host.hanging == [], fault
+        rig.bus.close()  # type: ignore[attr-defined]
+    assert sum(outcomes.values()) > 3, outcomes
+
+
+def _probe(images: Path, folder: Path, chip: str) -> dict[tuple[int, bool], int]:
+    """How often an undisturbed boot touches each register."""
+    rig = _fresh(images, folder, chip)
+    device = rig.bus.open(rig.source)  # type: ignore[attr-defined]
+    device.model.trace(True)
+    device.close()
+    rig.host.start()
+    assert rig.gpu.state.name == "running", rig.gpu.state.cause
+    seen: dict[tuple[int, bool], int] = device.model.trace(False)
+    rig.close()
+    rig.bus.close()  # type: ignore[attr-defined]
+    return seen
