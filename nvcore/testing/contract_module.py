@@ -22,7 +22,7 @@ from nvcore.api.offers import CheckOffer, ConfigSection, Finding, InterfaceOffer
 from nvcore.plugins.collect import OFFERS
 from nvcore.plugins.register import HOOKS
 from nvcore.testing.contract import broken, calling, untouched
-from nvcore.testing.modules import hooks_of, offers_of
+from nvcore.testing.modules import hooks_of, host_info, offers_of
 
 __all__ = ["check_plugin_module"]
 
@@ -30,16 +30,18 @@ _ROOMS: Final = ("api", "hw", "vmm", "locks", "vfio_user")
 _METHOD: Final = re.compile(r"^\s*method\s+(\w+)", re.MULTILINE)
 
 
-def check_plugin_module(module: ModuleType, *, config: object = None, call: bool = True) -> dict[str, list[Any]]:
+def check_plugin_module(module: ModuleType, *others: ModuleType, config: object = None, call: bool = True) -> dict[str, list[Any]]:
     """Hold a plugin module against the contract of hooks; raises BrokenContract naming the first clause that it breaks.
 
-    config: the plugin's record; None = the defaults of its own section. call: also run the panels' snapshots and the checks that need no
-    host. Returns the offers by hook. Source: `nvcore.api.hooks`, DESIGN sections 2 and 3.
+    others: further modules of the same plugin, such as the one of its operator family. config: the plugin's record; None = the defaults of
+    its own section. call: also run the panels' snapshots and the checks that need no host. Returns the offers by hook.
+    Source: `nvcore.api.hooks`, DESIGN sections 2 and 3.
     """
-    who = module.__name__
-    _check_imports(module, who)
-    _check_hooks(module, who)
-    offers = _check_answers(module, who, config)
+    modules, who = (module, *others), module.__name__
+    for one in modules:
+        _check_imports(one, one.__name__)
+        _check_hooks(one, one.__name__)
+    offers = _check_answers(modules, who, config)
     for name, group in offers.items():
         _check_offers(name, group, who)
     if call:
@@ -68,10 +70,11 @@ def _check_hooks(module: ModuleType, who: str) -> None:
         broken("module-hooks", who, "no hook at all")
 
 
-def _check_answers(module: ModuleType, who: str, config: object) -> dict[str, list[Any]]:
-    for section in hooks_of(module).get("nvcore_config_sections", lambda host: ())(None) or ():
-        _check_section(section, who)
-    answers = [untouched("module-pure", who, "a hook", lambda: offers_of(module, config=config)) for _ in range(2)]
+def _check_answers(modules: tuple[ModuleType, ...], who: str, config: object) -> dict[str, list[Any]]:
+    for module in modules:
+        for section in hooks_of(module).get("nvcore_config_sections", lambda host: ())(host_info()) or ():
+            _check_section(section, who)
+    answers = [untouched("module-pure", who, "a hook", lambda: offers_of(*modules, config=config)) for _ in range(2)]
     names = [{hook: [getattr(offer, "name", None) for offer in group] for hook, group in answer.items()} for answer in answers]
     if names[0] != names[1]:
         broken("module-pure", who, f"first {names[0]}, then {names[1]}")

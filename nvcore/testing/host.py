@@ -42,10 +42,10 @@ def until(claim: Callable[[], bool], what: str, limit: float = 5.0) -> None:
 class HostKit:
     """A host on fakes. Made with offers and plugin modules, started by `start`, ended by `close`.
 
-    what: offers (bus, firmware, client) and plugin modules, whose hooks are called as a host would. Without a firmware offer for `chip` the
-    fake firmware boots; without a bus offer the sources are `gpus` fakes, "fake:0" and so on. sources: of a bus of your own. config:
-    configuration records, by offer name for clients, by module name for modules (else the defaults of their own section). settings: the
-    host's limits; its `clients` are replaced by `config`.
+    what: offers (bus, firmware, client) and plugin modules, whose hooks are called as a host would; modules of one package are one plugin.
+    Without a firmware offer for `chip` the fake firmware boots; without a bus offer the sources are `gpus` fakes, "fake:0" and so on.
+    sources: of a bus of your own. config: configuration records, by offer name for clients, by top-level package for modules (else the
+    defaults of their own section). settings: the host's limits; its `clients` are replaced by `config`.
     """
 
     def __init__(
@@ -188,11 +188,15 @@ class HostKit:
 
 
 def _offers(what: Iterable[Offer | ModuleType], config: Mapping[str, object], clock: Clock, state_dir: Path) -> list[Any]:
+    """Offers as given; modules of one package are one plugin."""
     found: list[Any] = []
+    plugins: dict[str, list[ModuleType]] = {}
     for one in what:
         if isinstance(one, ModuleType):
-            by_hook = offers_of(one, config=config.get(one.__name__), clock=clock, state_dir=state_dir)
-            found += [offer for offers in by_hook.values() for offer in offers]
+            plugins.setdefault(one.__name__.partition(".")[0], []).append(one)
         else:
             found.append(one)
+    for name, modules in plugins.items():
+        by_hook = offers_of(*modules, config=config.get(name), clock=clock, state_dir=state_dir / "plugins" / name)
+        found += [offer for offers in by_hook.values() for offer in offers]
     return found

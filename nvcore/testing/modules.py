@@ -35,21 +35,21 @@ def host_info(*, config: object = None, clock: Clock = SYSTEM, state_dir: Path |
     return HostInfo(version=__version__, generations=GENERATIONS, mode="embedded", clock=clock, config=config, state_dir=state_dir)
 
 
-def offers_of(module: object, *, config: object = None, clock: Clock = SYSTEM, state_dir: Path | None = None) -> dict[str, list[Any]]:
-    """The offers of a plugin module: hook to offers, observers left out. config: its record; None = the defaults of its own section.
+def offers_of(*modules: object, config: object = None, clock: Clock = SYSTEM, state_dir: Path | None = None) -> dict[str, list[Any]]:
+    """The offers of one plugin, whose hooks are spread over `modules`: hook to offers, observers left out. All hooks get one HostInfo.
 
-    Raises PluginError for a section whose record has a key without a default.
+    config: the plugin's record; None = the defaults of its own section. Raises PluginError for a section whose record has a key without a
+    default.
     """
-    hooks = hooks_of(module)
-    info = host_info(clock=clock, state_dir=state_dir)
+    hooks = [hooks_of(module) for module in modules]
+    info = host_info(config=config, clock=clock, state_dir=state_dir)
     found: dict[str, list[Any]] = {}
     for name in OFFERS:  # sections come first
-        if name in hooks:
-            found[name] = list(hooks[name](info) or ())
-            if name == "nvcore_config_sections":
-                info.config = config if config is not None else _defaults(found[name])
-        elif name == "nvcore_config_sections":
-            info.config = config
+        for mine in hooks:
+            if name in mine:
+                found.setdefault(name, []).extend(mine[name](info) or ())
+        if name == "nvcore_config_sections" and config is None and name in found:
+            info.config = _defaults(found[name])
     return found
 
 
