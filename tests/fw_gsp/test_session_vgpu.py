@@ -144,3 +144,22 @@ def test_a_heap_that_cannot_hold_the_channel_is_refused_before_the_firmware_is_a
         small = VgpuSpec(468, 1, spec.address, spec.uuid, spec.channels, 1, spec.framebuffer, Range(spec.heap.start, 0x274000))
         with pytest.raises(UsageError, match="heap"):
             family.bootload(tenant, small, lease)
+
+
+def test_a_crashed_task_is_an_event_of_its_function_and_can_be_cleaned_up():
+    from nvcore.api.events import VgpuPluginEvent
+
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G", scale=0.002) as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        vgpu = family.bootload(tenant, spec, lease)
+        gpu.inspector.arm("vgpu-crash")
+        with pytest.raises(WaitTimeout):
+            family.configure(vgpu, spec)
+        session.receive()
+        told = [event for event in gpu.events if isinstance(event, VgpuPluginEvent)]
+        assert told and all(event.function == 1 for event in told)
+        family.cleanup(vgpu)
+        family, tenant, spec, lease = make(gpu, session)
+        assert family.configure(family.bootload(tenant, spec, lease), spec)
