@@ -87,7 +87,9 @@ def _print(context: Context, output: str, state: dict[str, Any], color: str, pla
 
         context.stdout.write(document("nvcore.status/1", state, indent=2 if output == "json" else None))
     elif (console := _console(context, color)) is not None:
-        console.print(_screen(context, state, plain))
+        with console.capture() as drawn:  # a closed pipe is this program's matter, not the console's, which would exit 1
+            console.print(_screen(context, state, plain))
+        context.stdout.write(drawn.get())
     else:
         _tables(context, state)
     context.stdout.flush()
@@ -103,10 +105,13 @@ def _screen(context: Context, state: dict[str, Any], plain: bool) -> Any:
 
 def _live(context: Context, console: Any, plain: bool, seconds: float) -> int:
     """Again and again on a screen of its own, given back whatever happens. A daemon that goes and comes back is shown as that."""
+    import signal
+    import sys
     import time
 
     from rich.live import Live
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of the end of `with`
     with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             live.update(_screen(context, _ask(context), plain), refresh=True)
