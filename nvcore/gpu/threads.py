@@ -23,10 +23,10 @@ __all__ = ["Job", "Worker"]
 class Job:
     """One call on a worker, and how it ended."""
 
-    __slots__ = ("call", "done", "error", "result", "what")
+    __slots__ = ("awaited", "call", "done", "error", "result", "what")
 
-    def __init__(self, call: Callable[[], Any], what: str) -> None:
-        self.call, self.what = call, what
+    def __init__(self, call: Callable[[], Any], what: str, awaited: bool) -> None:
+        self.call, self.what, self.awaited = call, what, awaited
         self.done = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -37,7 +37,7 @@ class Job:
             self.result = self.call()
         except Exception as error:  # isolation boundary: worker
             self.error = error
-            if on_error is not None:
+            if on_error is not None and not self.awaited:
                 on_error(self.what, error)
         except SystemExit as error:  # a plugin's sys.exit must end neither the host nor this thread
             self.error = ContractError(f"{self.what} called sys.exit", seen=str(error))
@@ -92,9 +92,9 @@ class Worker:
             self._thread = start_thread(self.name, self._loop)
 
     @signalling_safe
-    def post(self, call: Callable[[], Any], what: str) -> Job:
-        """Queue a job; does not wait."""
-        job = Job(call, what)
+    def post(self, call: Callable[[], Any], what: str, *, awaited: bool = False) -> Job:
+        """Queue a job; does not wait. awaited: somebody will, and hears of its errors."""
+        job = Job(call, what, awaited)
         if self._stopping:
             job.error = ContractError(f"{what}: {self.name} is stopped")
             job.done.set()
@@ -110,7 +110,7 @@ class Worker:
         if self.here():
             return call()
         self.start()
-        job = self.post(call, what)
+        job = self.post(call, what, awaited=True)
         try:
             return job.wait(self._clock, timeout)
         except WaitTimeout:

@@ -5,105 +5,45 @@ Owns nothing; any thread; reads what is there without asking the firmware. What 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from nvcore.api.events import Event
-from nvcore.api.firmware import BootReport, BootStage, UnloadReport
-from nvcore.api.function import Function
-from nvcore.api.grant import LedgerRow
-from nvcore.api.inventory import Inventory
+from nvcore.api.firmware import BootReport
+from nvcore.api.inventory import Range
 
 if TYPE_CHECKING:
     from nvcore.gpu.grants import GpuGrant
     from nvcore.gpu.life import Gpu
 
-__all__ = ["describe_event", "describe_gpu", "describe_report", "summarise_gpu"]
+__all__ = ["describe_event", "describe_gpu", "describe_report", "plain", "summarise_gpu"]
+
+
+def plain(value: Any) -> Any:
+    """A record of the API, with all that is in it, as JSON-able values: field names become keys, a Range becomes [start, size]."""
+    if isinstance(value, Range):
+        return [value.start, value.size]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    fields = getattr(type(value), "__attrs_attrs__", None)
+    return value if fields is None else {field.name: plain(getattr(value, field.name)) for field in fields}
 
 
 def describe_event(event: Event) -> dict[str, Any]:
     """An event; keys with no value are left out."""
-    names = ("sequence", "time", "wall", "kind", "gpu", "text", "code", "function", "grant", "owner", "channel", "vm", "action")
-    found = {name: getattr(event, name) for name in names if getattr(event, name) is not None}
-    if event.fault is not None:
-        fault = event.fault
-        found["fault"] = {
-            "rung": fault.rung.value,
-            "cause": fault.cause,
-            "generation": fault.generation,
-            "engine": fault.engine,
-            "function": fault.function,
-            "address": fault.address,
-        }
-    return found
-
-
-def _stages(stages: tuple[BootStage, ...] | list[BootStage]) -> list[dict[str, Any]]:
-    return [
-        {"name": stage.name, "seconds": stage.seconds, "outcome": stage.outcome, "detail": stage.detail, "registers": dict(stage.registers)}
-        for stage in stages
-    ]
+    return {key: value for key, value in plain(event).items() if value is not None}
 
 
 def describe_report(report: BootReport | None) -> dict[str, Any] | None:
     """A boot report."""
-    if report is None:
-        return None
-    image = report.image
-    return {
-        "chip": report.chip,
-        "image": {
-            "version": image.version,
-            "kind": image.kind,
-            "location": image.location,
-            "problem": image.problem,
-            "looked_for": list(image.looked_for),
-        },
-        "stages": _stages(report.stages),
-        "seconds": report.seconds,
-        "cause": report.cause,
-        "code": report.code,
-        "remedy": report.remedy,
-        "logs": dict(report.logs),
-    }
-
-
-def _unload(report: UnloadReport | None) -> dict[str, Any] | None:
-    if report is None:
-        return None
-    return {"stages": _stages(report.stages), "clean": report.clean, "needs_reset": report.needs_reset, "cause": report.cause}
-
-
-def _inventory(inventory: Inventory) -> dict[str, Any]:
-    return {
-        "name": inventory.name,
-        "uuid": inventory.uuid,
-        "memory_size": inventory.memory_size,
-        "usable_memory": inventory.usable_memory,
-        "regions": [
-            {"start": region.range.start, "size": region.range.size, "usable": region.usable, "owner": region.owner}
-            for region in inventory.regions
-        ],
-        "engines": [{"name": engine.name, "kind": engine.kind, "runlist": engine.runlist} for engine in inventory.engines],
-        "first_channel": inventory.first_channel,
-        "channels": inventory.channels,
-        "vmmu_segment": inventory.vmmu_segment,
-        "page_tables": inventory.page_tables,
-        "bar1_size": inventory.bar1_size,
-        "heads": inventory.heads,
-        "vgpu": {"host": inventory.vgpu.host, "functions": inventory.vgpu.functions, "reason": inventory.vgpu.reason},
-        "firmware": inventory.firmware,
-        "capabilities": sorted(inventory.capabilities),
-    }
-
-
-def _function(function: Function) -> dict[str, Any]:
-    names = ("name", "kind", "published", "reason", "remedy", "owner")
-    return {name: getattr(function, name) for name in names}
-
-
-def _row(row: LedgerRow) -> dict[str, Any]:
-    names = ("kind", "unit", "total", "free", "owned", "quarantined", "retired")
-    return {**{name: getattr(row, name) for name in names}, "owners": dict(row.owners)}
+    return None if report is None else {**plain(report), "seconds": report.seconds}
 
 
 def _grant(grant: GpuGrant) -> dict[str, Any]:
@@ -116,8 +56,8 @@ def _grant(grant: GpuGrant) -> dict[str, Any]:
         "vm": grant.vm,
         "generation": grant.generation,
         "parent": grant.parent.name if grant.parent else None,
-        "vram": [[item.start, item.size] for item in grant.vram],
-        "channels": [[item.start, item.size] for item in grant.channels],
+        "vram": plain(grant.vram),
+        "channels": plain(grant.channels),
         "functions": list(grant.functions),
     }
 
@@ -155,18 +95,13 @@ def describe_gpu(gpu: Gpu) -> dict[str, Any]:
     hardware = gpu.hardware
     return {
         **summarise_gpu(gpu),
-        "inventory": _inventory(hardware.inventory) if hardware else None,
-        "ledger": [_row(row) for row in hardware.ledger.rows()] if hardware else [],
+        "inventory": {**plain(hardware.inventory), "usable_memory": hardware.inventory.usable_memory} if hardware else None,
+        "ledger": plain(hardware.ledger.rows()) if hardware else [],
         "grants": [_grant(grant) for grant in tuple(hardware.grants.values())] if hardware else [],
-        "functions": [_function(function) for function in gpu.functions],
+        "functions": plain(gpu.functions),
         "clients": [attachment.as_dict() for attachment in tuple(gpu.attachments)],
-        "needs": {
-            "vgpu_host": gpu.needs.vgpu_host,
-            "virtual_functions": gpu.needs.virtual_functions,
-            "display": gpu.needs.display,
-            "settings": dict(gpu.needs.settings),
-        },
+        "needs": plain(gpu.needs),
         "boot": describe_report(gpu.boot_report),
-        "progress": _stages(gpu.stages),
-        "unload": _unload(gpu.unload_report),
+        "progress": plain(gpu.stages),
+        "unload": plain(gpu.unload_report),
     }

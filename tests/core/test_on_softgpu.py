@@ -309,7 +309,8 @@ def _fresh(images: Path, folder: Path, chip: str) -> SoftRig:
 @pytest.mark.parametrize("chip", ["ga100", "gh100"])
 @pytest.mark.parametrize("kind", ["all-ones", "zero", "lost-write", "no-reply", "device-gone"])
 def test_a_disturbed_boot_runs_or_says_why_not_and_both_sides_agree(images: Path, tmp_path: Path, chip: str, kind: str) -> None:
-    """From the first access to a client at work; every ninth place, all of them with NVCORE_SWEEP=all. PROM counts as the data port it is."""
+    """From the first access to a client at work; every ninth place, all of them with NVCORE_SWEEP=all. PROM counts as the data port it
+    is."""
     model = _probe(images, tmp_path, chip)
     places = sorted((offset, write, nth) for (offset, write), count in model.items() for nth in {1, (count + 1) // 2, count})
     places = [place for place in places if (place[1] or kind != "lost-write") and not 0x300010 <= place[0] < 0x400000]
