@@ -67,6 +67,8 @@ def matches(value: Any, kind: Any, interface: Any, where: str) -> None:
             matches(one, kind.element_type, interface, f"{where}[{at}]")
     elif name == "_Dict":
         assert isinstance(value, dict), where
+        for key, one in value.items():
+            matches(one, kind.element_type, interface, f"{where}[{key}]")
     elif name == "_Struct":
         assert isinstance(value, dict), where
         assert set(value) <= set(kind.fields), f"{where}: undeclared {set(value) - set(kind.fields)}"
@@ -79,10 +81,10 @@ def matches(value: Any, kind: Any, interface: Any, where: str) -> None:
         matches(value, interface.members[kind.name].type, interface, where)
     elif name == "_Object":
         assert isinstance(value, dict), where
-    else:
-        assert kind in (bool, int, float, str), f"{where}: what is {kind!r}"
-        wanted = (int, float) if kind is float else (kind,)
-        assert isinstance(value, wanted) and (kind is bool or not isinstance(value, bool)), f"{where}: {value!r} is no {kind.__name__}"
+    else:  # a plain type stands as its empty value: "", 0, 0.0, False, {}
+        assert name in ("bool", "int", "float", "str", "dict"), f"{where}: what is {kind!r}"
+        wanted = (int, float) if name == "float" else (type(kind),)
+        assert isinstance(value, wanted) and (name == "bool" or not isinstance(value, bool)), f"{where}: {value!r} is no {name}"
 
 
 VGPU = {"type": "A100-4C", "name": "typed", "vm": "vm"}
@@ -218,7 +220,7 @@ MUTATIONS = 2400
 def mutations(seed: int) -> Iterator[bytes]:
     """Valid requests with something changed: values, types, keys, bytes, framing. Stopping and dumping are not asked by chance."""
     dice = random.Random(seed)
-    values = [None, True, -1, 2**70, 1e400, "", "x" * 3000, [], {}, [[]] * 40, {"a": {"b": []}}, "\0", "\ud800", "../../x", A100]
+    values = [None, True, -1, 2**70, 1e400, "", "x" * 3000, [], {}, [[]] * 40, {"a": {"b": []}}, "\0", "\ud800", "../../x"]
     for _ in range(MUTATIONS):
         request: dict[str, Any] = json.loads(json.dumps(dice.choice(SEEDS)))
         how = dice.randrange(6)

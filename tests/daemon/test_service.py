@@ -1,0 +1,53 @@
+"""The unit file: what systemd itself says of it, and the promises that the documents make."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+UNIT = files("nvcore.daemon") / "systemd" / "nvcore.service"
+
+
+def keys() -> dict[str, str]:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(UNIT.read_text())
+    return dict(parser["Service"])
+
+
+def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("by design: no systemd-analyze on this machine")
+    unit = tmp_path / "nvcore.service"
+    text = re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text(), flags=re.MULTILINE)
+    unit.write_text(text)
+    done = subprocess.run([tool, "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60)
+    said = [line for line in done.stderr.splitlines() if "nvcore" in line]
+    assert said == [], done.stderr
+    security = subprocess.run(
+        [tool, "security", "--offline=true", "--no-pager", str(unit)], capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin:/bin"}
+    )
+    score = re.search(r"nvcore\.service: ([\d.]+)", security.stdout)
+    assert security.returncode != 0 or score is None or float(score[1]) <= 5.0
+
+
+def test_it_says_what_the_exit_codes_mean_and_where_things_lie() -> None:
+    found = keys()
+    assert found["Type"] == "notify" and found["Restart"] == "on-failure"
+    assert found["SuccessExitStatus"] == "7" and found["RestartPreventExitStatus"] == "78"
+    assert found["RuntimeDirectory"] == found["StateDirectory"] == "nvcore" and found["StateDirectoryMode"] == "0700"
+    assert found["ExecStart"].split()[1:] == ["run"] and found["LimitMEMLOCK"] == "infinity"
+
+
+def test_it_waits_longer_than_the_daemon_takes_to_stop() -> None:
+    from nvcore.daemon.run import _STOP_LIMIT
+
+    assert float(keys()["TimeoutStopSec"]) > _STOP_LIMIT + 15
