@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from nvcore.plugins.loader import blame
+from nvcore.plugins.loader import raised
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -63,12 +63,7 @@ def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info
                 offer.plugin = plugin.name
                 claims_of(hook, offer)
         except (Exception, SystemExit) as error:
-            plugin.end(
-                "failed",
-                "NVC-1108",
-                f"hook {hook} raised {type(error).__name__}: {error} at {blame(error.__traceback__)}",
-                f"upgrade {plugin.distribution} or report it to its authors; until then -p no:{plugin.name}",
-            )
+            plugin.fail("NVC-1108", f"hook {hook} {raised(error)}")
             results.pop(plugin.key, None)
             continue
         results.setdefault(plugin.key, []).extend(offers)
@@ -88,12 +83,8 @@ class Claims:
 
     def remove(self, plugin: Plugin) -> None:
         """Strike everything that a plugin claims."""
-        for key, holders in list(self._holders.items()):
-            left = [holder for holder in holders if holder[0] is not plugin]
-            if left:
-                self._holders[key] = left
-            else:
-                del self._holders[key]
+        left = {key: [holder for holder in holders if holder[0] is not plugin] for key, holders in self._holders.items()}
+        self._holders = {key: holders for key, holders in left.items() if holders}
 
     def holders(self, hook: str, claim: str) -> list[tuple[Plugin, Any]]:
         """Everyone who claims `claim`."""
@@ -101,11 +92,11 @@ class Claims:
 
     def uncontested(self, hook: str, offer: Any) -> Any:
         """The offer without claims that somebody else has too (a copy where that changes it); None when nothing is left."""
-        field = CLAIMS.get(hook)
-        free = [claim for claim in claims_of(hook, offer) if len(self._holders.get((hook, claim), ())) < 2]
-        if len(free) == len(claims_of(hook, offer)):
+        field, claims = CLAIMS.get(hook), claims_of(hook, offer)
+        free = [claim for claim in claims if len(self._holders.get((hook, claim), ())) < 2]
+        if free == claims:
             return offer
-        if field is None or len(free) < 2 or free[-1] != f"name {offer.name}":
+        if field is None or len(free) < 2 or free[-1] != claims[-1]:
             return None
         import attrs
 

@@ -16,7 +16,6 @@ from nvcore.plugins.index import Index
 __all__ = ["importable", "owned_names", "recorded", "residue"]
 
 _SUFFIXES = (".py", ".pyc", ".so", ".pyd")
-_EDITABLE = ("__editable__", "_virtualenv", "__pycache__")
 
 
 def recorded(metadata: str) -> list[str]:
@@ -30,10 +29,6 @@ def recorded(metadata: str) -> list[str]:
     return []
 
 
-def _top(path: str) -> str:
-    return path.split("/", 1)[0]
-
-
 def owned_names(index: Index) -> dict[str, set[str]]:
     """Folder on the path to the names in it that some distribution's record lists."""
     owned: dict[str, set[str]] = {}
@@ -41,19 +36,18 @@ def owned_names(index: Index) -> dict[str, set[str]]:
         for metadata in (dist.metadata, *dist.shadowed):
             names = owned.setdefault(os.path.dirname(metadata), set())
             names.add(os.path.basename(metadata))
-            names |= {_top(path) for path in recorded(metadata) if not path.startswith("..")}
+            names |= {path.partition("/")[0] for path in recorded(metadata) if not path.startswith("..")}
     return owned
 
 
 def _path_folders() -> Iterator[tuple[str, list[str]]]:
-    seen: set[str] = set()
+    """Folders on the path, each once, with the names in them."""
+    places: dict[str, str] = {}
     for entry in sys.path:
-        folder = os.path.realpath(entry or ".")
-        if folder in seen:
-            continue
-        seen.add(folder)
+        places.setdefault(os.path.realpath(entry or "."), entry or ".")
+    for folder, entry in places.items():
         try:
-            yield os.path.abspath(entry or "."), sorted(os.listdir(folder))
+            yield os.path.abspath(entry), sorted(os.listdir(folder))
         except OSError:
             continue  # the index reports folders that cannot be read
 
@@ -96,16 +90,6 @@ def residue(index: Index) -> list[str]:
     for folder, names in _path_folders():
         if folder not in sites or not any(name.endswith(".dist-info") for name in names):
             continue  # only folders that hold installed distributions
-        for name in names:
-            if (
-                name.startswith("nvcore_")
-                and name not in owned.get(folder, ())
-                and not name.startswith(_EDITABLE)
-                and _is_module(folder, name)
-            ):
-                found.append(os.path.join(folder, name))
+        ours = [name for name in names if name.startswith("nvcore_") and name not in owned.get(folder, ())]
+        found += [os.path.join(folder, name) for name in ours if _module_name(folder, name) is not None]
     return found
-
-
-def _is_module(folder: str, name: str) -> bool:
-    return _module_name(folder, name) is not None

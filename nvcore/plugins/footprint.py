@@ -14,7 +14,7 @@ from typing import Any
 from nvcore.plugins.files import importable, recorded, residue
 from nvcore.plugins.index import Index
 from nvcore.plugins.loader import load_objects
-from nvcore.plugins.names import components
+from nvcore.plugins.names import components, normalise
 from nvcore.plugins.requires import RequirementSyntax, parse
 from nvcore.plugins.states import Plugin
 
@@ -37,10 +37,6 @@ def matches(name: str, pattern: str) -> bool:
     )
 
 
-def _path_matches(path: str, pattern: str) -> bool:
-    return any(matches(part, pattern) for part in path.split("/"))
-
-
 def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     """Everything installed, importable, loaded or left behind that matches a pattern: kind, name, where, pattern."""
     found: dict[tuple[str, str], dict[str, str]] = {}
@@ -48,24 +44,19 @@ def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     def hit(kind: str, name: str, where: str, pattern: str) -> None:
         found.setdefault((kind, where or name), {"kind": kind, "name": name, "where": where, "pattern": pattern})
 
-    modules, left, loaded = importable(), residue(index), list(sys.modules)
+    places = [metadata for dist in index.distributions.values() for metadata in (dist.metadata, *dist.shadowed)]
+    files = [(os.path.dirname(metadata), path) for metadata in places for path in recorded(metadata)]
+    whole = [("distribution", dist.name, dist.metadata) for dist in index.distributions.values()]
+    whole += [("importable module", name, where) for name, where in importable().items()]
+    whole += [("loaded module", name, "") for name in list(sys.modules)]
+    whole += [("residue", os.path.basename(path), path) for path in residue(index)]
     for pattern in patterns:
-        for dist in index.distributions.values():
-            if matches(dist.name, pattern):
-                hit("distribution", dist.name, dist.metadata, pattern)
-            for metadata in (dist.metadata, *dist.shadowed):
-                for path in recorded(metadata):
-                    if _path_matches(path, pattern):
-                        hit("file", os.path.basename(path), os.path.normpath(os.path.join(os.path.dirname(metadata), path)), pattern)
-        for name, where in modules.items():
+        for kind, name, where in whole:
             if matches(name, pattern):
-                hit("importable module", name, where, pattern)
-        for name in loaded:
-            if matches(name, pattern):
-                hit("loaded module", name, "", pattern)
-        for path in left:
-            if matches(os.path.basename(path), pattern):
-                hit("residue", os.path.basename(path), path, pattern)
+                hit(kind, name, where, pattern)
+        for folder, path in files:
+            if any(matches(part, pattern) for part in path.split("/")):
+                hit("file", os.path.basename(path), os.path.normpath(os.path.join(folder, path)), pattern)
     return [found[key] for key in sorted(found)]
 
 
@@ -117,27 +108,25 @@ def footprint(index: Index, plugins: list[Plugin]) -> list[dict[str, Any]]:
     """Import every selected plugin and say what that brought. The plugins' states become imported or failed."""
     from nvcore.api import hooks, offers  # noqa: F401  # the host's own share, so that the first plugin is not charged with it
 
-    rows: list[dict[str, Any]] = []
-    for plugin in plugins:
-        before, memory, descriptors = set(sys.modules), _resident(), _descriptors()
-        if plugin.state == "selected":
-            load_objects(plugin)
-        new = sorted(set(sys.modules) - before)
-        names = _brought(index, plugin.distribution.lower().replace("_", "-")) if plugin.distribution else []
-        files, size = _bytes(index, names)
-        ran = plugin.import_ms is not None
-        rows.append(
-            {
-                "name": plugin.name,
-                "state": plugin.state,
-                "distributions": names,
-                "files": files,
-                "disk_bytes": size,
-                "modules": new,
-                "module_count": len(new) if ran else None,
-                "memory_bytes": _resident() - memory if ran else None,
-                "descriptors": _descriptors() - descriptors if ran else None,
-                "import_ms": plugin.import_ms,
-            }
-        )
-    return rows
+    return [_measured(index, plugin) for plugin in plugins]
+
+
+def _measured(index: Index, plugin: Plugin) -> dict[str, Any]:
+    """One row of schema nvcore.footprint/1; what only an import can tell is None without one."""
+    names = _brought(index, normalise(plugin.distribution))
+    files, size = _bytes(index, names)
+    before, memory, descriptors = set(sys.modules), _resident(), _descriptors()
+    if plugin.state == "selected":
+        load_objects(plugin)
+    new = sorted(set(sys.modules) - before)
+    brought = {"module_count": len(new), "memory_bytes": _resident() - memory, "descriptors": _descriptors() - descriptors}
+    return {
+        "name": plugin.name,
+        "state": plugin.state,
+        "distributions": names,
+        "files": files,
+        "disk_bytes": size,
+        "modules": new,
+        **(brought if plugin.import_ms is not None else dict.fromkeys(brought)),
+        "import_ms": plugin.import_ms,
+    }

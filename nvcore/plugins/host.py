@@ -77,34 +77,29 @@ class PluginHost:
         self.index = scan() if index is None else index
         self.plugins = select(inventory(self.index), selection or Selection())
         wanted = [plugin for plugin in self.plugins if plugin.state == "selected"]
+        sections, *hooks = OFFERS
         if wanted:
             self._register(wanted)
-            self._call("nvcore_config_sections", wanted)
-            self._configure()
-            for hook in OFFERS:
-                if hook != "nvcore_config_sections":
-                    self._call(hook, wanted)
+            self._call(sections, wanted)
+        self._configure()
+        if wanted:
+            for hook in hooks:
+                self._call(hook, wanted)
             self._settle(wanted)
-        elif self.configuration is not None:
-            self._configure()
         for plugin in self.plugins:
             if plugin.required and plugin.state != "registered":
-                raise RequiredPluginError(
-                    f"required plugin {plugin.name} is {plugin.state}: {plugin.reason}",
-                    remedy=plugin.remedy or "select it, or take it out of [plugins] required",
-                )
+                what = f"required plugin {plugin.name} is {plugin.state}: {plugin.reason}"
+                raise RequiredPluginError(what, remedy=plugin.remedy or "select it, or take it out of [plugins] required")
 
     def _register(self, wanted: list[Plugin]) -> None:
         from nvcore.plugins.register import manager_with_hooks, register
 
         self._manager = manager_with_hooks()
         for plugin in wanted:
-            if plugin.families:
-                objects = load_objects(plugin)
-                if objects:
-                    register(self._manager, plugin, objects)
-            else:
+            if not plugin.families:
                 plugin.state = "registered"  # it has commands only; they are imported when they are used
+            elif objects := load_objects(plugin):
+                register(self._manager, plugin, objects)
 
     def _call(self, hook: str, wanted: list[Plugin]) -> None:
         if getattr(self._manager.hook, hook).get_hookimpls():
@@ -200,50 +195,41 @@ class PluginHost:
             if plugin.state != "registered":
                 continue
             for offer in self._offers["nvcore_services"].get(plugin.key, ()):
-                if plugin.state == "registered" and self._watched(
-                    plugin, lambda offer=offer: offer.start(view), f"service {offer.name} of {plugin.name}"
-                ):
+                if self._began(plugin, f"service {offer.name}", lambda offer=offer: offer.start(view)):
                     self._services.append((plugin, offer))
-            if plugin.state == "registered":
-                self._observe(plugin, "nvcore_host_started", view)
+            for call in self._observers("nvcore_host_started", plugin):
+                self._began(plugin, "nvcore_host_started", call)
             if plugin.state == "registered":
                 plugin.state = "started"
                 self._started.append(plugin)
 
-    def _watched(self, plugin: Plugin, call: Any, what: str) -> bool:
+    def _watched(self, plugin: Plugin, what: str, call: Any) -> tuple[str, str] | None:
         from nvcore.plugins.watched import run_watched
 
-        failure = run_watched(call, what, self.clock, self.limit)
-        if failure is None:
-            return True
-        plugin.end("failed", *failure, f"upgrade {plugin.distribution} or report it to its authors; until then -p no:{plugin.name}")
-        return False
+        return run_watched(call, f"{what} of {plugin.name}", self.clock, self.limit)
 
-    def _observe(self, plugin: Plugin, hook: str, view: HostView | None) -> None:
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            if implementation.plugin_name.rpartition("/")[0] == plugin.key:
-                self._watched(plugin, lambda call=implementation: call.function(*(view for _ in call.argnames)), f"{hook} of {plugin.name}")
+    def _began(self, plugin: Plugin, what: str, call: Any) -> bool:
+        """Whether a starting call of a plugin returned; one that does not is the plugin's last."""
+        failure = self._watched(plugin, what, call) if plugin.state == "registered" else None
+        if failure is not None:
+            plugin.fail(*failure)
+        return plugin.state == "registered"
+
+    def _observers(self, hook: str, plugin: Plugin) -> list[Any]:
+        """A plugin's implementations of an observer, each ready to be called."""
+        found = [one for one in getattr(self._manager.hook, hook).get_hookimpls() if one.plugin_name.rpartition("/")[0] == plugin.key]
+        return [lambda call=one: call.function(*(self._view for _ in call.argnames)) for one in found]
 
     def _leave(self, plugin: Plugin) -> list[PluginError]:
         """Run one plugin's stopping observer and stop its services; the errors, none raised."""
-        from nvcore.plugins.watched import run_watched
-
-        calls: list[tuple[str, Any]] = []
-        for implementation in self._manager.hook.nvcore_host_stopping.get_hookimpls() if plugin in self._started else ():
-            if implementation.plugin_name.rpartition("/")[0] == plugin.key:
-                calls.append(("nvcore_host_stopping", lambda call=implementation: call.function(*(self._view for _ in call.argnames))))
-        for owner, offer in reversed(self._services):
-            if owner is plugin:
-                calls.append((f"stop of service {offer.name}", offer.stop))
+        observers = self._observers("nvcore_host_stopping", plugin) if plugin in self._started else ()
+        calls = [("nvcore_host_stopping", call) for call in observers]
+        calls += [(f"stop of service {offer.name}", offer.stop) for owner, offer in reversed(self._services) if owner is plugin]
         self._services = [pair for pair in self._services if pair[0] is not plugin]
-        errors: list[PluginError] = []
-        for what, call in calls:
-            failure = run_watched(call, f"{what} of {plugin.name}", self.clock, self.limit)
-            if failure is not None:
-                errors.append(ObserverError(failure[1], remedy=f"report it to the authors of {plugin.distribution}"))
-        if errors:
-            plugin.end("failed", "NVC-1112", "; ".join(error.what for error in errors), errors[0].remedy)
-        return errors
+        failures = [failure for what, call in calls if (failure := self._watched(plugin, what, call)) is not None]
+        if failures:
+            plugin.fail("NVC-1112", "; ".join(reason for _, reason in failures))
+        return [ObserverError(reason, remedy=plugin.complaint) for _, reason in failures]
 
     def stop(self, name: str) -> list[Any]:
         """Stop one plugin: observers, services, registrations. Returns the offers it withdrew, for their users to let go of.
@@ -253,9 +239,8 @@ class PluginHost:
         """
         plugin = self.plugin(name)
         if plugin.state not in ("registered", "started"):
-            raise NotRunningError(
-                f"plugin {name} is {plugin.state}", expected="started or registered", remedy="nvcore plugins show " + name
-            )
+            what = f"plugin {name} is {plugin.state}"
+            raise NotRunningError(what, expected="started or registered", remedy=f"nvcore plugins show {name}")
         self._leave(plugin)
         if plugin in self._started:
             self._started.remove(plugin)

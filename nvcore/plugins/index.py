@@ -84,6 +84,15 @@ class Index:
         self.problems: list[Problem] = []
         self.leftovers: list[str] = []
 
+    def problem(self, where: str, what: str, remedy: str, code: str = "NVC-1110") -> None:
+        """Note what the scan could not use."""
+        self.problems.append(Problem(code, where, what, remedy))
+
+    def damaged(self, metadata: str, what: str) -> None:
+        """Note a distribution that is skipped."""
+        what = f"damaged metadata: {what}; this distribution is skipped"
+        self.problem(metadata, what, "reinstall the distribution, or remove this folder")
+
     def versions(self) -> dict[str, str]:
         """Normalised name to version; the host's own version is what runs, not what some metadata says."""
         from nvcore import __version__
@@ -114,14 +123,8 @@ def scan(path: Iterable[str] | None = None) -> Index:
         except (FileNotFoundError, NotADirectoryError):
             continue  # normal on a path; archives are not scanned
         except (OSError, ValueError) as error:
-            index.problems.append(
-                Problem(
-                    "NVC-1110",
-                    folder,
-                    f"this folder on the path cannot be read: {_words(error)}",
-                    "give the user read access or take it off the path",
-                )
-            )
+            what = f"this folder on the path cannot be read: {_words(error)}"
+            index.problem(folder, what, "give the user read access or take it off the path")
             continue
         _folder(index, os.path.abspath(folder), names, hidden.get(key, ""))
     return index
@@ -136,9 +139,9 @@ def _hidden_places() -> dict[tuple[int, int], str]:
     places: dict[str, str] = {}
     if not sys.flags.safe_path and sys.path:
         places[sys.path[0] or "."] = "only in the folder of the command or the current folder"
-    for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not sys.flags.ignore_environment else ():
-        if entry:
-            places[entry] = "only on PYTHONPATH"
+    if not sys.flags.ignore_environment:
+        entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        places |= dict.fromkeys(filter(None, entries), "only on PYTHONPATH")
     site = sys.modules.get("site")
     if site is not None and site.ENABLE_USER_SITE and site.USER_SITE:
         places[site.USER_SITE] = "only in the user's own site directory"
@@ -165,9 +168,7 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
         if dist is None:
             continue
         twin = here.get(dist.name)
-        if twin is not None:
-            dist = _two_here(index, twin, dist)
-        here[dist.name] = dist
+        here[dist.name] = dist if twin is None else _two_here(index, twin, dist)
     for dist in here.values():
         first = index.distributions.setdefault(dist.name, dist)
         if first is not dist:
@@ -185,13 +186,11 @@ def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribut
     except VersionSyntax:
         newer, older = one, other
     newer.shadowed += [older.metadata, *older.shadowed]
-    index.problems.append(
-        Problem(
-            "NVC-1111",
-            older.metadata,
-            f"two versions of {newer.spelled} in one folder: {older.version or '?'} and {newer.version or '?'}",
-            f"pip install --force-reinstall '{newer.spelled}=={newer.version}', then remove the older metadata",
-        )
+    index.problem(
+        older.metadata,
+        f"two versions of {newer.spelled} in one folder: {older.version or '?'} and {newer.version or '?'}",
+        f"pip install --force-reinstall '{newer.spelled}=={newer.version}', then remove the older metadata",
+        "NVC-1111",
     )
     return newer
 
@@ -209,10 +208,10 @@ def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: s
         text = _read(os.path.join(metadata, "entry_points.txt"))
         dist.entry_points = _entry_points(text) if text and "nvcore." in text else []
     except (OSError, UnicodeDecodeError) as error:
-        _damaged(index, metadata, f"entry_points.txt cannot be read: {_words(error)}")
+        index.damaged(metadata, f"entry_points.txt cannot be read: {_words(error)}")
         return None
     if not spelled:
-        _damaged(index, metadata, "it has no name")
+        index.damaged(metadata, "it has no name")
         return None
     if not dist.entry_points and (version or kind == "dist-info"):
         return dist
@@ -221,7 +220,7 @@ def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: s
         if text is None and kind == "egg-info":
             text = _read(metadata)  # Debian ships egg-info as one file
     except (OSError, UnicodeDecodeError) as error:
-        _damaged(index, metadata, f"its metadata cannot be read: {_words(error)}")
+        index.damaged(metadata, f"its metadata cannot be read: {_words(error)}")
         return None
     return _headers(index, dist, text, kind)
 
@@ -231,7 +230,7 @@ def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> D
     headers = _fields(text or "")
     name = headers.get("name", [""])[0]
     if not name:
-        _damaged(index, dist.metadata, "its metadata has no Name" if text is not None else "it has no METADATA file")
+        index.damaged(dist.metadata, "its metadata has no Name" if text is not None else "it has no METADATA file")
         return None
     fresh = Distribution(name, headers.get("version", [dist.version])[0], dist.metadata, dist.location, dist.hidden)
     fresh.entry_points = dist.entry_points
@@ -239,17 +238,6 @@ def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> D
     if kind == "egg-info" and fresh.entry_points and not fresh.requires:
         fresh.requires = _egg_requires(index, dist.metadata)
     return fresh
-
-
-def _damaged(index: Index, metadata: str, what: str) -> None:
-    index.problems.append(
-        Problem(
-            "NVC-1110",
-            metadata,
-            f"damaged metadata: {what}; this distribution is skipped",
-            "reinstall the distribution, or remove this folder",
-        )
-    )
 
 
 def _read(path: str) -> str | None:
@@ -271,8 +259,7 @@ def _entry_points(text: str) -> list[EntryPoint]:
     """The lines of groups `nvcore.FAMILY.vN`; other groups are not looked at."""
     found: list[EntryPoint] = []
     family, generation = "", 0
-    for line in text.splitlines():
-        line = line.strip()
+    for line in map(str.strip, text.splitlines()):
         if line.startswith("[") and line.endswith("]"):
             family, generation = _group(line[1:-1].strip())
         elif family and line and line[0] not in "#;":
@@ -313,12 +300,11 @@ def _egg_requires(index: Index, metadata: str) -> list[str]:
     try:
         text = _read(os.path.join(metadata, "requires.txt")) or ""
     except (OSError, UnicodeDecodeError) as error:
-        index.problems.append(Problem("NVC-1110", metadata, f"requires.txt cannot be read: {_words(error)}", "reinstall the distribution"))
+        index.problem(metadata, f"requires.txt cannot be read: {_words(error)}", "reinstall the distribution")
         return []
     lines: list[str] = []
     suffix: str | None = ""
-    for line in text.splitlines():
-        line = line.strip()
+    for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
             extra, _, marker = line.strip("[]").partition(":")
             suffix = None if extra else f"; {marker}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nvcore.plugins.states import Plugin
 
-__all__ = ["ImportFailed", "blame", "import_object", "load_objects"]
+__all__ = ["ImportFailed", "import_object", "load_objects", "raised"]
 
 
 class ImportFailed(PluginError):
@@ -38,7 +38,7 @@ class ImportMissing(ImportFailed):
     code = "NVC-1103"
 
 
-def blame(trace: TracebackType | None) -> str | None:
+def _blame(trace: TracebackType | None) -> str | None:
     """File and line of the innermost frame that is not the import machinery's."""
     where = None
     while trace is not None:
@@ -47,6 +47,11 @@ def blame(trace: TracebackType | None) -> str | None:
             where = f"{name}:{trace.tb_lineno}"
         trace = trace.tb_next
     return where
+
+
+def raised(error: BaseException) -> str:
+    """What a plugin's exception said, and where, for the reason of a state."""
+    return f"raised {type(error).__name__}: {error} at {_blame(error.__traceback__)}"
 
 
 def import_object(plugin: Plugin, value: str) -> object:
@@ -60,17 +65,11 @@ def import_object(plugin: Plugin, value: str) -> object:
     except ModuleNotFoundError as error:
         raise _missing(plugin, module_name, error) from error
     except SystemExit as error:
-        raise ImportExited(
-            f"import of {module_name} called sys.exit({error.code!r})",
-            where=blame(error.__traceback__),
-            remedy=f"report it to the authors of {plugin.distribution}; until then -p no:{plugin.name}",
-        ) from error
+        what = f"import of {module_name} called sys.exit({error.code!r})"
+        raise ImportExited(what, where=_blame(error.__traceback__), remedy=plugin.complaint) from error
     except Exception as error:
-        raise ImportFailed(
-            f"import of {value} raised {type(error).__name__}: {error}",
-            where=blame(error.__traceback__),
-            remedy=f"upgrade {plugin.distribution} or report it to its authors; until then -p no:{plugin.name}",
-        ) from error
+        what = f"import of {value} raised {type(error).__name__}: {error}"
+        raise ImportFailed(what, where=_blame(error.__traceback__), remedy=plugin.complaint) from error
     return found
 
 
@@ -84,7 +83,7 @@ def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> Im
         )
     return ImportMissing(
         f"{module_name} imports {name}, which is not installed",
-        where=blame(error.__traceback__),
+        where=_blame(error.__traceback__),
         remedy=f"install the distribution that provides {name}; {plugin.distribution} should require it",
     )
 
@@ -99,15 +98,10 @@ def load_objects(plugin: Plugin) -> dict[str, object]:
             objects[family] = found() if isinstance(found, type) else found
     except ImportFailed as error:
         where = f" at {error.where}" if error.where else ""
-        plugin.end("failed", error.code, f"{error.what}{where}", error.remedy)
+        plugin.fail(error.code, f"{error.what}{where}", error.remedy)
         return {}
     except Exception as error:
-        plugin.end(
-            "failed",
-            "NVC-1101",
-            f"making an object of its class raised {type(error).__name__}: {error} at {blame(error.__traceback__)}",
-            f"report it to the authors of {plugin.distribution}; until then -p no:{plugin.name}",
-        )
+        plugin.fail("NVC-1101", f"making an object of its class {raised(error)}")
         return {}
     finally:
         plugin.import_ms = round((time.perf_counter() - began) * 1000, 3)

@@ -7,160 +7,116 @@ Source: PyPA dependency specifiers (PEP 508).
 from __future__ import annotations
 
 import os
+import re
 import sys
+from operator import eq, ge, gt, le, lt, ne
 
 from nvcore.plugins.versions import VersionSyntax, satisfies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Final
 
 __all__ = ["evaluate"]
 
-_OPERATORS = ("===", "~=", "==", "!=", "<=", ">=", "<", ">")
+_TOKEN: Final = re.compile(r"""\s*('[^']*'|"[^"]*"|===|~=|==|!=|<=|>=|<|>|[()]|not\s+in\b|[\w.]+)""", re.ASCII)
+_TEXT: Final[dict[str, Callable[[Any, Any], bool]]] = {"==": eq, "===": eq, "!=": ne, "<=": le, ">=": ge, "<": lt, ">": gt}
+"""Comparisons of what is no version."""
 
 
-def _tokens(marker: str) -> list[str]:
-    """Words, operators, parentheses; quoted strings keep their opening quote so that they differ from names."""
-    out: list[str] = []
-    at = 0
-    while at < len(marker):
-        char = marker[at]
-        if char in " \t":
-            at += 1
-        elif char in "()":
-            out.append(char)
-            at += 1
-        elif char in "'\"":
-            end = marker.find(char, at + 1)
-            if end < 0:
-                raise VersionSyntax(f"marker {marker!r} has an open quote")
-            out.append("'" + marker[at + 1 : end])
-            at = end + 1
-        elif operator := next((o for o in _OPERATORS if marker.startswith(o, at)), ""):
-            out.append(operator)
-            at += len(operator)
-        else:
-            end = at
-            while end < len(marker) and (marker[end].isalnum() or marker[end] in "_."):
-                end += 1
-            if end == at:
-                raise VersionSyntax(f"marker {marker!r} has a stray {char!r}")
-            out.append(marker[at:end])
-            at = end
-    return out
+def _full(info: Any) -> str:
+    return f"{info.major}.{info.minor}.{info.micro}" + ("" if info.releaselevel == "final" else f"{info.releaselevel[0]}{info.serial}")
 
 
 def _environment(name: str) -> str:
     """The value of one marker variable; `platform` is imported only for those that need it."""
-    implementation = sys.implementation
-    simple: dict[str, str] = {
+    simple = {
         "extra": "",
         "os_name": os.name,
         "sys_platform": sys.platform,
         "python_version": ".".join(map(str, sys.version_info[:2])),
         "python_full_version": _full(sys.version_info),
-        "implementation_name": implementation.name,
-        "implementation_version": _full(implementation.version),
+        "implementation_name": sys.implementation.name,
+        "implementation_version": _full(sys.implementation.version),
     }
     if name in simple:
         return simple[name]
+    asked = name.removeprefix("platform_")
+    if asked == name or asked not in ("machine", "system", "release", "version", "python_implementation"):
+        raise VersionSyntax(f"unknown marker variable {name!r}")
     import platform
 
-    functions: dict[str, Callable[[], str]] = {
-        "platform_machine": platform.machine,
-        "platform_system": platform.system,
-        "platform_release": platform.release,
-        "platform_version": platform.version,
-        "platform_python_implementation": platform.python_implementation,
-    }
-    if name not in functions:
-        raise VersionSyntax(f"unknown marker variable {name!r}")
-    return functions[name]()
+    return str(getattr(platform, asked)())
 
 
-def _full(info: object) -> str:
-    major, minor, micro, level, serial = (getattr(info, field) for field in ("major", "minor", "micro", "releaselevel", "serial"))
-    return f"{major}.{minor}.{micro}" + ("" if level == "final" else f"{level[0]}{serial}")
+def _either(tokens: list[str]) -> bool:
+    """A marker from the end of `tokens`, which are reversed and begin with an empty one: terms joined by `or`."""
+    value = _both(tokens)
+    while tokens[-1] == "or":
+        tokens.pop()
+        value |= _both(tokens)
+    return value
+
+
+def _both(tokens: list[str]) -> bool:
+    value = _one(tokens)
+    while tokens[-1] == "and":
+        tokens.pop()
+        value &= _one(tokens)
+    return value
+
+
+def _one(tokens: list[str]) -> bool:
+    if tokens[-1] == "(":
+        tokens.pop()
+        value = _either(tokens)
+        if tokens[-1] != ")":
+            raise VersionSyntax("marker misses a closing parenthesis")
+        tokens.pop()
+        return value
+    if len(tokens) < 4:
+        raise VersionSyntax("marker ends too early")
+    left, operator, right = tokens.pop(), tokens.pop(), tokens.pop()
+    versions = any("version" in side and side[0] not in "'\"" and side != "platform_version" for side in (left, right))
+    return _compare(_value(left), operator, _value(right), versions)
+
+
+def _value(token: str) -> str:
+    return token[1:-1] if token[0] in "'\"" else _environment(token)
 
 
 def _compare(left: str, operator: str, right: str, versions: bool) -> bool:
     if operator == "in":
         return left in right
-    if operator == "not in":
+    if operator.startswith("not"):
         return left not in right
-    if versions:
+    if versions and operator in (*_TEXT, "~="):
         try:
             return satisfies(left, operator + right)
         except VersionSyntax:
             pass  # PEP 508: what is not a version is compared as text
-    if operator in ("==", "==="):
-        return left == right
-    if operator == "!=":
-        return left != right
-    if operator in ("<=", ">=", "<", ">"):
-        return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[operator]
-    raise VersionSyntax(f"marker operator {operator!r} needs versions")
-
-
-class _Parser:
-    __slots__ = ("at", "tokens")
-
-    def __init__(self, tokens: list[str]) -> None:
-        self.tokens, self.at = tokens, 0
-
-    def peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
-
-    def take(self) -> str:
-        token = self.peek()
-        if not token:
-            raise VersionSyntax("marker ends too early")
-        self.at += 1
-        return token
-
-    def either(self) -> bool:
-        value = self.both()
-        while self.peek() == "or":
-            self.at += 1
-            other = self.both()
-            value = value or other
-        return value
-
-    def both(self) -> bool:
-        value = self.one()
-        while self.peek() == "and":
-            self.at += 1
-            other = self.one()
-            value = value and other
-        return value
-
-    def one(self) -> bool:
-        if self.peek() == "(":
-            self.at += 1
-            value = self.either()
-            if self.take() != ")":
-                raise VersionSyntax("marker misses a closing parenthesis")
-            return value
-        left = self.take()
-        operator = self.take()
-        if operator == "not" and self.take() == "in":
-            operator = "not in"
-        elif operator not in (*_OPERATORS, "in"):
-            raise VersionSyntax(f"marker has {operator!r} where an operator belongs")
-        right = self.take()
-        versions = any("version" in side and not side.startswith("'") and side != "platform_version" for side in (left, right))
-        return _compare(_value(left), operator, _value(right), versions)
-
-
-def _value(token: str) -> str:
-    return token[1:] if token.startswith("'") else _environment(token)
+    if operator not in _TEXT:
+        raise VersionSyntax(f"marker has {operator!r} where an operator belongs")
+    return _TEXT[operator](left, right)
 
 
 def evaluate(marker: str) -> bool:
     """Whether the marker holds here. Raises VersionSyntax for one that cannot be understood."""
-    parser = _Parser(_tokens(marker))
-    value = parser.either()
-    if parser.peek():
+    marker = marker.strip()
+    tokens: list[str] = []
+    at = 0
+    while at < len(marker):
+        match = _TOKEN.match(marker, at)
+        if match is None:
+            raise VersionSyntax(f"marker {marker!r} has a stray {marker[at:].lstrip()[:1]!r}")
+        tokens.append(match[1])
+        at = match.end()
+    left = ["", *reversed(tokens)]
+    try:
+        value = _either(left)
+    except RecursionError:
+        raise VersionSyntax("marker is nested too deeply") from None
+    if len(left) > 1:
         raise VersionSyntax(f"marker {marker!r} goes on after its end")
     return value

@@ -73,18 +73,12 @@ def _refuse(plugin: Plugin, objects: dict[str, object]) -> tuple[str, str, str] 
             if options.get("wrapper") or options.get("hookwrapper"):
                 return "NVC-1113", f"{name} is a wrapper; hooks of this host have none", f"make it an ordinary hook; {author}"
             if HOOKS[name] not in objects:
-                return (
-                    "NVC-1113",
-                    f"implements {name} of family {HOOKS[name]}, but its entry points are of {', '.join(sorted(objects))} only",
-                    f"add an entry point {plugin.name!r} of group nvcore.{HOOKS[name]}.v1; {author}",
-                )
+                reason = f"implements {name} of family {HOOKS[name]}, but its entry points are of {', '.join(sorted(objects))} only"
+                return "NVC-1113", reason, f"add an entry point {plugin.name!r} of group nvcore.{HOOKS[name]}.v1; {author}"
         for name, value in vars(target).items() if isinstance(target, ModuleType) else ():
             if name in HOOKS and name not in marks and isinstance(value, FunctionType):
-                return (
-                    "NVC-1107",
-                    f"{name} is defined and not marked, so nobody would call it",
-                    f"mark it with @nvcore.api.hookimpl; {author}",
-                )
+                reason = f"{name} is defined and not marked, so nobody would call it"
+                return "NVC-1107", reason, f"mark it with @nvcore.api.hookimpl; {author}"
         if not marks and family in SPECIFICATIONS:
             return "NVC-1113", f"its entry point of family {family} implements no hook", author
     return None
@@ -94,7 +88,7 @@ def register(manager: PluginManager, plugin: Plugin, objects: dict[str, object])
     """Register every object of `plugin`; its state becomes registered or failed. All or nothing."""
     wrong = _refuse(plugin, objects)
     if wrong is not None:
-        plugin.end("failed", *wrong)
+        plugin.fail(*wrong)
         return False
     done: list[object] = []
     try:
@@ -104,12 +98,7 @@ def register(manager: PluginManager, plugin: Plugin, objects: dict[str, object])
                 done.append(target)
     except Exception as error:
         unregister(manager, plugin)  # the refused object too: before 1.7 pluggy leaves what it had taken of it
-        plugin.end(
-            "failed",
-            "NVC-1113",
-            f"registration refused: {str(error).splitlines()[-1] if str(error) else type(error).__name__}",
-            f"report it to the authors of {plugin.distribution}; until then -p no:{plugin.name}",
-        )
+        plugin.fail("NVC-1113", f"registration refused: {str(error).splitlines()[-1] if str(error) else type(error).__name__}")
         return False
     plugin.hooks = sorted({name for target in done for name in _marks(target)})
     plugin.state = "registered"

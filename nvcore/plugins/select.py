@@ -14,8 +14,11 @@ from nvcore.plugins.states import Plugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import TypeVar
 
     from nvcore.plugins.index import Distribution, EntryPoint, Index
+
+    _T = TypeVar("_T")
 
 __all__ = ["Selection", "inventory", "select"]
 
@@ -44,9 +47,8 @@ class Selection:
     def under(self, only: Iterable[str] | None, disable: Iterable[str], required: Iterable[str]) -> Selection:
         """This selection (the command line's) laid over the configuration's `[plugins]` lists."""
         disabled = {**dict.fromkeys(map(normalise, disable), "[plugins] disable"), **self.disabled}
-        if self.only is not None or only is None:
-            return Selection(self.only, disabled=disabled, required={*required, *self.required}, none=self.none, only_by=self.only_by)
-        return Selection(only, disabled=disabled, required={*required, *self.required}, none=self.none, only_by="[plugins] only")
+        wanted, by = (self.only, self.only_by) if self.only is not None or only is None else (only, "[plugins] only")
+        return Selection(wanted, disabled=disabled, required={*required, *self.required}, none=self.none, only_by=by)
 
 
 def inventory(index: Index) -> list[Plugin]:
@@ -54,18 +56,22 @@ def inventory(index: Index) -> list[Plugin]:
     versions = index.versions()
     plugins: list[Plugin] = []
     for dist in index.plugins():
-        of_name: dict[str, list[EntryPoint]] = {}
         commands = {point.name: point.value for point in dist.entry_points if _spoken(point) and point.family == "command"}
-        for point in dist.entry_points:
-            if point.family != "command":
-                of_name.setdefault(point.name, []).append(point)
+        of_name = _grouped((point.name, point) for point in dist.entry_points if point.family != "command")
         if not of_name:
             of_name[dist.name] = [point for point in dist.entry_points if not _spoken(point)]
-        for name, points in of_name.items():
-            plugins.append(_plugin(name, dist, points, commands, versions))
+        plugins += [_plugin(name, dist, points, commands, versions) for name, points in of_name.items()]
     plugins.sort(key=lambda plugin: (plugin.name, plugin.distribution))
     _duplicates(plugins)
     return plugins
+
+
+def _grouped(pairs: Iterable[tuple[str, _T]]) -> dict[str, list[_T]]:
+    """Pairs as lists under their first half, in order."""
+    groups: dict[str, list[_T]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def _spoken(point: EntryPoint) -> bool:
@@ -100,30 +106,19 @@ def _plugin(name: str, dist: Distribution, points: list[EntryPoint], commands: d
 
 def _other_generation(plugin: Plugin, point: EntryPoint) -> None:
     ours = GENERATIONS.get(point.family)
+    older, mended = ("plugin", plugin.distribution) if ours is not None and point.generation < ours else ("host", "nvcore")
+    reason = f"speaks generation {point.generation} of {point.family}; this host speaks {ours}: the {older} is the older side"
     if ours is None:
         reason = f"is of family {point.family!r}, which this host does not have"
-        remedy = "pip install --upgrade nvcore"
-    elif point.generation > ours:
-        reason = f"speaks generation {point.generation} of {point.family}; this host speaks {ours}: the host is the older side"
-        remedy = "pip install --upgrade nvcore"
-    else:
-        reason = f"speaks generation {point.generation} of {point.family}; this host speaks {ours}: the plugin is the older side"
-        remedy = f"pip install --upgrade {plugin.distribution}"
-    plugin.end("incompatible", "NVC-1104", reason, remedy)
+    plugin.end("incompatible", "NVC-1104", reason, f"pip install --upgrade {mended}")
 
 
 def _duplicates(plugins: list[Plugin]) -> None:
     """Two distributions claim one plugin name, or one noun: neither is chosen silently."""
-    names: dict[str, list[Plugin]] = {}
-    nouns: dict[str, list[Plugin]] = {}
-    for plugin in plugins:
-        names.setdefault(plugin.name, []).append(plugin)
-        for noun in plugin.commands:
-            nouns.setdefault(noun, []).append(plugin)
-    for same in names.values():
+    for same in _grouped((plugin.name, plugin) for plugin in plugins).values():
         for plugin in same if len(same) > 1 else ():
             plugin.key = f"{plugin.name}@{normalise(plugin.distribution)}"
-    for noun, same in nouns.items():
+    for noun, same in _grouped((noun, plugin) for plugin in plugins for noun in plugin.commands).items():
         claimants = sorted({plugin.distribution for plugin in same})
         for plugin in same if len(claimants) > 1 else ():
             plugin.conflicts.append(f"command {noun!r} is offered by {' and '.join(claimants)}; neither is used (NVC-1106)")
@@ -131,20 +126,12 @@ def _duplicates(plugins: list[Plugin]) -> None:
 
 def _clash(plugins: list[Plugin]) -> None:
     """Fail those that are still wanted under one name; one of two that was disabled leaves the other alone."""
-    names: dict[str, list[Plugin]] = {}
-    for plugin in plugins:
-        if plugin.state == "selected":
-            names.setdefault(plugin.name, []).append(plugin)
-    for name, same in names.items():
+    for name, same in _grouped((plugin.name, plugin) for plugin in plugins if plugin.state == "selected").items():
         claimants = " and ".join(plugin.distribution for plugin in same)
         for plugin in same if len(same) > 1 else ():
             other = next(twin.distribution for twin in same if twin is not plugin)
-            plugin.end(
-                "failed",
-                "NVC-1106",
-                f"the name {name!r} is claimed by {claimants}; neither is loaded",
-                f"pip uninstall {other}, or -p no:{other}",
-            )
+            reason = f"the name {name!r} is claimed by {claimants}; neither is loaded"
+            plugin.fail("NVC-1106", reason, f"pip uninstall {other}, or -p no:{other}")
 
 
 def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
@@ -171,11 +158,7 @@ def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
             absent = Plugin(name, "", "", "")
             by = selection.only_by if name in (selection.only or ()) else "[plugins] required"
             absent.required = name in selection.required
-            absent.end(
-                "failed",
-                "NVC-1115",
-                f"asked for by {by}, and not installed",
-                f"install the distribution that provides it, or correct the name; installed: {installed}",
-            )
+            remedy = f"install the distribution that provides it, or correct the name; installed: {installed}"
+            absent.fail("NVC-1115", f"asked for by {by}, and not installed", remedy)
             plugins.append(absent)
     return plugins

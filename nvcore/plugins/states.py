@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["STATES", "Plugin", "partial"]
 
 _REASON = 600
+_AS_IT_IS = (
+    "name", "distribution", "version", "state", "code", "reason", "remedy", "required", "selected_by", "offers", "import_ms", "location",
+)  # fmt: skip
+"""Fields that a view shows under their own name."""
 
 STATES = ("found", "selected", "imported", "registered", "started", "disabled", "incompatible", "failed")
 """Every state. The first five follow one another; the others are ends, with a reason, a code and (but for disabled) a remedy."""
@@ -58,6 +62,15 @@ class Plugin:
         if self.state not in ("failed", "incompatible"):
             self.state, self.code, self.reason, self.remedy = state, code, " ".join(reason.split())[:_REASON], remedy
 
+    def fail(self, code: str, reason: str, remedy: str | None = None) -> None:
+        """Put it into the state failed; without a remedy of its own it is the plugin's authors who have one."""
+        self.end("failed", code, reason, remedy or self.complaint)
+
+    @property
+    def complaint(self) -> str:
+        """What to do about a plugin that is wrong in itself."""
+        return f"upgrade {self.distribution} or report it to its authors; until then -p no:{self.name}"
+
     @property
     def broken(self) -> bool:
         """Whether something about it is wrong (disabled is not wrong)."""
@@ -66,24 +79,13 @@ class Plugin:
     def as_dict(self) -> dict[str, object]:
         """The record as JSON views and the control socket carry it (schema nvcore.plugins/1)."""
         return {
-            "name": self.name,
-            "distribution": self.distribution,
-            "version": self.version,
-            "state": self.state,
-            "code": self.code,
-            "reason": self.reason,
-            "remedy": self.remedy,
+            **{field: getattr(self, field) for field in _AS_IT_IS},
             "notes": list(self.notes),
             "conflicts": list(self.conflicts),
-            "required": self.required,
-            "selected_by": self.selected_by,
             "families": {family: point.value for family, point in self.families.items()},
             "generations": {family: point.generation for family, point in self.families.items()},
             "commands": dict(self.commands),
             "hooks": list(self.hooks),
-            "offers": self.offers,
-            "import_ms": self.import_ms,
-            "location": self.location,
         }
 
 

@@ -1,6 +1,7 @@
 """Versions and version specifiers: which version is newer, and whether one satisfies `>=1.2,<2`.
 
-Owns no state; pure functions, any thread. Never imports `re` (half a bare start) nor `packaging`, which is its oracle in the tests.
+Owns no state; pure functions, any thread. `re` (half a bare start) is imported only for a version that is more than numbers and dots; never
+`packaging`, which is the oracle in the tests.
 Source: PyPA version specifiers (PEP 440).
 """
 
@@ -12,12 +13,19 @@ if TYPE_CHECKING:
 
 __all__ = ["VersionSyntax", "above", "key", "satisfies"]
 
-_PRE = {"a": "a", "alpha": "a", "b": "b", "beta": "b", "c": "rc", "rc": "rc", "pre": "rc", "preview": "rc"}
-_POST = ("post", "rev", "r")
-_KNOWN = ("preview", "alpha", "beta", "post", "pre", "dev", "rev", "rc", "a", "b", "c", "r", "v")  # longest first
-_LAST = (1,)  # sorts after every tuple that begins with 0
-_FIRST = (-1,)
+_PATTERN = (
+    r"v?(?:(\d+)!)?(\d+(?:\.\d+)*)"  # epoch, release
+    r"(?:[-_.]?(alpha|a|beta|b|preview|pre|c|rc)[-_.]?(\d*))?"
+    r"(?:-(\d+)|[-_.]?(post|rev|r)[-_.]?(\d*))?"  # a post-release, without and with its word
+    r"(?:[-_.]?(dev)[-_.]?(\d*))?"
+    r"(?:\+([a-z0-9]+(?:[-_.][a-z0-9]+)*))?"
+)
+_PRE = {"a": "a", "alpha": "a", "b": "b", "beta": "b"}
+"""Words of a pre-release to the letter by which it sorts; every other one is a release candidate."""
+
 _OPERATORS = ("===", "~=", "==", "!=", "<=", ">=", "<", ">")
+_NEVER = float("inf")
+_LIMIT = 200
 
 
 class VersionSyntax(ValueError):
@@ -25,128 +33,46 @@ class VersionSyntax(ValueError):
 
 
 class Version:
-    """One version, taken apart. `key` orders as PEP 440 does; `public` is the key without the local part."""
+    """One version, taken apart.
 
-    __slots__ = ("epoch", "key", "local", "post", "pre", "public", "release")
+    `key` orders as PEP 440 does; `public` is the key without the local part; `early`: a pre-release or development release; `first`: the
+    public key of its own earliest development release, below which lies what is less than it.
+    """
+
+    __slots__ = ("early", "epoch", "first", "key", "local", "post", "public", "release")
 
     def __init__(self, text: str) -> None:
-        words = _words(text)
-        self.epoch, self.release = _head(words, text)
-        self.pre: tuple[str, int] | None = None
-        self.post: int | None = None
-        dev: int | None = None
-        if words and words[0] in _PRE:
-            self.pre = (_PRE[words.pop(0)], _number(words))
-        if words and words[0] in (*_POST, "-"):
-            self.post = _post(words, text)
-        if words and words[0] == "dev":
-            words.pop(0)
-            dev = _number(words)
-        self.local = _local(words, text)
-        release = self.release
-        while len(release) > 1 and release[-1] == 0:
-            release = release[:-1]
-        before: tuple[Any, ...] = _FIRST if self.post is None and dev is not None else _LAST
-        if self.pre is not None:
-            before = (0, *self.pre)
-        after = _FIRST if self.post is None else (0, self.post)
-        self.public = (self.epoch, release, before, after, _LAST if dev is None else (0, dev))
-        local = tuple((1, part, "") if isinstance(part, int) else (0, 0, part) for part in self.local)
-        self.key: tuple[Any, ...] = (*self.public, local if self.local else ())
-        if self.pre is None and dev is not None:
-            self.pre = ("dev", dev)  # a development release counts as a pre-release where specifiers ask
+        epoch, release, pre, number, minus, post, nth, dev, day, self.local = _parts(text)
+        self.epoch, self.release = int(epoch or 0), tuple(map(int, release.split(".")))
+        self.post = int(minus or nth or 0) if minus or post else None
+        self.early = bool(pre or dev)
+        short = self.release
+        while short and short[-1] == 0:
+            short = short[:-1]
+        before: tuple[Any, ...] = ("z",)  # a final release sorts behind its candidates
+        if pre:
+            before = (_PRE.get(pre, "rc"), int(number or 0))
+        elif dev and self.post is None:
+            before = ("",)
+        after = -1 if self.post is None else self.post
+        self.public = (self.epoch, short, before, after, int(day or 0) if dev else _NEVER)
+        self.first = (self.epoch, short, ("",) if self.post is None else before, after, 0)
+        words = self.local.replace("-", ".").replace("_", ".").split(".") if self.local else ()
+        self.key: tuple[Any, ...] = (*self.public, tuple((1, int(word), "") if word.isdigit() else (0, 0, word) for word in words))
 
 
-def _words(text: str) -> list[str]:
-    """The text cut into numbers, letters and the separators that carry meaning; other separators are dropped."""
-    words: list[str] = []
-    kind = ""
-    for char in text.strip().lower():
-        if char in "._-+!":
-            now = "s"
-        elif "0" <= char <= "9":
-            now = "d"
-        elif "a" <= char <= "z":
-            now = "l"
-        else:
-            raise VersionSyntax(f"{text!r} is not a version")
-        if now == kind and now != "s":
-            words[-1] += char
-        else:
-            words.append(char)
-        kind = now
-    end = words.index("+") if "+" in words else len(words)
-    return [part for word in words[:end] for part in _spelled(word)] + words[end:]
+def _parts(text: str) -> tuple[str, ...]:
+    """The ten groups of _PATTERN, empty where the version has no such part."""
+    text = text.strip().lower()
+    if text.isascii() and len(text) <= _LIMIT:
+        if all(word.isdigit() for word in text.split(".")):
+            return "", text, "", "", "", "", "", "", "", ""
+        import re
 
-
-def _spelled(word: str) -> list[str]:
-    """A run of letters as the words of which it may consist: `previewpost` is two. Anything else as it is."""
-    parts: list[str] = []
-    rest = word if word.isalpha() else ""
-    while rest:
-        part = next((known for known in _KNOWN if rest.startswith(known)), rest)
-        parts.append(part)
-        rest = rest[len(part) :]
-    return parts or [word]
-
-
-def _head(words: list[str], text: str) -> tuple[int, tuple[int, ...]]:
-    if words and words[0] == "v":
-        words.pop(0)
-    epoch = 0
-    if len(words) > 1 and words[1] == "!" and words[0].isdigit():
-        epoch = int(words[0])
-        del words[:2]
-    release: list[int] = []
-    while words and words[0].isdigit():
-        release.append(int(words.pop(0)))
-        if len(words) > 1 and words[0] == "." and words[1].isdigit():
-            words.pop(0)
-        else:
-            break
-    if not release:
-        raise VersionSyntax(f"{text!r} is not a version")
-    _separator(words)
-    return epoch, tuple(release)
-
-
-def _separator(words: list[str]) -> None:
-    """Drop one separator in front of a word of letters; `1.0-1` (a post release) and a local part keep theirs."""
-    if len(words) > 1 and words[0] in "._-" and words[1].isalpha():
-        words.pop(0)
-
-
-def _number(words: list[str]) -> int:
-    """The number behind a word like `rc` or `dev`, 0 when absent."""
-    if words and words[0] in "._-":
-        words.pop(0)
-    number = int(words.pop(0)) if words and words[0].isdigit() else 0
-    _separator(words)
-    return number
-
-
-def _post(words: list[str], text: str) -> int:
-    if words.pop(0) == "-" and not (words and words[0].isdigit()):
-        raise VersionSyntax(f"{text!r} is not a version")
-    return _number(words)
-
-
-def _local(words: list[str], text: str) -> tuple[int | str, ...]:
-    if not words:
-        return ()
-    if words.pop(0) != "+":
-        raise VersionSyntax(f"{text!r} is not a version")
-    parts = [""]
-    for word in words:
-        if word in "._-":
-            parts.append("")
-        elif word in "+!":
-            raise VersionSyntax(f"{text!r} is not a version")
-        else:
-            parts[-1] += word
-    if "" in parts:
-        raise VersionSyntax(f"{text!r} is not a version")
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+        match = re.fullmatch(_PATTERN, text)
+        if match is not None:
+            return match.groups("")
+    raise VersionSyntax(f"{text[:_LIMIT]!r} is not a version")
 
 
 def key(text: str) -> tuple[Any, ...]:
@@ -154,49 +80,43 @@ def key(text: str) -> tuple[Any, ...]:
     return Version(text).key
 
 
-def _split(clause: str) -> tuple[str, str]:
-    for operator in _OPERATORS:
-        if clause.startswith(operator):
-            return operator, clause[len(operator) :].strip()
-    raise VersionSyntax(f"{clause!r} is not a version specifier")
-
-
-def _prefix(version: Version, wanted: Version) -> bool:
-    """`==1.2.*`: epoch and the written release numbers agree, missing ones counting as zero."""
-    count = len(wanted.release)
-    return version.epoch == wanted.epoch and (*version.release, *([0] * count))[:count] == wanted.release
+def _clauses(specifiers: str) -> list[tuple[str, str]]:
+    """Operator and version of each clause."""
+    found = []
+    for clause in filter(None, map(str.strip, specifiers.split(","))):
+        operator = next((one for one in _OPERATORS if clause.startswith(one)), None)
+        if operator is None:
+            raise VersionSyntax(f"{clause!r} is not a version specifier")
+        found.append((operator, clause[len(operator) :].strip()))
+    return found
 
 
 def _holds(version: Version, operator: str, text: str) -> bool:
-    if text.endswith(".*"):
-        if operator not in ("==", "!="):
+    wildcard = text.endswith(".*")
+    wanted = Version(text.removesuffix(".*"))
+    if wildcard or operator == "~=":  # the written release numbers agree, missing ones counting as zero
+        head = wanted.release if wildcard else wanted.release[:-1]
+        if not head or (wildcard and operator not in ("==", "!=")):
             raise VersionSyntax(f"{operator}{text} is not a version specifier")
-        return _prefix(version, Version(text[:-2])) == (operator == "==")
-    wanted = Version(text)
+        inside = version.epoch == wanted.epoch and (*version.release, *[0] * len(head))[: len(head)] == head
+        return inside and version.public >= wanted.public if operator == "~=" else inside == (operator == "==")
     if operator in ("==", "!="):
         same = version.key == wanted.key if wanted.local else version.public == wanted.public
         return same == (operator == "==")
-    if operator == "~=":
-        if len(wanted.release) < 2:
-            raise VersionSyntax(f"~={text} is not a version specifier")
-        count = len(wanted.release) - 1
-        head = (*version.release, *([0] * count))[:count]
-        return version.public >= wanted.public and version.epoch == wanted.epoch and head == wanted.release[:-1]
     if operator == "<=":
         return version.public <= wanted.public
     if operator == ">=":
         return version.public >= wanted.public
-    same_release = version.epoch == wanted.epoch and version.public[1] == wanted.public[1]
     if operator == "<":
-        return version.public < wanted.public and not (same_release and version.pre is not None and wanted.pre is None)
-    return version.public > wanted.public and not (same_release and version.post is not None and wanted.post is None)
+        return version.public < (wanted.public if wanted.early else wanted.first)
+    family = wanted.post is None and wanted.public[-1] == _NEVER  # then its post-releases are not above it
+    return version.public > wanted.public and not (family and version.public[:3] == wanted.public[:3])
 
 
 def satisfies(version: str, specifiers: str) -> bool:
     """Whether an installed `version` satisfies `specifiers` (comma separated, may be empty). Raises VersionSyntax."""
-    clauses = [_split(clause.strip()) for clause in specifiers.split(",") if clause.strip()]
     parsed: Version | None = None
-    for operator, text in clauses:
+    for operator, text in _clauses(specifiers):
         if text == version or operator == "===":  # the common pin is decided without taking anything apart
             if operator in ("<", ">", "!=") or (operator == "===" and text.lower() != version.lower()):
                 return False
@@ -210,12 +130,8 @@ def satisfies(version: str, specifiers: str) -> bool:
 def above(version: str, specifiers: str) -> bool:
     """Whether `version` fails `specifiers` because it is too new: it lies beyond an upper bound or a pin."""
     parsed = Version(version)
-    for clause in specifiers.split(","):
-        if not clause.strip():
-            continue
-        operator, text = _split(clause.strip())
-        if operator in ("<", "<=", "==", "~=") and not _holds(parsed, operator, text):
-            wanted = Version(text.removesuffix(".*"))
-            if parsed.public >= wanted.public:
-                return True
+    for operator, text in _clauses(specifiers):
+        beyond = operator in ("<", "<=", "==", "~=") and not _holds(parsed, operator, text)
+        if beyond and parsed.public >= Version(text.removesuffix(".*")).public:
+            return True
     return False

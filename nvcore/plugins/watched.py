@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nvcore.plugins.loader import blame
+from nvcore.plugins.loader import raised
 
 if TYPE_CHECKING:
     from nvcore.api.clock import Clock
@@ -29,7 +29,7 @@ def run_watched(function: Callable[[], object], what: str, clock: Clock, limit: 
         try:
             function()
         except (Exception, SystemExit) as error:
-            outcome.append(f"{what} raised {type(error).__name__}: {error} at {blame(error.__traceback__)}")
+            outcome.append(f"{what} {raised(error)}")
         finally:
             done.set()
 
