@@ -82,7 +82,9 @@ class Told:
 class Slot:
     """A card in its slot. Hosts come and go; `close` pulls it."""
 
-    def __init__(self, chip: str, version: str | None, *, images: Path | None = None, vram: str = "2G", clock: Clock = SYSTEM, name: str = "") -> None:
+    def __init__(
+        self, chip: str, version: str | None, *, images: Path | None = None, vram: str = "2G", clock: Clock = SYSTEM, name: str = ""
+    ) -> None:
         self.chip, self.version, self.clock = chip, version, clock
         self.images = images or synthetic_images()
         self.bus = SoftBus(clock=clock)

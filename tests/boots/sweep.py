@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from nvcore.api.inventory import Inventory
 from nvcore.hw.registers import falcon as reg
-
 from tests.boots.rig import Slot, SlotHost, Usage, differences, inventories_equal, leftovers, slot, until
 
 KINDS = ("all-ones", "zero", "lost-write", "no-reply", "device-gone")
@@ -24,7 +23,8 @@ SCALE = 0.002
 PROM = range(0x300000, 0x400000)
 DOORBELL = reg.GSP_QUEUE_HEAD.address(reg.GSP)
 PORTS = frozenset(
-    [register.address(base) for register in (reg.IMEMD, reg.DMEMD, reg.IMEMT) for base in (reg.GSP, reg.SEC2)] + [reg.EMEMD.address(reg.FSP)]
+    [register.address(base) for register in (reg.IMEMD, reg.DMEMD, reg.IMEMT) for base in (reg.GSP, reg.SEC2)]
+    + [reg.EMEMD.address(reg.FSP)]
 )
 
 
@@ -119,7 +119,9 @@ class Tally:
 
     def lines(self) -> list[str]:
         """For people: what is harmless and what is not, per class of places."""
-        return [f"{name}: " + ", ".join(f"{number} {outcome}" for outcome, number in counts.items()) for name, counts in self.by_class.items()]
+        return [
+            f"{name}: " + ", ".join(f"{number} {outcome}" for outcome, number in counts.items()) for name, counts in self.by_class.items()
+        ]
 
 
 def run(chip: str, version: str, cases: list[Case], reference: Inventory, folder: Path, *, again: bool) -> Tally:
@@ -132,10 +134,11 @@ def run(chip: str, version: str, cases: list[Case], reference: Inventory, folder
         try:
             with slot(chip, version) as card:
                 tally.add(case, _one(card, case, reference, folder, again))
-            after = Usage(collect=False)
-            if after.more(before):
-                after = Usage()
-            assert not after.more(before), f"left behind: {after.more(before)}"
+            left = Usage(collect=False).more(before)
+            give_up = time.monotonic() + 2.0
+            while left and time.monotonic() < give_up:
+                left = Usage().more(before)
+            assert not left, f"left behind: {left}"
         except Exception as error:  # every failure of every case is told at the end
             tally.failures.append(f"{words}: {type(error).__name__}: {str(error)[:400]}")
         tally.seconds[f"{case.stage} {case.kind}"] = tally.seconds.get(f"{case.stage} {case.kind}", 0.0) + time.monotonic() - begin

@@ -20,7 +20,8 @@ def test_a_disturbed_boot_ends_in_the_same_inventory_or_in_a_named_state(chip: s
     turn = (int(os.environ.get("NVCORE_SWEEP_TURN", "0")) + CASES.index((chip, version))) % 3
     chosen = list(plain.cases[turn::3])
     tally = run(chip, version, chosen, plain.inventory, tmp_path, again=False)
-    print(f"{chip} {version}: {plain.places} places, {plain.calls} calls; {len(chosen)} of {len(plain.cases)} cases (turn {turn}): {dict(tally.outcomes)}")
+    share = f"{len(chosen)} of {len(plain.cases)} cases (turn {turn})"
+    print(f"{chip} {version}: {plain.places} places, {plain.calls} calls; {share}: {dict(tally.outcomes)}")
     assert not tally.failures, "\n".join([f"{len(tally.failures)} of {len(chosen)}:", *tally.failures[:30]])
     assert tally.outcomes["harmless"] > 0 and tally.outcomes["named failed"] > 0 and tally.outcomes["named lost"] > 0
     assert tally.outcomes["not reached"] * 20 <= len(chosen), "the places of a boot are found again"
