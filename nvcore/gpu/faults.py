@@ -51,7 +51,7 @@ class Ladder:
             gpu.events.publish("firmware-message", f"{event.name}: {event.text}", gpu=gpu.name)
         elif isinstance(event, VgpuPluginEvent):
             gpu.events.publish("vgpu", f"task of VF {event.function}: {event.what}", gpu=gpu.name)
-            for attachment in gpu.attachments:
+            for attachment in tuple(gpu.attachments):
                 attachment.tell_vgpu(event)
         elif hardware is None or not hardware.gate.open:
             gpu.events.publish("firmware-message", f"late, ignored: {event}", gpu=gpu.name)
@@ -179,7 +179,7 @@ class Ladder:
                 step(lambda grant=grant: grant.revoke_leases(cause))  # type: ignore[misc]
         step(hardware.tree.mask_all)
         self._tell(fault, None, "GPU disabled, all owners told" + (f"; {'; '.join(problems)}" if problems else ""))
-        told = [(attachment, attachment.tell(fault)) for attachment in self._gpu.attachments]
+        told = [(attachment, attachment.tell(fault)) for attachment in tuple(self._gpu.attachments)]
         self._gpu.life.post(lambda: self._climb_gpu(fault, told), "fault of the GPU")
 
     # life-cycle thread

@@ -113,7 +113,7 @@ class Gpu:
 
     def attachment_of(self, grant: GpuGrant) -> Attachment | None:
         """The client that holds a grant."""
-        for attachment in self.attachments:
+        for attachment in tuple(self.attachments):
             if attachment.function.name == grant.function:
                 return attachment
         return None
