@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .clean import Clean
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMITS = {"toy_client": 80, "toy_firmware": 120}
@@ -27,38 +26,16 @@ def folder_of(module: str) -> Path:
     return EXAMPLES / module.replace("_", "-")
 
 
-class Clean:
-    """An environment with nvcore, fw_gsp, both strangers and pytest, and the folder that the strangers were copied to."""
+class Strangers(Clean):
+    """nvcore, fw_gsp, both strangers and pytest, and the folder that the strangers were copied to."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.sources, self.wheels = folder, folder / "sources", folder / "wheels"
-        self.python = folder / "env/bin/python"
-
-    def make(self) -> None:
-        """Copy, build, install."""
-        if "NVCORE_TEST_WHEELS" not in os.environ:
-            pytest.skip("run through `python3 dev.py test`, which builds the wheels")
+        super().__init__(folder)
+        self.sources = folder / "sources"
         for module in LIMITS:
             shutil.copytree(folder_of(module), self.sources / module, ignore=shutil.ignore_patterns("__pycache__"))
-        pip = [sys.executable, os.environ["NVCORE_TEST_PIP"], "-q"]
-        build = ["wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w", self.wheels, *(self.sources / m for m in LIMITS)]
-        self._call([*pip, "--python", sys.executable, *build])
-        self._call([sys.executable, "-m", "venv", "--without-pip", self.folder / "env"])
-        links = [os.environ["NVCORE_TEST_WHEELS"], os.environ["NVCORE_TEST_WHEELHOUSE"], self.wheels]
-        wanted = ["nvcore[fw-gsp]", "toy-client", "toy-firmware", "pytest"]
-        find = [word for link in links for word in ("--find-links", link)]
-        self._call([*pip, "--python", self.python, "install", "--no-index", "--no-compile", *find, *wanted])
-
-    @staticmethod
-    def _call(command: list[Any]) -> None:
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Its Python, isolated, in a folder of its own, with an almost empty environment."""
-        env = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LANG": "C.UTF-8", "NVCORE_SOCKET": str(self.folder / "no-daemon")}
-        command = [str(self.python), "-I", *words]
-        return subprocess.run(command, cwd=self.folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        self.build(*(self.sources / module for module in LIMITS))
+        self.make("nvcore[fw-gsp]", "toy-client", "toy-firmware", "pytest")
 
     def doctor(self, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
         """Exit code and plugins by name."""
@@ -68,14 +45,12 @@ class Clean:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
-    made = Clean(tmp_path_factory.mktemp("strangers"))
-    made.make()
-    return made
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Strangers:
+    return Strangers(tmp_path_factory.mktemp("strangers"))
 
 
 @pytest.fixture(scope="module")
-def ga100(clean: Clean) -> str:
+def ga100(clean: Strangers) -> str:
     """A configuration in which the second backend claims GA100 too."""
     path = clean.folder / "nvcore.toml"
     path.write_text('[plugins.toy_firmware]\nchips = ["TU102", "GA100"]\n')
@@ -100,14 +75,14 @@ def test_a_stranger_imports_the_contracts_and_locks_only(module: str) -> None:
     assert {name for name in named if not name.startswith("nvcore")} <= {"attrs", "collections.abc"}
 
 
-def test_each_wheel_holds_its_module_and_nothing_else(clean: Clean) -> None:
+def test_each_wheel_holds_its_module_and_nothing_else(clean: Strangers) -> None:
     for module in LIMITS:
         (wheel,) = clean.wheels.glob(f"{module}-*.whl")
         with zipfile.ZipFile(wheel) as archive:
             assert [name for name in archive.namelist() if ".dist-info/" not in name] == [f"{module}.py"]
 
 
-def test_the_doctor_finds_both_beside_ours(clean: Clean) -> None:
+def test_the_doctor_finds_both_beside_ours(clean: Strangers) -> None:
     status, plugins = clean.doctor()
     assert status == 0, plugins
     assert {name: (row["state"], row["offers"]) for name, row in plugins.items()} == {
@@ -118,21 +93,21 @@ def test_the_doctor_finds_both_beside_ours(clean: Clean) -> None:
     assert plugins["toy_client"]["hooks"] == ["nvcore_client_drivers"]
 
 
-def test_a_second_claim_on_a_chip_is_reported_by_name_and_exit_code(clean: Clean, ga100: str) -> None:
+def test_a_second_claim_on_a_chip_is_reported_by_name_and_exit_code(clean: Strangers, ga100: str) -> None:
     status, plugins = clean.doctor("--config", ga100)
     assert status == PARTIAL
     assert plugins["fw_gsp"]["conflicts"] == plugins["toy_firmware"]["conflicts"] == [CONFLICT]
     assert plugins["toy_client"]["conflicts"] == []
 
 
-def test_the_operator_ends_the_conflict_by_choosing(clean: Clean, ga100: str) -> None:
+def test_the_operator_ends_the_conflict_by_choosing(clean: Strangers, ga100: str) -> None:
     for name in ("toy_firmware", "fw_gsp"):
         status, plugins = clean.doctor("--config", ga100, "-p", f"no:{name}")
         assert status == 0 and plugins[name]["state"] == "disabled"
         assert not any(row["conflicts"] for row in plugins.values())
 
 
-def test_a_person_reads_who_and_what_to_do(clean: Clean, ga100: str) -> None:
+def test_a_person_reads_who_and_what_to_do(clean: Strangers, ga100: str) -> None:
     done = clean.run("-m", "nvcore", "plugins", "doctor", "--config", ga100)
     assert done.returncode == PARTIAL and CONFLICT in done.stdout
 
@@ -150,7 +125,7 @@ print(json.dumps({"state": state.name, "cause": state.cause, "code": state.code,
 """
 
 
-def test_a_gpu_of_a_contested_chip_says_so_and_boots_neither(clean: Clean) -> None:
+def test_a_gpu_of_a_contested_chip_says_so_and_boots_neither(clean: Strangers) -> None:
     done = clean.run("-c", CONFLICTED, str(clean.folder / "state"))
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -159,7 +134,7 @@ def test_a_gpu_of_a_contested_chip_says_so_and_boots_neither(clean: Clean) -> No
 
 
 @pytest.mark.parametrize("module", LIMITS)
-def test_a_stranger_passes_its_own_tests_with_the_kit(clean: Clean, module: str) -> None:
+def test_a_stranger_passes_its_own_tests_with_the_kit(clean: Strangers, module: str) -> None:
     done = clean.run("-m", "pytest", "-p", "no:cacheprovider", str(clean.sources / module / "tests"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nvcore: lock validator on" in done.stdout

@@ -1,0 +1,222 @@
+"""`docs/plugin-authors.md`: every block runs, and the plugin that its blocks make up passes the contract tests."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nvcore.api.errors import UsageError
+from nvcore.api.hooks import SPECIFICATIONS
+from nvcore.testing.contracts import CLAUSES, check_client, check_plugin_module
+
+from .clean import Clean
+from .page import PAGE, Block, blocks, write
+
+BLOCKS = blocks()
+SNIPPETS = [block for block in BLOCKS if block.language == "python" and block.file is None]
+FILES = [block for block in BLOCKS if block.file is not None]
+MINIMAL = FILES[: [block.file for block in FILES].index("tests/test_scratchpad.py") + 1]
+
+
+def named(block: Block) -> str:
+    return f"line-{block.line}"
+
+
+def test_no_block_escapes_the_tests() -> None:
+    """What is neither a file, a command nor a piece of Python is a picture."""
+    languages = {"python", "toml", "console", ""}
+    assert {block.language for block in BLOCKS} <= languages
+    assert all(block.file for block in BLOCKS if block.language == "toml")
+    assert not any(line.startswith(("$ ", ">>> ")) for block in BLOCKS if block.language == "" for line in block.text.splitlines())
+    assert PAGE.read_text().count("\n```") % 2 == 0 and len(SNIPPETS) >= 5
+
+
+@pytest.mark.parametrize("block", SNIPPETS, ids=named)
+def test_a_snippet_runs(block: Block) -> None:
+    exec(compile(block.text, f"{PAGE.name}:{block.line}", "exec"), {"__name__": "snippet"})
+
+
+@pytest.mark.parametrize("block", [block for block in FILES if block.language == "python"], ids=lambda block: block.file)
+def test_a_file_compiles(block: Block) -> None:
+    compile(block.text, f"{PAGE.name}:{block.line}", "exec")
+
+
+def test_configuration_and_metadata_are_toml() -> None:
+    whole = "".join(block.text for block in FILES if block.file == "pyproject.toml")
+    points = tomllib.loads(whole)["project"]["entry-points"]
+    assert list(points) == ["nvcore.client.v1", "nvcore.operator.v1", "nvcore.command.v1"]
+    for block in FILES:
+        if block.language == "toml" and block.file != "pyproject.toml":
+            tomllib.loads(block.text)
+
+
+def test_every_hook_and_every_way_to_check_is_named() -> None:
+    text = PAGE.read_text()
+    hooks = [name for spec in SPECIFICATIONS.values() for name in vars(spec) if name.startswith("nvcore_")]
+    assert [name for name in hooks if name not in text and name.replace("nvcore_", "…_") not in text] == []
+    assert {"module", "client", "backend"} == {name.split("-")[0] for name in CLAUSES}
+    assert all(word in text for word in ("check_plugin_module", "check_client", "check_backend", "CLAUSES"))
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes the plugin of the page importable, from some of its files."""
+
+    def make(files: list[Block]) -> Path:
+        for block in files:
+            write(block, tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return tmp_path
+
+    yield make
+    for name in [name for name in sys.modules if name.partition(".")[0] == "scratchpad"]:
+        del sys.modules[name]
+
+
+def test_the_first_client_of_the_page_alone_passes_the_contract(plugin: Any) -> None:
+    plugin(MINIMAL)
+    module = importlib.import_module("scratchpad.plugin")
+    (offer,) = check_plugin_module(module)["nvcore_client_drivers"]
+    check_client(offer, use=lambda pad: pad.write(0, b"works"))
+    check_client(offer, use=lambda pad: pad.write(0, b"works"), share=False)
+
+
+def test_the_whole_plugin_passes_too(plugin: Any) -> None:
+    plugin(FILES)
+    client, operator = (importlib.import_module(f"scratchpad.{name}") for name in ("plugin", "operator"))
+    offers = check_plugin_module(client, operator, config=operator.Config(size=0x5000))
+    assert {hook: len(group) for hook, group in offers.items()} == dict.fromkeys(offers, 1) and len(offers) == 6
+    check_client(offers["nvcore_client_drivers"][0], use=lambda pad: pad.write(0x4000, b"works"))
+
+
+class FakeIO:
+    """The command line's side, for a command."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, Any]] = []
+
+    def call(self, method: str) -> dict[str, Any]:
+        assert method == "org.example.Scratchpad.List"
+        return {"pads": [{"gpu": "0000:f0:00.0", "bytes": 4096}]}
+
+    def show(self, output: str, **given: Any) -> None:
+        self.shown = [{key: row[key] for key, _, _ in given["columns"]} for row in given["rows"]]
+
+
+def test_the_command_shows_what_the_daemon_answers(plugin: Any) -> None:
+    plugin(FILES)
+    command, io = importlib.import_module("scratchpad.cli").command, FakeIO()
+    assert command([], io) == command(["list"], io) == 0 and io.shown == [{"gpu": "0000:f0:00.0", "bytes": 4096}]
+    with pytest.raises(UsageError, match="no verb 'drop'"):
+        command(["drop"], io)
+
+
+def test_the_module_type_checks_against_the_protocol_of_its_family(plugin: Any) -> None:
+    folder = plugin(FILES)
+    (folder / "claim.py").write_text(
+        "import scratchpad.plugin\nfrom nvcore.api.hooks import ClientPlugin\n\nplugin: ClientPlugin = scratchpad.plugin\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder / "cache"), "claim.py", "scratchpad"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Reader(Clean):
+    """Somebody who does what the page says, from top to bottom."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.make("nvcore[status]", "pytest")
+        self._installed, self._stale = False, False
+        self.daemon: subprocess.Popen[str] | None = None
+
+    def write(self, block: Block) -> None:
+        """A file of the page."""
+        write(block, self.home)
+        self._stale = self._stale or (self._installed and block.file is not None and block.file.startswith(("scratchpad/", "pyproject")))
+
+    def type(self, line: str) -> tuple[int, str]:
+        """A command of the page: status, and what it said."""
+        if self._stale:
+            self._stale = False
+            self.build(self.home, into=self.home / "dist")
+            self.install(*(self.home / "dist").glob("*.whl"), again=True)
+        program, *words = shlex.split(line)
+        if program == "pip":
+            return self._pip_line(words)
+        if program == "pytest":
+            return self._said(self.run("-m", "pytest", "-p", "no:cacheprovider", *words, cwd=self.home))
+        assert program == "nvcore", line
+        if words[0] == "run":
+            self.daemon = self.start("-m", "nvcore", *words, cwd=self.home)
+            return 0, self._wait()
+        return self._said(self.run("-m", "nvcore", *words, cwd=self.home))
+
+    def _pip_line(self, words: list[str]) -> tuple[int, str]:
+        if words[0] == "wheel":
+            assert words == ["wheel", "--no-deps", "--wheel-dir", "dist", "."]
+            self.build(self.home, into=self.home / "dist")
+        else:
+            assert words[:2] == ["install", "--no-deps"]
+            self.install(self.home / words[2], again=True)
+            self._installed = True
+        return 0, ""
+
+    @staticmethod
+    def _said(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
+        return done.returncode, done.stdout + done.stderr
+
+    def _wait(self) -> str:
+        """Until the daemon answers."""
+        end = time.monotonic() + 20
+        while True:
+            status, said = self._said(self.run("-m", "nvcore", "gpus"))
+            if status == 0 or time.monotonic() > end:
+                assert status == 0, said
+                return said
+            time.sleep(0.05)
+
+    def close(self) -> str:
+        """End the daemon, if one was started; what it said when it did not end well."""
+        if self.daemon is None:
+            return ""
+        self.daemon.send_signal(signal.SIGTERM)
+        said = "".join(self.daemon.communicate(timeout=20))
+        return said if self.daemon.returncode else ""
+
+
+def test_the_page_can_be_followed_from_top_to_bottom(tmp_path: Path) -> None:
+    reader, said = Reader(tmp_path), dict[str, str]()
+    try:
+        for block in BLOCKS:
+            if block.file is not None:
+                reader.write(block)
+            for line in block.text.splitlines() if block.language == "console" else ():
+                assert line.startswith("$ "), line
+                status, said[line] = reader.type(line[2:])
+                assert status == 0, f"{line}: {status}: {said[line]}"
+    finally:
+        problem = reader.close()
+    assert problem == ""
+    assert "selected" in said["$ nvcore plugins list"] and "registered" in said["$ nvcore plugins doctor"]
+    assert "GPU" in said["$ nvcore scratchpad list"] or "no" in said["$ nvcore scratchpad list"]
+    assert "state: started" in said["$ nvcore plugins show scratchpad"]
+    status, text = reader.type("pytest tests")
+    assert status == 0 and "6 passed" in text, text
+
+
+def test_modules_of_the_page_are_gone_again() -> None:
+    assert not any(isinstance(module, ModuleType) and name == "scratchpad" for name, module in sys.modules.items())
