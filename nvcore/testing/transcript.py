@@ -10,12 +10,14 @@ same lines except at the JSON paths that the version's manifest names.
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
-from nvcore.api.device import Device
+from nvcore.api.device import Device, DmaBuffer
 from nvcore.api.events import FirmwareEvent
 from nvcore.api.families.channel import ChannelSpec
 from nvcore.api.firmware import FirmwareBackend, FirmwareSession, OpenContext
@@ -92,13 +94,47 @@ class Recorder:
         return "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.lines)
 
 
+class _Receiver:
+    """A receiver thread that looks at the session while a call is under way, and rests in between, so that lines keep their order."""
+
+    def __init__(self, session: FirmwareSession) -> None:
+        self._session = session
+        self._busy = threading.Event()
+        self._stop = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="transcript receiver", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop:
+            self._busy.wait(0.1)
+            with self._lock:
+                if self._busy.is_set():
+                    self._session.receive()
+            time.sleep(0.0002)
+
+    def __enter__(self) -> None:
+        self._busy.set()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._busy.clear()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop = True
+        self._busy.set()
+        self._thread.join()
+
+
 def record_script(
     backend: FirmwareBackend, context: OpenContext, device: Device, cause_fault: Callable[[int, int], None], *, entries: int
 ) -> Recorder:
     """Run the script and record it: open, inventory, allocate, channel, fault, free, unload. No vGPUs.
 
-    cause_fault(token, channel): makes the device stop the channel with an MMU fault. entries: of a root directory on this chip. The session
-    must not be served by a receiver thread.
+    cause_fault(token, channel): makes the device stop the channel with an MMU fault. entries: of a root directory on this chip. The
+    script has a
+    receiver thread of its own.
     """
     recorder = Recorder()
     opened = attrs.evolve(context, deliver=recorder.event)
@@ -106,18 +142,24 @@ def record_script(
     stages = [{"name": stage.name, "outcome": stage.outcome} for stage in session.report.stages]
     recorder.lines.append({"call": "open", "answer": {"chip": session.report.chip, "kind": session.image.kind, "stages": stages}})
     recorder.lines.append({"call": "families", "answer": dict(session.families)})
-    call = recorder.call
-    inventory = session.family("inventory")
-    memory: Any = session.family("memory")
-    channels: Any = session.family("channel")
-    call("inventory.read", getattr(inventory, "read"))  # noqa: B009
-    tenant = call("open_tenant", session.open_tenant, "transcript")
-    space = call("memory.create_space", memory.create_space, tenant)
-    call("memory.set_page_directory", memory.set_page_directory, space, 0x400000, entries=entries)
-    size = call("channel.fault_buffer_size", channels.fault_buffer_size)
-    buffer = device.allocate_dma(size, label="transcript")
+    receiver = _Receiver(session)
+
+    def call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with receiver:
+            return recorder.call(name, function, *args, **kwargs)
+
+    buffers: list[DmaBuffer] = []
     try:
-        spec = ChannelSpec("COPY0", 8, 0x100000, 1024, 0x500000, 0x501000, buffer.bus_address(0), size)
+        inventory = session.family("inventory")
+        memory: Any = session.family("memory")
+        channels: Any = session.family("channel")
+        call("inventory.read", getattr(inventory, "read"))  # noqa: B009
+        tenant = call("open_tenant", session.open_tenant, "transcript")
+        space = call("memory.create_space", memory.create_space, tenant)
+        call("memory.set_page_directory", memory.set_page_directory, space, 0x400000, entries=entries)
+        size = call("channel.fault_buffer_size", channels.fault_buffer_size)
+        buffers.append(device.allocate_dma(size, label="transcript"))
+        spec = ChannelSpec("COPY0", 8, 0x100000, 1024, 0x500000, 0x501000, buffers[0].bus_address(0), size)
         channel = call("channel.create", channels.create, space, spec)
         call("channel.create_engine_object", channels.create_engine_object, channel)
         call("channel.enable", channels.enable, channel)
@@ -130,13 +172,16 @@ def record_script(
         call("memory.free_space", memory.free_space, space)
         call("tenant.close", tenant.close)
         call("objects", session.objects)
+        receiver.close()
         unloaded = session.unload()
         stages = [{"name": stage.name, "outcome": stage.outcome} for stage in unloaded.stages]
         recorder.lines.append(
             {"call": "unload", "answer": {"clean": unloaded.clean, "needs_reset": unloaded.needs_reset, "stages": stages}}
         )
     finally:
-        buffer.close()
+        receiver.close()
+        for buffer in buffers:
+            buffer.close()
     return recorder
 
 
