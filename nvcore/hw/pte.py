@@ -53,6 +53,7 @@ FORMATS: Final = (
     PageFormat(2, 47, (38, 29, 21), _directory2, _huge2),
     PageFormat(3, 56, (47, 38, 29, 21), _directory3, _huge3),
 )
+"""The two formats: Turing to Ada, Hopper and later."""
 
 
 def page_format(version: int) -> PageFormat:

@@ -19,6 +19,8 @@ from nvcore.locks import LockLike, allocate, assert_held
 __all__ = ["SLOTS", "ToyPageTable", "ToyPlan"]
 
 SLOTS = 64
+"""Entries of a toy root."""
+
 _PAGE = 0x1000
 
 
