@@ -3,8 +3,7 @@
 Owns the recording proxy, the script and the comparison. Handles, addresses and times become labels in the order first seen; words for
 people
 become "text". Test code only; one thread. A transcript is data about the contract, not about a firmware: two versions of one chip must
-give the
-same lines except at the JSON paths that the version's manifest names.
+give the same lines except at the JSON paths that the version's manifest names.
 """
 
 from __future__ import annotations
@@ -133,8 +132,7 @@ def record_script(
     """Run the script and record it: open, inventory, allocate, channel, fault, free, unload. No vGPUs.
 
     cause_fault(token, channel): makes the device stop the channel with an MMU fault. entries: of a root directory on this chip. The
-    script has a
-    receiver thread of its own.
+    script has a receiver thread of its own.
     """
     recorder = Recorder()
     opened = attrs.evolve(context, deliver=recorder.event)

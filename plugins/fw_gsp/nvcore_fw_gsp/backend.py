@@ -1,8 +1,7 @@
 """The firmware backend for GSP-RM: which images there are, and how a device gets from reset to a session.
 
 Owns the search folders. `open` and `recover` run on a GPU's life-cycle thread; two GPUs are opened by two threads at the same time, so
-nothing
-here is shared but the folders' names. Never starts a firmware that it cannot take down again.
+nothing here is shared but the folders' names. Never starts a firmware that it cannot take down again.
 Source: nvcore.api.firmware.FirmwareBackend.
 """
 

@@ -20,8 +20,7 @@ class BootFlow(Enum):
 
 class BootChip(NamedTuple):
     """heap_base: bytes; mirror: where BAR0 shows the configuration space; vgpu_versions: firmware versions with which it can be a vGPU
-    host;
-    copy_class: of its copy engines; channel_class: of its channels; retrigger: the GSP's interrupt must be re-armed."""
+    host; copy_class: of its copy engines; channel_class: of its channels; retrigger: the GSP's interrupt must be re-armed."""
 
     name: str
     flow: BootFlow

@@ -1,8 +1,7 @@
 """FWSEC-SB: read from the GPU's ROM and prepared before the boot, run on the GSP falcon after the firmware has stopped.
 
 Owns two DMA buffers through the boot's `HostMemory`. The way of Turing and GA100: the ROM's descriptor is of version 2 and a generic
-bootloader
-pulls the ucode in by DMA. The opener's thread, or the unload's.
+bootloader pulls the ucode in by DMA. The opener's thread, or the unload's.
 Source: nova-core firmware/fwsec/bootloader.rs; open-gpu-kernel-modules 570.144 kernel_gsp_fwsec.c.
 """
 

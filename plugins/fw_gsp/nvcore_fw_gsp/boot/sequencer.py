@@ -1,8 +1,7 @@
 """The firmware's register sequences (CPU sequencer), run for it while it boots or resumes, and only on registers of the list.
 
 Owns nothing; drives the GSP falcon and SEC2. The opener's thread. A command outside the list stops the boot: the firmware is not
-trusted with
-the host's registers.
+trusted with the host's registers.
 Source: open-gpu-kernel-modules 570.144 rmgspseq.h, kernel_gsp.c (kgspExecuteSequencerBuffer); operand order as in the header.
 """
 

@@ -46,8 +46,7 @@ class Boot:
     """State of one boot of `device` with the files of `images`.
 
     vgpu_host: the firmware is started as a vGPU host; no_vgpu: why not. started: it may be running; touched: its protected region may
-    be up; in_doubt: a half-done exchange
-    may need a function reset. wpr: expected protected region.
+    be up; in_doubt: a half-done exchange may need a function reset. wpr: expected protected region.
     on_event: told every event that the boot itself has no use for.
     """
 

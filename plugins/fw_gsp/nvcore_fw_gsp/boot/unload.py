@@ -1,8 +1,7 @@
 """Taking a firmware down, from wherever its boot or its life stopped.
 
 Tables of stages over `Boot`; every stage is tried, whatever became of the ones before it, and the host's side is always released. Runs
-on the
-GPU's life-cycle thread. Never raises for the device's or the firmware's behaviour.
+on the GPU's life-cycle thread. Never raises for the device's or the firmware's behaviour.
 Source: nova-core gsp/boot.rs (unload), open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspTeardown).
 """
 

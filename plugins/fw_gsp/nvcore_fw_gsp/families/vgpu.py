@@ -31,8 +31,7 @@ _PARAMS: Final = "NV2080_CTRL_VGPU_MGR_INTERNAL_"
 _NEGOTIATE, _CONFIGURE, _RESET, _BUS_MASTER = 1, 2, 3, 13
 _CONFIG: Final = struct.Struct("<16s12IQ3x5B4xH2xII16x")
 """uuid; dbdf, the VM's, instance id, type, pid, swizzle id, channels, plugin channels, VMM capabilities, migration feature, hypervisor,
-CPU;
-page size; five switches from 75 on; placement id at 84; reserved; channel usage threshold. 112 bytes."""
+CPU; page size; five switches from 75 on; placement id at 84; reserved; channel usage threshold. 112 bytes."""
 
 _KVM, _X86_64, _PAGE_SIZE, _MIGRATION = 4, 2, 4096, 0x4000
 _EXTRA: Final = {
