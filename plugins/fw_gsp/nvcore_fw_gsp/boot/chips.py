@@ -19,8 +19,8 @@ class BootFlow(Enum):
 
 
 class BootChip(NamedTuple):
-    """heap_base: bytes; mirror: where BAR0 shows the configuration space; vgpu_versions: firmware versions with which it can be a vGPU
-    host; copy_class: of its copy engines; channel_class: of its channels; retrigger: the GSP's interrupt must be re-armed."""
+    """heap_base: bytes of heap that every boot needs; mirror: where BAR0 shows the configuration space; vgpu_versions: firmware versions with
+    which it can be a vGPU host; channel_class, copy_class: of its channels and copy engines; no_vgpu: why not, with other versions."""
 
     name: str
     flow: BootFlow
