@@ -19,7 +19,7 @@ class BootFlow(Enum):
 
 
 class BootChip(NamedTuple):
-    """heap_base: bytes of heap that every boot needs; mirror: where BAR0 shows the configuration space; vgpu_versions: firmware versions with
+    """heap_base: bytes of heap of every boot; mirror: where BAR0 shows the configuration space; vgpu_versions: firmware versions with
     which it can be a vGPU host; channel_class, copy_class: of its channels and copy engines; no_vgpu: why not, with other versions."""
 
     name: str
