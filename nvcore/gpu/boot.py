@@ -70,12 +70,14 @@ def needs_of(identity: GpuIdentity, offers: Sequence[ClientOffer]) -> BootNeeds:
 
 def take_down_leftover(backend: FirmwareBackend, context: OpenContext, reset: Callable[[], None]) -> str | None:
     """Run the saved unload of an earlier process of ours, before anything else touches the GPU (F01). A sentence for the log, None when
-    nothing was saved. A firmware that it cannot take down is reset away; what is then still there is the open's business to name."""
+    nothing was saved. One of ours that it cannot take down is reset away; one that is not ours is left alone, for the open to refuse."""
     if context.saved is None:
         return None
     report = backend.recover(context)
     if report.clean and not report.needs_reset:
         return "a firmware that an earlier process left was taken down"
+    if not report.needs_reset:
+        return f"a firmware is running that no earlier process of ours left ({report.cause or 'no cause given'}); it was not touched"
     reset()
     return f"a firmware that an earlier process left did not unload ({report.cause or 'no cause given'}); the device was reset"
 

@@ -326,6 +326,9 @@ class Gpu:
         gone = self.device is not None and self.device.gone
         if gone:
             self._close_device()
+        elif self.device is not None:
+            with suppress(NvcoreError):
+                self.device.set_bus_master(False)
         remedy = "put the device back, then: nvcore gpus retry" if gone else "nvcore gpus retry; if it fails again, power-cycle"
         self.set_state("lost", cause, "NVC-5002", remedy)
 
@@ -337,7 +340,7 @@ class Gpu:
         attachment.hung = attachment.hung or cause
         self._revoke_grants(attachment, cause)
         attachment.remove(0.0)
-        self._own(attachment.function, None)
+        self.own(attachment.function, None)
         self.events.publish(
             "client",
             f"{attachment.name} abandoned: {cause}",
@@ -358,7 +361,7 @@ class Gpu:
         cause = attachment.remove(self.settings.call)
         self.attachments.remove(attachment)
         self._revoke_grants(attachment, cause or "its client left")
-        self._own(attachment.function, None)
+        self.own(attachment.function, None)
         text = f"{attachment.name} left" + (f", not in order: {cause}" if cause else "")
         self.events.publish("client", text, gpu=self.name, owner=attachment.name, function=attachment.function.name)
 
@@ -379,9 +382,6 @@ class Gpu:
 
     def own(self, function: Function, owner: str | None) -> None:
         """Enter the owner of a function."""
-        self._own(function, owner)
-
-    def _own(self, function: Function, owner: str | None) -> None:
         self.functions = tuple(
             Function(f.name, f.kind, f.gpu, f.published, f.reason, f.remedy, owner) if f.name == function.name else f
             for f in self.functions

@@ -182,6 +182,7 @@ def test_a_failed_restart_loses_the_gpu_with_both_causes(rig: Rig) -> None:
     rig.session.halt("dies")
     until(lambda: rig.gpu.state.name == "lost", "lost")
     assert "firmware-halt" in rig.gpu.state.cause and "did not start" in rig.gpu.state.cause
+    assert not rig.fake.bus_master
 
 
 def test_a_restart_that_leaves_less_memory_is_not_papered_over(rig: Rig) -> None:
