@@ -52,50 +52,36 @@ class ClientContext(Protocol):
     @property
     def generation(self) -> int:
         """The GPU's generation; grows with every firmware start."""
-        ...
 
     @may_sleep
     def grant(self, request: GrantRequest) -> Grant:
         """A top-level grant of this client. Raises OutOfResources with the ledger unchanged."""
-        ...
 
     def family(self, name: str) -> Family | None:
         """A family of the running firmware; None when it has none of that name. Never keep it across a `resume`."""
-        ...
 
     @may_sleep
     def virtual_function(self, number: int) -> VirtualFunction:
         """VF `number` (from 1). Raises NotFoundError."""
-        ...
 
     def ledger(self) -> tuple[LedgerRow, ...]:
         """The GPU's books."""
-        ...
 
     @signalling_safe
     def report(
-        self,
-        kind: EventKind,
-        text: str,
-        *,
-        grant: str | None = None,
-        vm: str | None = None,
-        code: str | None = None,
+        self, kind: EventKind, text: str, *, grant: str | None = None, vm: str | None = None, code: str | None = None,
         action: str | None = None,
     ) -> None:
         """Write a line into the event log."""
-        ...
 
     def subscribe_vgpu(self, callback: Callable[[VgpuPluginEvent], None]) -> Callable[[], None]:
         """Be told, on the client's delivery thread, of changes of vGPU tasks in the firmware; the result ends it."""
-        ...
 
     @may_sleep
     def run(self, call: Callable[[], object], *, timeout: float) -> object:
         """Run `call` on the GPU's life-cycle thread, where session calls are legal, and return or raise what it does. WaitTimeout after
         `timeout`
         seconds: the call then goes on, its result is dropped."""
-        ...
 
 
 class Client(Protocol):
@@ -104,26 +90,21 @@ class Client(Protocol):
     @signalling_safe
     def on_fault(self, fault: Fault) -> None:
         """Hardware of yours stopped: give your fences their errors now; wait for nothing. Runs on the client's delivery thread."""
-        ...
 
     @may_sleep
     def quiesce(self, reason: QuiesceReason, deadline: float, generation: int) -> None:
         """Stop using the hardware before `deadline` (the context clock's time). Life-cycle thread."""
-        ...
 
     @may_sleep
     def resume(self, vram: Literal["kept", "lost"], generation: int) -> None:
         """Go on with a new generation. Grants are as before; when vram is "lost" their contents are zero. Life-cycle thread."""
-        ...
 
     def status(self) -> ClientStatus:
         """How it is. Any thread, at once."""
-        ...
 
     @may_sleep
     def remove(self) -> None:
         """Leave the function. What is left behind, the core takes down. Life-cycle thread."""
-        ...
 
 
 class ClientDriver(Protocol):
@@ -133,12 +114,10 @@ class ClientDriver(Protocol):
 
     def match(self, function: Function) -> bool:
         """Whether it would drive this function. Pure."""
-        ...
 
     @may_sleep
     def probe(self, context: ClientContext) -> Client:
         """Take the function. Life-cycle thread of the GPU."""
-        ...
 
 
 EventCallback = Callable[[Event], None]

@@ -20,15 +20,12 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Monotonic seconds; the origin means nothing."""
-        ...
 
     def sleep(self, seconds: float) -> None:
         """Block the calling thread."""
-        ...
 
     def wait(self, event: threading.Event, timeout: float | None) -> bool:
         """Wait for an event; False when `timeout` seconds of this clock passed first."""
-        ...
 
 
 class SystemClock:
@@ -51,31 +48,21 @@ SYSTEM: Final[Clock] = SystemClock()
 
 
 def wait_until(
-    read: Callable[[], int],
-    done: Callable[[int], bool],
-    *,
-    timeout: float,
-    what: str,
-    clock: Clock = SYSTEM,
-    poll: float = 0.0002,
-    where: str | None = None,
-    decode: Callable[[int], str] = hex,
+    read: Callable[[], int], done: Callable[[int], bool], *, timeout: float, what: str, clock: Clock = SYSTEM, poll: float = 0.0002,
+    where: str | None = None, decode: Callable[[int], str] = hex,
 ) -> int:
     """Poll `read` until `done(value)`; the value is returned.
 
     timeout: seconds. what: what is waited for, in words. Raises WaitTimeout with the limit and the last value, decoded; `DeviceGone` and
     others from `read` pass through. The value is read once more after the limit, so that a stalled host never reports a stale time-out.
     """
-    value = read()
-    if done(value):
-        return value
     deadline = clock.now() + timeout
-    while clock.now() < deadline:
-        clock.sleep(poll)
+    while True:
+        late = clock.now() >= deadline
         value = read()
         if done(value):
             return value
-    value = read()
-    if done(value):
-        return value
+        if late:
+            break
+        clock.sleep(poll)
     raise WaitTimeout(f"no end of the wait for {what}", expected=f"within {timeout:g} s", seen=f"last value {decode(value)}", where=where)

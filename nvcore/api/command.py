@@ -28,46 +28,33 @@ class CommandIO(Protocol):
     @property
     def plain(self) -> bool:
         """Whether standard output carries ASCII only."""
-        ...
 
     @property
     def columns(self) -> int | None:
         """Width of the terminal; None where there is none or it does not know."""
-        ...
 
     def out(self, text: str) -> None:
         """Write data to standard output, control characters escaped (newline and tab are kept)."""
-        ...
 
     def say(self, text: str) -> None:
         """Write one line for the reader to standard error."""
-        ...
 
     def show(
-        self,
-        output: str,
-        *,
-        schema: str,
-        key: str,
-        rows: Sequence[dict[str, Any]],
-        columns: Sequence[tuple[str, str, str]],
+        self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]],
         name: str = "name",
     ) -> None:
         """Print rows. output: "table", "wide", "json", "jsonl" or "name", else UsageError. columns: (key, heading, kind), kind "left",
         "right" or "wide" (shown by `-o wide` only). schema and key: of the JSON document and the array in it. name: what `-o name` prints.
         """
-        ...
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         """One call to the daemon's control socket, as in "io.nvcore.Vgpu.List".
 
         timeout: seconds, None = `--timeout` or 30. Raises UnreachableError, WaitTimeout, or the daemon's own error as its nearest class.
         """
-        ...
 
     def stream(self, method: str, parameters: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """A call with `more`: answers until the daemon ends it."""
-        ...
 
 
 class Command(Protocol):
@@ -75,4 +62,3 @@ class Command(Protocol):
 
     def __call__(self, argv: Sequence[str], io: CommandIO) -> int:
         """Run with the words behind the noun; returns the exit code."""
-        ...

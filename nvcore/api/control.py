@@ -76,16 +76,12 @@ class HostView(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """`io.nvcore.Host.Describe`."""
-        ...
 
     def gpus(self) -> list[dict[str, Any]]:
         """`io.nvcore.Gpu.List`."""
-        ...
 
     def plugins(self) -> list[dict[str, Any]]:
         """`io.nvcore.Plugin.List`."""
-        ...
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """The event ring behind sequence number `after`."""
-        ...

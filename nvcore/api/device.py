@@ -14,7 +14,9 @@ import attrs
 
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
 
-__all__ = ["Bar", "Bus", "BusEvent", "Device", "DmaBuffer", "InterruptKind", "MappableBar", "PciIdentity", "SharedMemory", "VirtualFunction"]
+__all__ = [
+    "Bar", "Bus", "BusEvent", "Device", "DmaBuffer", "InterruptKind", "MappableBar", "PciIdentity", "SharedMemory", "VirtualFunction",
+]
 
 InterruptKind = Literal["intx", "msi", "msix"]
 
@@ -54,37 +56,30 @@ class Bar(Protocol):
     @interrupt_safe
     def read32(self, offset: int) -> int:
         """One aligned 32-bit load."""
-        ...
 
     @interrupt_safe
     def write32(self, offset: int, value: int) -> None:
         """One aligned 32-bit store; may be posted."""
-        ...
 
     @signalling_safe
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes in ascending order, in accesses of at most 8 bytes where the bar is trapped."""
-        ...
 
     @signalling_safe
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """The counterpart of `read`."""
-        ...
 
     @signalling_safe
     def write_port(self, offset: int, words: bytes | memoryview) -> None:
         """Store little-endian 32-bit words one after another to the same offset (a data port)."""
-        ...
 
     @signalling_safe
     def read_port(self, offset: int, count: int) -> bytes:
         """Load `count` 32-bit words one after another from the same offset."""
-        ...
 
     @may_sleep
     def view(self, offset: int, size: int) -> memoryview:
         """A writable view of a mapped range. Raises NotSupportedError when the bar is trapped."""
-        ...
 
 
 @runtime_checkable
@@ -96,7 +91,6 @@ class MappableBar(Bar, Protocol):
     @may_sleep
     def descriptor(self) -> SharedMemory:
         """The file behind the areas: the page at bar offset n lies at file offset `offset + n`. The receiver owns the descriptor."""
-        ...
 
 
 class DmaBuffer(Protocol):
@@ -109,17 +103,14 @@ class DmaBuffer(Protocol):
     @signalling_safe
     def bus_address(self, offset: int = 0) -> int:
         """The address that the device uses for byte `offset`. Contiguous only within a 4 KiB page unless `contiguous`."""
-        ...
 
     @property
     def contiguous(self) -> bool:
         """Whether bus addresses run on over the whole buffer."""
-        ...
 
     @may_sleep
     def close(self) -> None:
         """Unmap it from the device, then free it. Idempotent."""
-        ...
 
 
 class VirtualFunction(Protocol):
@@ -132,12 +123,10 @@ class VirtualFunction(Protocol):
     @may_sleep
     def endpoint(self) -> str:
         """Where a worker finds it: a vfio-user socket path, or a VFIO group. Raises NotSupportedError where there is none."""
-        ...
 
     @may_sleep
     def reset(self) -> None:
         """Function-level reset of this function alone."""
-        ...
 
 
 class Device(Protocol):
@@ -152,71 +141,61 @@ class Device(Protocol):
     @property
     def gone(self) -> bool:
         """Whether the device left; never becomes False again."""
-        ...
 
     @may_sleep
     def config_read(self, offset: int, size: int) -> bytes:
         """Configuration space, 0 to 4095, as the device shows it."""
-        ...
 
     @may_sleep
     def config_write(self, offset: int, data: bytes) -> None:
         """Configuration space."""
-        ...
 
     @may_sleep
     def connect_interrupt(self, kind: InterruptKind, vector: int, fd: int | None) -> None:
         """Have the device add 1 to eventfd `fd` when it raises `vector`; None disconnects. The caller keeps owning `fd`."""
-        ...
 
     @may_sleep
     def set_bus_master(self, enabled: bool) -> None:
         """Allow or stop DMA by the device. Stopped means: no access reaches host memory any more when this returns."""
-        ...
 
     @may_sleep
     def allocate_dma(self, size: int, *, label: str) -> DmaBuffer:
         """Zeroed host memory at addresses of the bus's choice. Raises OutOfResources."""
-        ...
 
     @may_sleep
     def map_dma(self, address: int, size: int, fd: int, offset: int, *, readable: bool = True, writable: bool = True) -> None:
         """Let the device reach a client's memory at bus `address`. The descriptor is duplicated. Overlap, misalignment, wrap, zero size
         and a
         file that is too short raise UsageError and change nothing."""
-        ...
 
     @may_sleep
     def unmap_dma(self, address: int, size: int) -> int:
         """Take back every mapping that lies wholly inside the range; bytes unmapped. No access is under way when this returns."""
-        ...
 
     @may_sleep
     def reset(self) -> None:
         """Function-level reset."""
-        ...
 
     @may_sleep
     def enable_functions(self, count: int) -> Sequence[VirtualFunction]:
         """Set the number of virtual functions (0 removes them)."""
-        ...
 
     @may_sleep
     def share(self, offset: int, size: int) -> SharedMemory:
-        """A descriptor onto device memory [offset, offset + size), for mapping by the holder of a grant. One owner, one extent: an extent that
-        overlaps another one raises UsageError; the same extent again gives another descriptor of the same memory."""
-        ...
+        """A descriptor onto device memory [offset, offset + size), for mapping by the holder of a grant.
+
+        One owner, one extent: an extent that overlaps another one raises UsageError; the same extent again gives another descriptor of
+        the same memory.
+        """
 
     @may_sleep
     def unshare(self, offset: int) -> int:
-        """End the extent that starts at `offset`: what its descriptors reach is device memory no more, and the memory's contents may be gone
-        (that is the scrub). Bytes ended, 0 when there is no such extent."""
-        ...
+        """End the extent that starts at `offset`: what its descriptors reach is device memory no more, and the memory's contents may be
+        gone (that is the scrub). Bytes ended, 0 when there is no such extent."""
 
     @may_sleep
     def close(self) -> None:
         """Release the device; DMA buffers are unmapped. Idempotent."""
-        ...
 
 
 @attrs.frozen
@@ -233,19 +212,15 @@ class Bus(Protocol):
     @may_sleep
     def open(self, source: str) -> Device:
         """The device that `source` names. Raises NotFoundError, ConflictError (held by somebody else, with the holder), UsageError."""
-        ...
 
     @may_sleep
     def scan(self) -> Sequence[str]:
         """Sources that could be opened now; touches nothing."""
-        ...
 
     @may_sleep
     def subscribe(self, callback: Callable[[BusEvent], None]) -> Callable[[], None]:
         """Be told of arrivals and removals; the result ends the subscription."""
-        ...
 
     @may_sleep
     def close(self) -> None:
         """Release what the bus holds; its devices are gone afterwards."""
-        ...

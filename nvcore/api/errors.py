@@ -12,26 +12,9 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 __all__ = [
-    "BootError",
-    "ConfigError",
-    "ConflictError",
-    "ContractError",
-    "DeniedError",
-    "DeviceGone",
-    "FirmwareDead",
-    "FirmwareRefused",
-    "FormatError",
-    "GpuLost",
-    "LeaseRevoked",
-    "LockRuleError",
-    "NotFoundError",
-    "NotRunningError",
-    "NotSupportedError",
-    "NvcoreError",
-    "OutOfResources",
-    "PluginError",
-    "UnreachableError",
-    "UsageError",
+    "BootError", "ConfigError", "ConflictError", "ContractError", "DeniedError", "DeviceGone", "FirmwareDead",
+    "FirmwareRefused", "FormatError", "GpuLost", "LeaseRevoked", "LockRuleError", "NotFoundError", "NotRunningError",
+    "NotSupportedError", "NvcoreError", "OutOfResources", "PluginError", "UnreachableError", "UsageError",
     "WaitTimeout",
 ]
 
@@ -57,27 +40,13 @@ class NvcoreError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        parts = [self.what]
-        if self.where:
-            parts.append(f"at {self.where}")
-        if self.expected is not None:
-            parts.append(f"expected {self.expected}")
-        if self.seen is not None:
-            parts.append(f"seen {self.seen}")
-        if self.remedy:
-            parts.append(self.remedy)
-        return f"{'; '.join(parts)} ({self.code})"
+        said = {"at": self.where or None, "expected": self.expected, "seen": self.seen}
+        parts = [self.what, *(f"{word} {value}" for word, value in said.items() if value is not None), self.remedy]
+        return f"{'; '.join(filter(None, parts))} ({self.code})"
 
     def as_dict(self) -> dict[str, str | None]:
         """The error as the control socket and JSON views carry it."""
-        return {
-            "code": self.code,
-            "what": self.what,
-            "expected": self.expected,
-            "seen": self.seen,
-            "where": self.where,
-            "remedy": self.remedy,
-        }
+        return {field: getattr(self, field) for field in ("code", "what", "expected", "seen", "where", "remedy")}
 
 
 class UsageError(NvcoreError):
@@ -158,13 +127,7 @@ class BootError(NvcoreError):
     code = "NVC-2100"
 
     def __init__(
-        self,
-        what: str,
-        *,
-        report: object = None,
-        expected: object = None,
-        seen: object = None,
-        where: str | None = None,
+        self, what: str, *, report: object = None, expected: object = None, seen: object = None, where: str | None = None,
         remedy: str | None = None,
     ) -> None:
         super().__init__(what, expected=expected, seen=seen, where=where, remedy=remedy)

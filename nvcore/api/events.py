@@ -24,19 +24,8 @@ class Rung(Enum):
 
 
 EventKind = Literal[
-    "boot",
-    "unload",
-    "state",
-    "fault",
-    "recovery",
-    "grant",
-    "client",
-    "plugin",
-    "device",
-    "firmware-message",
-    "vgpu",
-    "operator",
-    "lost-events",
+    "boot", "unload", "state", "fault", "recovery", "grant", "client", "plugin", "device", "firmware-message", "vgpu",
+    "operator", "lost-events",
 ]
 
 

@@ -123,49 +123,40 @@ class FirmwareSession(Protocol):
     @property
     def dead(self) -> str | None:
         """The first cause of the firmware's death, or None. A dead session is asked nothing more: calls raise FirmwareDead at once."""
-        ...
 
     @property
     def families(self) -> Mapping[str, int]:
         """Families that this session offers, with their versions."""
-        ...
 
     def family(self, name: str) -> Family | None:
         """The family's object (see `nvcore.api.families`), or None."""
-        ...
 
     @may_sleep
     def open_tenant(self, label: str) -> Tenant:
         """A root for objects in the firmware that live and die together. One per grant; closing it frees what is below it, channels
         first."""
-        ...
 
     @interrupt_safe
     def receive(self) -> int:
         """Drain what the firmware sent: complete waiting calls, hand events to `deliver`. Called by the core's receiver thread only.
         Returns how
         many messages were taken. Takes no sender's lock, never raises for a bad message: it declares the firmware dead instead."""
-        ...
 
     @property
     def waiting(self) -> int:
         """Calls that wait for an answer now: the receiver polls while there are any."""
-        ...
 
     @signalling_safe
     def declare_dead(self, cause: str) -> None:
         """Fail every waiting and every later call with `cause`. The first declaration wins."""
-        ...
 
     @may_sleep
     def unload(self) -> UnloadReport:
         """Take the firmware down from wherever it stands, also when dead or half booted. Never raises; idempotent."""
-        ...
 
     @may_sleep
     def objects(self) -> Mapping[str, int]:
         """Objects that are alive in the firmware as this side knows them, counted by kind ("client", "device", "space", "channel", …)."""
-        ...
 
 
 class FirmwareBackend(Protocol):
@@ -177,15 +168,12 @@ class FirmwareBackend(Protocol):
     def supports(self, chip: ChipId) -> Sequence[FirmwareImage]:
         """Images for this chip, preferred first; those with a `problem` are listed too. Empty: the chip is not supported by this
         backend."""
-        ...
 
     @may_sleep
     def open(self, context: OpenContext) -> FirmwareSession:
         """Start the firmware. Raises BootError carrying the report; the device is then as far unloaded as could be done."""
-        ...
 
     @may_sleep
     def recover(self, context: OpenContext) -> UnloadReport:
         """Take down a firmware found running: with `context.saved` by the saved unload, else say whose it may be. Never starts
         anything."""
-        ...

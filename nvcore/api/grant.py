@@ -16,17 +16,8 @@ from nvcore.api.inventory import Range
 from nvcore.api.marks import may_sleep, signalling_safe
 
 __all__ = [
-    "AddressSpace",
-    "Channel",
-    "Doorbell",
-    "Grant",
-    "GrantRequest",
-    "GrantState",
-    "Interrupt",
-    "InvalidateTicket",
-    "Lease",
-    "LedgerRow",
-    "Share",
+    "AddressSpace", "Channel", "Doorbell", "Grant", "GrantRequest", "GrantState", "Interrupt", "InvalidateTicket",
+    "Lease", "LedgerRow", "Share",
 ]
 
 GrantState = Literal["live", "quiescing", "revoked", "released"]
@@ -93,27 +84,22 @@ class Lease(Protocol):
     @property
     def valid(self) -> bool:
         """Whether it has not been revoked or released."""
-        ...
 
     @signalling_safe
     def read(self, offset: int, size: int) -> bytes:
         """Bytes at `offset` inside the lease."""
-        ...
 
     @signalling_safe
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Store at `offset` inside the lease."""
-        ...
 
     @may_sleep
     def view(self) -> memoryview:
         """The whole lease as writable memory, where the device can map it; else NotSupportedError."""
-        ...
 
     @may_sleep
     def release(self) -> None:
         """Give it back. Idempotent."""
-        ...
 
 
 class InvalidateTicket(Protocol):
@@ -122,22 +108,18 @@ class InvalidateTicket(Protocol):
     @property
     def done(self) -> bool:
         """Finished, either way."""
-        ...
 
     @property
     def error(self) -> str | None:
         """First cause of the failure."""
-        ...
 
     @signalling_safe
     def poll(self) -> bool:
         """Look at the hardware once; whether the ticket is done. Takes the GPU's leaf lock for register accesses only."""
-        ...
 
     @may_sleep
     def wait(self, timeout: float) -> bool:
         """Wait for `done`; never call it inside a signalling section."""
-        ...
 
 
 class AddressSpace(Protocol):
@@ -148,24 +130,20 @@ class AddressSpace(Protocol):
     @may_sleep
     def link(self, root: int, *, entries: int) -> None:
         """Tell the hardware where the root directory lies (VRAM address inside the grant)."""
-        ...
 
     @may_sleep
     def unlink(self) -> None:
         """The reverse; the hardware has left the tables when this returns."""
-        ...
 
     @signalling_safe
     def invalidate(self) -> InvalidateTicket:
         """Start dropping cached translations. Allocates nothing: tickets come from a reserve made with the space. On a dead generation
         the ticket
         is done at once, with its error."""
-        ...
 
     @may_sleep
     def close(self) -> None:
         """Unlink and free. Idempotent."""
-        ...
 
 
 class Doorbell(Protocol):
@@ -175,7 +153,6 @@ class Doorbell(Protocol):
     def ring(self) -> bool:
         """Tell the hardware to look at the channel's ring. False when the channel was disabled or the generation is dead: nothing was
         rung."""
-        ...
 
 
 class Interrupt(Protocol):
@@ -186,7 +163,6 @@ class Interrupt(Protocol):
     @may_sleep
     def close(self) -> None:
         """Stop counting; closes the descriptor."""
-        ...
 
 
 class Channel(Protocol):
@@ -199,17 +175,14 @@ class Channel(Protocol):
     @property
     def alive(self) -> bool:
         """Whether it is enabled and no fault has stopped it."""
-        ...
 
     @may_sleep
     def disable(self) -> None:
         """Take it off its runlist. Idempotent."""
-        ...
 
     @may_sleep
     def close(self) -> None:
         """Disable and free it. Idempotent."""
-        ...
 
 
 class Grant(Protocol):
@@ -224,47 +197,38 @@ class Grant(Protocol):
     @property
     def state(self) -> GrantState:
         """Where it is in its life."""
-        ...
 
     @property
     def vram(self) -> Sequence[Range]:
         """Memory of the grant, not counting what children hold."""
-        ...
 
     @property
     def channels(self) -> Sequence[Range]:
         """Channel ids of the grant, on every runlist."""
-        ...
 
     @property
     def functions(self) -> Sequence[int]:
         """Virtual functions of the grant, from 1."""
-        ...
 
     @property
     def shares(self) -> Sequence[Share]:
         """Engine shares, as granted."""
-        ...
 
     @property
     def tenant(self) -> Tenant:
         """The grant's root in the firmware; objects under it go when the grant goes."""
-        ...
 
     @may_sleep
     def child(self, request: GrantRequest) -> Grant:
         """Cut a child grant out of this one. Raises OutOfResources with the ledger unchanged."""
-        ...
 
     @may_sleep
     def map(self, range: Range) -> Lease:
         """A lease on memory of this grant. Raises UsageError outside of it, LeaseRevoked when the grant is gone."""
-        ...
 
     @may_sleep
     def create_space(self) -> AddressSpace:
         """An address space for channels of this grant."""
-        ...
 
     @may_sleep
     def create_channel(
@@ -273,24 +237,19 @@ class Grant(Protocol):
         """A channel on `engine` with a free id of the grant; enabled when this returns. Addresses as in `families.channel.ChannelSpec`;
         instance
         and userd must lie inside the grant."""
-        ...
 
     @may_sleep
     def interrupt(self, engine: str) -> Interrupt:
         """Count the engine's non-stall interrupts."""
-        ...
 
     @may_sleep
     def allocate_dma(self, size: int, *, label: str) -> DmaBuffer:
         """Host memory for the device, freed with the grant, after its channels stopped."""
-        ...
 
     @may_sleep
     def scrub(self, range: Range) -> None:
         """Fill memory of the grant with zeros."""
-        ...
 
     @may_sleep
     def release(self) -> None:
         """Give everything back: channels stop, leases are revoked, DMA maps vanish, memory is scrubbed, ids return. Idempotent."""
-        ...

@@ -26,55 +26,39 @@ LOCKDEP: Final = os.environ.get("NVCORE_LOCKDEP", "") not in ("", "0")
 
 def may_sleep(function: _F) -> _F:
     """Mark a method that may block, allocate or call the firmware."""
-    if LOCKDEP:
-        from functools import wraps
-
-        @wraps(function)
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            from nvcore.locks import might_sleep
-
-            might_sleep(function.__qualname__)
-            return function(*args, **kwargs)
-
-        return _marked(cast(_F, checked), "may_sleep")
     return _marked(function, "may_sleep")
 
 
 def signalling_safe(function: _F) -> _F:
     """Mark a method that may run between a fence's publication and its signal."""
-    if LOCKDEP:
-        from functools import wraps
-
-        @wraps(function)
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            from nvcore.locks import signalling
-
-            with signalling():
-                return function(*args, **kwargs)
-
-        return _marked(cast(_F, checked), "signalling_safe")
     return _marked(function, "signalling_safe")
 
 
 def interrupt_safe(function: _F) -> _F:
     """Mark a method that may run on a receiver thread."""
-    if LOCKDEP:
-        from functools import wraps
-
-        @wraps(function)
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            from nvcore.locks import atomic
-
-            with atomic():
-                return function(*args, **kwargs)
-
-        return _marked(cast(_F, checked), "interrupt_safe")
     return _marked(function, "interrupt_safe")
 
 
 def _marked(function: _F, mark: str) -> _F:
-    function.__nvcore_mark__ = mark  # type: ignore[attr-defined]
-    return function
+    marked = cast(_F, _held_to_its_word(function, mark)) if LOCKDEP else function
+    marked.__nvcore_mark__ = mark  # type: ignore[attr-defined]
+    return marked
+
+
+def _held_to_its_word(function: Callable[..., Any], mark: str) -> Callable[..., Any]:
+    from functools import wraps
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        from nvcore import locks
+
+        if mark == "may_sleep":
+            locks.might_sleep(function.__qualname__)
+            return function(*args, **kwargs)
+        with locks.signalling() if mark == "signalling_safe" else locks.atomic():
+            return function(*args, **kwargs)
+
+    return checked
 
 
 def mark_of(function: object) -> str | None:
@@ -85,14 +69,12 @@ def mark_of(function: object) -> str | None:
 
 def follows(*contracts: type) -> Callable[[_C], _C]:
     """Class decorator: methods defined in the class get the marks that their contracts give them, unless they carry one of their own."""
-    marks = {"may_sleep": may_sleep, "signalling_safe": signalling_safe, "interrupt_safe": interrupt_safe}
-
     def apply(cls: _C) -> _C:
         for contract in contracts:
             for name, promised in vars(contract).items():
                 mark, method = mark_of(promised), vars(cls).get(name)
                 if mark is not None and callable(method) and mark_of(method) is None:
-                    setattr(cls, name, marks[mark](method))
+                    setattr(cls, name, _marked(method, mark))
         return cls
 
     return apply

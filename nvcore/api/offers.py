@@ -22,18 +22,8 @@ if TYPE_CHECKING:
     from nvcore.api.needs import BootNeeds
 
 __all__ = [
-    "BusOffer",
-    "CheckOffer",
-    "ClientOffer",
-    "ConfigSection",
-    "Finding",
-    "FirmwareOffer",
-    "HostInfo",
-    "InterfaceOffer",
-    "MetricOffer",
-    "PanelOffer",
-    "Sample",
-    "ServiceOffer",
+    "BusOffer", "CheckOffer", "ClientOffer", "ConfigSection", "Finding", "FirmwareOffer", "HostInfo",
+    "InterfaceOffer", "MetricOffer", "PanelOffer", "Sample", "ServiceOffer",
 ]
 
 

@@ -13,16 +13,12 @@ class LockLike(Protocol):
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it; False when `blocking` is false or `timeout` seconds passed."""
-        ...
 
     def release(self) -> None:
         """Give it back."""
-        ...
 
     def __enter__(self) -> bool:
         """Take it."""
-        ...
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /) -> None:
         """Give it back."""
-        ...

@@ -28,9 +28,7 @@ class Tenant(Protocol):
     @property
     def open(self) -> bool:
         """Whether it can still be used."""
-        ...
 
     @may_sleep
     def close(self) -> None:
         """Free everything below, channels first, then itself. Idempotent; on a dead firmware it only forgets."""
-        ...

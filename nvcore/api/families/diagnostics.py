@@ -17,14 +17,11 @@ class DiagnosticsFamily(Family, Protocol):
     @may_sleep
     def logs(self) -> Mapping[str, bytes]:
         """Raw log regions by name, as far as written; an empty value = never written."""
-        ...
 
     @may_sleep
     def queues(self) -> Mapping[str, object]:
         """Both queues: pointers, counters, the last messages by name, JSON-able."""
-        ...
 
     @may_sleep
     def registers(self) -> Mapping[str, int]:
         """The registers worth keeping, by name."""
-        ...

@@ -17,9 +17,7 @@ class InventoryFamily(Family, Protocol):
     @may_sleep
     def read(self) -> Inventory:
         """The inventory, complete. Asked once after boot."""
-        ...
 
     @may_sleep
     def bar1_directory(self) -> int:
         """VRAM address of the page directory behind BAR1, into which the core links its own static map."""
-        ...

@@ -70,45 +70,36 @@ class VgpuFamily(Family, Protocol):
     @may_sleep
     def heap_size(self) -> int:
         """Bytes of VRAM that each vGPU's task needs beside its framebuffer."""
-        ...
 
     @may_sleep
     def upload_types(self, types: Sequence[VgpuTypeSpec]) -> None:
         """Replace the firmware's table of types."""
-        ...
 
     @may_sleep
     def bootload(self, tenant: Tenant, spec: VgpuSpec, heap: Lease) -> VgpuRef:
         """Start the firmware's task for this vGPU and wait until it says that it runs. `heap`: a lease on `spec.heap`, kept by the
         family until cleanup."""
-        ...
 
     @may_sleep
     def configure(self, vgpu: VgpuRef, spec: VgpuSpec) -> str:
         """Negotiate the protocol and hand over the settings; the negotiated protocol as a label."""
-        ...
 
     @may_sleep
     def set_bus_master(self, vgpu: VgpuRef, enabled: bool) -> None:
         """Tell the task that the guest's function may or may not do DMA."""
-        ...
 
     @may_sleep
     def reset(self, vgpu: VgpuRef) -> None:
         """Put the task's state back as after `configure`."""
-        ...
 
     @may_sleep
     def shutdown(self, vgpu: VgpuRef) -> None:
         """End the task."""
-        ...
 
     @may_sleep
     def cleanup(self, vgpu: VgpuRef) -> None:
         """Free what the ended (or crashed) task left; the VF can be used again afterwards."""
-        ...
 
     @may_sleep
     def usage(self) -> Mapping[int, int]:
         """Framebuffer in use by guests, bytes by VF number."""
-        ...
