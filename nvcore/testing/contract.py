@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any, Final, NoReturn
 
 from nvcore.api.marks import mark_of
 
-__all__ = ["CLAUSES", "BrokenContract", "Leftovers", "broken", "calling", "compare", "untouched"]
+__all__ = ["CLAUSES", "BrokenContract", "Leftovers", "broken", "calling", "compare", "raised_by", "untouched"]
 
 CLAUSES: Final[dict[str, str]] = {
     "client-offer": "a client's offer has a name, a summary and functions of known kinds",
@@ -87,8 +88,17 @@ def calling(clause: str, who: str, what: str) -> Iterator[None]:
         yield
     except BrokenContract:
         raise
-    except (Exception, SystemExit) as error:  # whatever a plugin raises here is the finding; it is raised on as one
+    except (Exception, SystemExit) as error:  # isolation boundary: hook
         raise BrokenContract(clause, who, f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def raised_by(call: Callable[[], object]) -> BaseException | None:
+    """What a call of a plugin raises, None when it returns."""
+    try:
+        call()
+    except (Exception, SystemExit) as error:  # isolation boundary: hook
+        return error
+    return None
 
 
 def _promised(contract: type) -> dict[str, Any]:
@@ -142,9 +152,15 @@ class Leftovers:
             gc.collect()  # takes its time, so only where there is something to collect
             now = _descriptors()
         if len(now) > len(self._descriptors):
+            paths = list(now.values())
             new = [path for fd, path in now.items() if self._descriptors.get(fd) != path]
-            left += [f"descriptor of {path}" for path in new]
+            left += [f"descriptor of {path}" for path in new if paths.count(path) > 1 or not _packaged(path)]
         return left
+
+
+def _packaged(path: str) -> bool:
+    """Whether a file lies in an installed package: one descriptor of it, kept as long as the process, is a cache; a second is a leak."""
+    return any(path.startswith(f"{folder}/") for folder in sys.path if folder)
 
 
 def _descriptors() -> dict[int, str]:

@@ -31,7 +31,7 @@ from nvcore.api.offers import FirmwareOffer
 from nvcore.gpu.boot import read_inventory
 from nvcore.hw.chips import CHIPS, chip_row
 from nvcore.locks import atomic, start_thread
-from nvcore.testing.contract import Leftovers, broken, calling, compare, untouched
+from nvcore.testing.contract import Leftovers, broken, calling, compare, raised_by, untouched
 from nvcore.testing.fakes import FakeGpu
 
 __all__ = ["check_backend"]
@@ -50,8 +50,11 @@ _CAUSE: Final = "declared dead by the contract test"
 class _Bench:
     """One device and what a core would hold of it. `stages`, `events`, `saved`: what the backend told."""
 
-    def __init__(self, device: Device, chip: str, needs: BootNeeds, version: str | None, time_scale: float, clock: Clock) -> None:
-        self.device, self.needs, self.version, self.time_scale, self.clock = device, needs, version, time_scale, clock
+    def __init__(
+        self, make: Callable[[], Device], chip: str, needs: BootNeeds, version: str | None, time_scale: float, clock: Clock
+    ) -> None:
+        self._make, self.device = make, make()
+        self.needs, self.version, self.time_scale, self.clock = needs, version, time_scale, clock
         self.chip = ChipId(chip, chip_row(chip).family, "a1")
         self.stages: list[BootStage] = []
         self.events: list[FirmwareEvent] = []
@@ -87,11 +90,17 @@ class _Bench:
                 try:
                     with atomic():
                         self.took.append(session.receive())
-                except BaseException as error:  # the finding, whatever it is; the test's thread raises it
+                except Exception as error:  # isolation boundary: worker
                     self.raised.append(error)
                     self._session = None
                 del self.took[:-1]
             time.sleep(0.001)
+
+    def reopen(self) -> None:
+        """What the end of a process does to a device: host memory goes, the hardware stays as it is."""
+        self.serve(None)
+        self.device.close()
+        self.device = self._make()
 
     def close(self) -> None:
         """End the receiver."""
@@ -116,9 +125,9 @@ def check_backend(
 ) -> None:
     """Hold a firmware backend against its contract; raises BrokenContract naming the first clause that it breaks.
 
-    chip: the chip to start, by default the first that the offer claims. device: makes one device with that chip; by default a fake. leave:
-    makes such a device leave its bus; without it a device of your own is not checked for that. version, needs, time_scale: as in
-    OpenContext. in_name_only: families that have a name and no operations. Takes about a second on a fake.
+    chip: the chip to start, by default the first that the offer claims. device: opens one device with that chip, the same hardware each
+    time; by default a fake. leave: makes such a device leave its bus; without it a device of your own is not checked for that. version,
+    needs, time_scale: as in OpenContext. in_name_only: families that have a name and no operations. Takes about a second on a fake.
     Source: `nvcore.api.firmware`, DESIGN section 4.
     """
     if not LOCKDEP:
@@ -130,11 +139,13 @@ def check_backend(
     known = list(violations())
     backend = untouched("backend-open", who, "open()", offer.open)
     _check_backend(backend, who, offer, name)
-    made = FakeGpu("fake:contract", chip=name) if device is None else device()
-    bench, before = _Bench(made, name, needs, version, time_scale, SYSTEM), Leftovers()
+    fake = FakeGpu("fake:contract", chip=name) if device is None else None
+    bench, before = _Bench(device or (lambda: cast(Device, fake)), name, needs, version, time_scale, SYSTEM), Leftovers()
     gone: Callable[[Device], None] | None = _leave if device is None else leave
     try:
         _check_life(backend, bench, who, offer, in_name_only)
+        if device is not None:
+            before = Leftovers()  # a device may make a thread of its own when it is first used
         _check_left(bench, before, who)
         _check_dead(backend, bench, who)
         _check_leftover(backend, bench, who)
@@ -143,10 +154,10 @@ def check_backend(
         _check_left(bench, before, who)
     finally:
         bench.close()
-        if isinstance(made, FakeGpu):
-            made.scrap()
+        if fake is not None:
+            fake.scrap()
         else:
-            made.close()
+            bench.device.close()
         new = [error for error in violations() if error not in known]
         for error in new:
             forget(error)
@@ -335,15 +346,11 @@ def _check_dead(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
         calls["memory.create_space"] = lambda: cast(MemoryFamily, family).create_space(tenant)
     for what, call in calls.items():
         began = time.monotonic()
-        try:
-            call()
-        except FirmwareDead as error:
-            if _CAUSE not in str(error):
-                broken("backend-dead", who, f"{what} failed without the first cause: {error}")
-        except NvcoreError as error:
-            broken("backend-dead", who, f"{what} raised {type(error).__name__}: {error}")
-        else:
+        error = raised_by(call)
+        if error is None:
             broken("backend-dead", who, f"{what} was answered")
+        if not isinstance(error, FirmwareDead) or _CAUSE not in str(error):
+            broken("backend-dead", who, f"{what} raised {type(error).__name__}, where FirmwareDead with the first cause belongs: {error}")
         if time.monotonic() - began > _AT_ONCE:
             broken("backend-dead", who, f"{what} took {time.monotonic() - began:.1f} s to fail")
     with calling("backend-dead", who, "closing a tenant of a dead firmware"):
@@ -353,7 +360,7 @@ def _check_dead(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
 
 def _check_leftover(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
     _start(backend, bench, who, "backend-again")
-    bench.serve(None)  # the process that ran it is gone
+    bench.reopen()
     saved = bench.saved
     _refused(backend, bench, who)
     with calling("backend-leftover", who, "recover()"):
@@ -364,17 +371,16 @@ def _check_leftover(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
 
 def _refused(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
     """A second start, on a firmware that runs."""
-    try:
-        session = backend.open(bench.context())
-    except BootError as error:
-        if not isinstance(error.report, BootReport) or not error.report.cause:
-            broken("backend-refuses", who, f"BootError with report {error.report!r}")
-        return
-    except Exception as error:  # whatever it is, it is the finding
+    opened: list[FirmwareSession] = []
+    error = raised_by(lambda: opened.append(backend.open(bench.context())))
+    if error is None:
+        with calling("backend-leftover", who, "unload of the second session"):
+            opened[0].unload()
+        broken("backend-leftover", who, "a second firmware was started over the first")
+    if not isinstance(error, BootError):
         broken("backend-refuses", who, f"{type(error).__name__}: {error}")
-    with calling("backend-leftover", who, "unload of the second session"):
-        session.unload()
-    broken("backend-leftover", who, "a second firmware was started over the first")
+    if not isinstance(error.report, BootReport) or not error.report.cause:
+        broken("backend-refuses", who, f"BootError with report {error.report!r}")
 
 
 def _check_gone(backend: FirmwareBackend, bench: _Bench, who: str, leave: Callable[[Device], None]) -> None:
@@ -388,13 +394,11 @@ def _check_gone(backend: FirmwareBackend, bench: _Bench, who: str, leave: Callab
         "open_tenant()": lambda: session.open_tenant("late"),
     }
     for what, call in calls.items():
-        try:
-            call()
-        except NvcoreError:
-            continue
-        except Exception as error:  # whatever it is, it is the finding
+        error = raised_by(call)
+        if error is None:
+            broken("backend-gone", who, f"{what} of a device that left worked")
+        if not isinstance(error, NvcoreError):
             broken("backend-gone", who, f"{what} raised {type(error).__name__}: {error}")
-        broken("backend-gone", who, f"{what} of a device that left worked")
 
 
 def _check_left(bench: _Bench, before: Leftovers, who: str) -> None:

@@ -167,13 +167,15 @@ def check_client(
     share: bool = True,
     config: object = None,
     others: Sequence[BusOffer | FirmwareOffer | ClientOffer | ModuleType] = (),
+    sources: Sequence[str] = (),
     deadline: float = 1.0,
 ) -> None:
     """Hold a client against its contract; raises BrokenContract naming the first clause that it breaks.
 
     use(client): does something that must work whenever the client runs, and raises otherwise. busy(client): leaves work under way, such as
     a published fence, before each fault. chip, share: of the fake GPUs; share: whether memory can be mapped. config: the client's record.
-    others: offers or plugins that it needs beside it. deadline: seconds for quiesce. Takes about a second.
+    others: offers or plugins that it needs beside it; with a bus among them, sources: the devices to use. deadline: seconds for quiesce.
+    Takes about a second on fakes.
     Source: DESIGN section 4, and section 5 on faults.
     """
     if not LOCKDEP:
@@ -196,6 +198,7 @@ def check_client(
                 share=share,
                 config=config,
                 others=others,
+                sources=sources,
                 deadline=deadline,
             )
         _check_left(watch, before)
@@ -266,7 +269,8 @@ def _check_life(
     chip: str,
     share: bool,
     config: object,
-    others: Any,
+    others: Sequence[BusOffer | FirmwareOffer | ClientOffer | ModuleType],
+    sources: Sequence[str],
     deadline: float,
 ) -> None:
     watched = attrs.evolve(offer, open=lambda: _WatchedDriver(offer.open(), watch))
@@ -277,6 +281,7 @@ def _check_life(
         chip=chip,
         share=share,
         gpus=2,
+        sources=sources,
         clock=_Clock(watch),
         config={offer.name: config} if config is not None else None,
         settings=HostSettings(quiesce=deadline, boot=20.0, call=5.0, settle=0.0),

@@ -140,8 +140,9 @@ class HostKit:
         self._idle()
 
     def lose(self) -> None:
-        """The first fake leaves its bus: the GPU is lost."""
-        self.fake.leave()
+        """The first device leaves its bus: its GPU is lost."""
+        if self.fakes:
+            self.fake.leave()
         self.gpu.removed()
         until(lambda: self.gpu.state.name == "lost", "loss of the GPU", 30.0)
         self._idle()
