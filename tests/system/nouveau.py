@@ -25,7 +25,11 @@ FIRMWARE = {
 TROUBLE = re.compile(
     r"WARNING:|BUG:|Call Trace|\bOops\b|nouveau [0-9a-f:.]+:.*(?:timeout|failed|error|stalled|mbox|-\d+$)|msg fn:", re.IGNORECASE
 )
-HARMLESS = re.compile(r"Cannot find any crtc or sizes|No compatible format found|error recovery")
+HARMLESS = re.compile(
+    r"Cannot find any crtc or sizes|No compatible format found|error recovery"
+    r"|failed to load \S*570\.144"  # the older firmware is found after the newer was looked for
+    r"|suspend debug: Waiting"
+)
 
 _INIT = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev

@@ -54,6 +54,28 @@ def test_nouveau_probes_ga100_copies_unloads_and_probes_again(lab: Lab, initrd: 
     print(f"rows that merely store what was written: {rows['rows_stored']} of {sum(rows.values())}")
 
 
+SUSPEND = """
+echo devices > /sys/power/pm_test; echo freeze > /sys/power/state && echo "guest: resumed"
+rmmod nouveau && echo "guest: unloaded"
+"""
+
+
+@pytest.mark.parametrize(("chip", "version", "line"), [("ga100", "535.113.01", "NVIDIA GA100"), ("gh100", "570.144", "NVIDIA GH100")])
+def test_other_chips_and_firmware_probe_suspend_resume_and_unload(lab: Lab, tmp_path: Path, chip: str, version: str, line: str) -> None:
+    initrd = build_initrd(lab, tmp_path / "initrd", chip=chip, version=version, script=SUSPEND)
+    with served(tmp_path, chip) as gpu, guest(lab, initrd, gpu.socket) as machine:
+        machine.wait(line, 60)
+        machine.wait(f"gsp: RM version: {version}", 40)
+        machine.wait("MM: using COPY for buffer copies", 60)
+        machine.wait("guest: resumed", 60)
+        machine.wait("guest: unloaded", 30)
+        machine.wait("guest: end", 10)
+        machine.finish(20)
+        report = gpu.report()
+    assert not trouble(machine.lines)
+    assert (report["violations"], report["unknown_controls"], report["unknown_registers"]) == ([], [], [])
+
+
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
