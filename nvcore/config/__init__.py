@@ -17,18 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Configuration", "build", "load"]
 
+_HOMES = {"Configuration": "model", "build": "sections", "load": "files"}
+
 
 def __getattr__(name: str) -> object:
-    if name == "load":
-        from nvcore.config.files import load
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nvcore.config' has no attribute {name!r}")
+    from importlib import import_module
 
-        return load
-    if name == "Configuration":
-        from nvcore.config.model import Configuration
-
-        return Configuration
-    if name == "build":
-        from nvcore.config.sections import build
-
-        return build
-    raise AttributeError(f"module 'nvcore.config' has no attribute {name!r}")
+    return getattr(import_module(f"nvcore.config.{_HOMES[name]}"), name)

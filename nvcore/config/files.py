@@ -7,7 +7,6 @@ key; lists and `[[gpu]]` are replaced as a whole by a later file. Never writes.
 from __future__ import annotations
 
 from nvcore.api.errors import ConfigError
-from nvcore.config.lines import Path, find_lines
 from nvcore.config.model import GPU, HOST, LISTS, Configuration, Gpu, Host, Key, Lists, known, place, wrong_type
 from nvcore.config.places import config_files
 
@@ -15,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
+
+    from nvcore.config.lines import Path
 
 __all__ = ["check", "load", "parse"]
 
@@ -29,9 +30,8 @@ def load(given: str | None = None, *, command_line: Mapping[str, Any] | None = N
     try:
         paths = config_files(given) if files is None else list(files)
     except OSError as error:
-        raise ConfigError(
-            f"configuration folder cannot be listed: {error.strerror}", where=str(error.filename), remedy="give the user read access to it"
-        ) from error
+        what = f"configuration folder cannot be listed: {error.strerror}"
+        raise ConfigError(what, where=str(error.filename), remedy="give the user read access to it") from error
     tree: dict[str, Any] = {}
     origins: dict[Path, str] = {}
     for path in paths:
@@ -48,21 +48,22 @@ def _read(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(_LIMIT + 1)
     except OSError as error:
-        raise ConfigError(
-            f"configuration file cannot be read: {error.strerror}", where=path, remedy="correct the path, or give the user read access"
-        ) from error
+        what = f"configuration file cannot be read: {error.strerror}"
+        raise ConfigError(what, where=path, remedy="correct the path, or give the user read access") from error
     if len(data) > _LIMIT:
         raise ConfigError("configuration file is too large", where=path, expected=f"at most {_LIMIT} bytes")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ConfigError("configuration file is not UTF-8", where=f"{path}:{line}", remedy="save it as UTF-8") from error
+        where = f"{path}:{data[: error.start].count(10) + 1}"
+        raise ConfigError("configuration file is not UTF-8", where=where, remedy="save it as UTF-8") from error
 
 
 def parse(text: str, path: str) -> tuple[dict[str, Any], dict[Path, int]]:
     """Parse one TOML text: its tables, and the line of every key. Raises ConfigError."""
     import tomllib
+
+    from nvcore.config.lines import find_lines
 
     try:
         return tomllib.loads(text), find_lines(text)
@@ -79,44 +80,39 @@ def _lay_over(tree: dict[str, Any], table: Mapping[str, Any], origins: dict[Path
     """Merge `table` into `tree`; every path that it sets gets its place, and replaced lists lose the places of their old elements."""
     for key, value in table.items():
         here = (*path, key)
-        old = tree.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            origins.setdefault(here, place(places, here))
-            _lay_over(old, value, origins, places, here)
+        where = place(places, here) if places else "command line"
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            origins.setdefault(here, where)
+            _lay_over(tree[key], value, origins, places, here)
             continue
         for stale in [at for at in origins if at[: len(here)] == here]:
             del origins[stale]
-        origins[here] = place(places, here) if places else "command line"
-        origins.update({at: where for at, where in places.items() if at[: len(here)] == here})
+        origins[here] = where
+        origins.update({at: line for at, line in places.items() if at[: len(here)] == here})
+        tree[key] = {} if isinstance(value, dict) else value
         if isinstance(value, dict):
-            tree[key] = {}
             _lay_over(tree[key], value, origins, places, here)
-        else:
-            tree[key] = value
 
 
 def check(tree: dict[str, Any], origins: dict[Path, str], files: Sequence[str] = ()) -> Configuration:
     """Check the core's tables of a merged tree. Raises ConfigError."""
     known(tree, {"host": 0, "gpu": 0, "plugins": 0}, (), origins)
-    host = _table(tree, "host", HOST, origins)
+    host = _table(("host",), tree.get("host", {}), HOST, origins)
     if not 0 < host["time_scale"] <= 1000:
         raise wrong_type(("host", "time_scale"), host["time_scale"], "a number above 0, at most 1000", origins)
     gpus = tree.get("gpu", [])
     if not isinstance(gpus, list) or not all(isinstance(gpu, dict) for gpu in gpus):
         raise wrong_type(("gpu",), gpus, "tables [[gpu]]", origins)
     plugins = tree.get("plugins", {})
-    if not isinstance(plugins, dict):
-        raise wrong_type(("plugins",), plugins, "a table", origins)
-    sections = {name for name, value in plugins.items() if isinstance(value, dict) and name not in LISTS}
-    known({key: 0 for key in plugins if key not in sections}, LISTS, ("plugins",), origins)
-    lists = {key: _value(("plugins", key), plugins.get(key, spec.default), spec, origins) for key, spec in LISTS.items()}
+    if isinstance(plugins, dict):  # a table in it is a plugin's section
+        plugins = {key: value for key, value in plugins.items() if key in LISTS or not isinstance(value, dict)}
+    lists = _table(("plugins",), plugins, LISTS, origins)
     return Configuration(Host(**host), [_gpu(gpu, at, origins) for at, gpu in enumerate(gpus)], Lists(**lists), tree, origins, list(files))
 
 
 def _gpu(table: dict[str, Any], at: int, origins: dict[Path, str]) -> Gpu:
     path: Path = ("gpu", at)
-    known(table, GPU, path, origins)
-    values = {key: _value((*path, key), table.get(key), spec, origins) for key, spec in GPU.items()}
+    values = _table(path, table, GPU, origins)
     source = values["source"]
     if not source:
         raise ConfigError("a [[gpu]] has no source", where=place(origins, path), expected='source = "SCHEME:…"')
@@ -125,12 +121,12 @@ def _gpu(table: dict[str, Any], at: int, origins: dict[Path, str]) -> Gpu:
     return Gpu(source, values["firmware"], place(origins, path))
 
 
-def _table(tree: dict[str, Any], name: str, keys: Mapping[str, Key], origins: dict[Path, str]) -> dict[str, Any]:
-    table = tree.get(name, {})
+def _table(path: Path, table: Any, keys: Mapping[str, Key], origins: dict[Path, str]) -> dict[str, Any]:
+    """The checked value of every key of a core table, its default where it is not set."""
     if not isinstance(table, dict):
-        raise wrong_type((name,), table, "a table", origins)
-    known(table, keys, (name,), origins)
-    return {key: _value((name, key), table.get(key, spec.default), spec, origins) for key, spec in keys.items()}
+        raise wrong_type(path, table, "a table", origins)
+    known(table, keys, path, origins)
+    return {key: _value((*path, key), table.get(key, spec.default), spec, origins) for key, spec in keys.items()}
 
 
 def _value(path: Path, value: Any, spec: Key, origins: dict[Path, str]) -> Any:

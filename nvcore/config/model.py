@@ -7,18 +7,19 @@ plugin is loaded and its record can check it (`sections`).
 from __future__ import annotations
 
 from nvcore.api.errors import ConfigError
-from nvcore.config.lines import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from nvcore.config.lines import Path
+
 __all__ = ["GPU", "HOST", "LISTS", "Configuration", "Gpu", "Host", "Key", "Lists", "Section", "known", "wrong_type"]
 
 
 class Key:
-    """One key of a core table. kind: "text", "texts", "number", "mode" words are `choices`; default None means "decided at run time"."""
+    """One key of a core table. kind: "text" (`choices`: these words only), "texts", "number"; default None: decided at run time."""
 
     __slots__ = ("choices", "default", "kind", "meaning")
 
@@ -82,10 +83,7 @@ class Section:
 
     def where(self, *path: str | int) -> str:
         """File and line of a key, or of the nearest table around it that has a place."""
-        full: Path = ("plugins", self.name, *path)
-        while full and full not in self._origins:
-            full = full[:-1]
-        return self._origins.get(full, "the configuration")
+        return place(self._origins, ("plugins", self.name, *path))
 
 
 class Configuration:
@@ -117,21 +115,13 @@ class Configuration:
         plugins: name to state. A section of a plugin that is disabled or broken is left alone: it cannot be judged.
         """
         for name in self.sections():
-            state = plugins.get(name)
-            if state is None:
-                raise ConfigError(
-                    f"section [plugins.{name}] is of a plugin that is not installed",
-                    where=self.origins.get(("plugins", name)),
-                    expected=f"one of {', '.join(sorted(plugins)) or 'none'}",
-                    remedy="install it, or remove the section",
-                )
-            if state == "registered" and name not in with_record:
-                raise ConfigError(
-                    f"plugin {name} has no configuration",
-                    where=self.origins.get(("plugins", name)),
-                    seen=f"section [plugins.{name}]",
-                    remedy="remove the section",
-                )
+            section, where = f"section [plugins.{name}]", self.origins.get(("plugins", name))
+            if name not in plugins:
+                expected = f"one of {', '.join(sorted(plugins)) or 'none'}"
+                what = f"{section} is of a plugin that is not installed"
+                raise ConfigError(what, where=where, expected=expected, remedy="install it, or remove the section")
+            if plugins[name] == "registered" and name not in with_record:
+                raise ConfigError(f"plugin {name} has no configuration", where=where, seen=section, remedy="remove the section")
 
 
 def known(table: Mapping[str, Any], keys: Mapping[str, object], path: Path, origins: Mapping[Path, str]) -> None:
@@ -142,13 +132,9 @@ def known(table: Mapping[str, Any], keys: Mapping[str, object], path: Path, orig
 
             close = get_close_matches(key, keys, n=1)
             name = ".".join(str(part) for part in path if not isinstance(part, int))
-            raise ConfigError(
-                f"unknown key {key!r}" + (f" in [{name}]" if name else ""),
-                where=place(origins, (*path, key)),
-                expected="one of " + ", ".join(keys),
-                seen=key,
-                remedy=f"did you mean {close[0]}?" if close else "remove it",
-            )
+            what, where = f"unknown key {key!r}" + (f" in [{name}]" if name else ""), place(origins, (*path, key))
+            remedy = f"did you mean {close[0]}?" if close else "remove it"
+            raise ConfigError(what, where=where, expected="one of " + ", ".join(keys), seen=key, remedy=remedy)
 
 
 def place(origins: Mapping[Path, str], path: Path) -> str:

@@ -45,13 +45,9 @@ def build(offer: ConfigSection, section: Section | None) -> Any:
     try:
         return _record(offer.record, table, ())
     except _Wrong as error:
-        key = ".".join(map(str, error.path))
-        raise ConfigError(
-            error.what or f"plugins.{name}.{key} has a value of the wrong kind",
-            where="the defaults" if section is None else section.where(*error.path),
-            expected=error.expected,
-            seen=repr(error.seen)[:200],
-        ) from error
+        what = error.what or f"plugins.{name}.{'.'.join(map(str, error.path))} has a value of the wrong kind"
+        where = "the defaults" if section is None else section.where(*error.path)
+        raise ConfigError(what, where=where, expected=error.expected, seen=repr(error.seen)[:200]) from error
 
 
 def _record(record: type, table: dict[str, Any], path: tuple[str | int, ...]) -> Any:

@@ -68,10 +68,9 @@ _ON_USE = {
 
 
 def __getattr__(name: str) -> Any:
-    module = _ON_USE.get(name)
-    if module is None:
+    if name not in _ON_USE:
         raise AttributeError(f"module 'nvcore.locks' has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(module), name)
+    value = globals()[name] = getattr(import_module(_ON_USE[name]), name)
     return value

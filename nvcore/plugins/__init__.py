@@ -30,21 +30,17 @@ if TYPE_CHECKING:
 __all__ = ["Index", "Plugin", "PluginHost", "Selection", "changes_on_disk", "inventory", "scan", "select"]
 
 _HOMES = {
-    "Index": "index",
-    "scan": "index",
+    "Index": "index", "scan": "index",
     "Plugin": "states",
     "PluginHost": "host",
-    "Selection": "select",
-    "inventory": "select",
-    "select": "select",
+    "Selection": "select", "inventory": "select", "select": "select",
     "changes_on_disk": "compare",
-}
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in _HOMES:
         raise AttributeError(f"module 'nvcore.plugins' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"nvcore.plugins.{home}"), name)
+    return getattr(import_module(f"nvcore.plugins.{_HOMES[name]}"), name)
