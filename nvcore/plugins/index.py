@@ -74,6 +74,10 @@ class Problem:
         return {"code": self.code, "where": self.where, "what": self.what, "remedy": self.remedy}
 
 
+class _Damaged(Exception):
+    """Metadata that cannot be used, with what is wrong with it."""
+
+
 class Index:
     """The result of a scan: `distributions` by normalised name (all of them), `problems`, and `leftovers` of pip (`~name`)."""
 
@@ -87,11 +91,6 @@ class Index:
     def problem(self, where: str, what: str, remedy: str, code: str = "NVC-1110") -> None:
         """Note what the scan could not use."""
         self.problems.append(Problem(code, where, what, remedy))
-
-    def damaged(self, metadata: str, what: str) -> None:
-        """Note a distribution that is skipped."""
-        what = f"damaged metadata: {what}; this distribution is skipped"
-        self.problem(metadata, what, "reinstall the distribution, or remove this folder")
 
     def versions(self) -> dict[str, str]:
         """Normalised name to version; the host's own version is what runs, not what some metadata says."""
@@ -164,8 +163,11 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
         if not name.endswith((".dist-info", ".egg-info")):
             continue
         metadata = os.path.join(folder, name)
-        dist = _distribution(index, folder, name, metadata, hidden)
-        if dist is None:
+        try:
+            dist = _distribution(index, folder, name, metadata, hidden)
+        except _Damaged as error:
+            what = f"damaged metadata: {error}; this distribution is skipped"
+            index.problem(metadata, what, "reinstall the distribution, or remove this folder")
             continue
         twin = here.get(dist.name)
         here[dist.name] = dist if twin is None else _two_here(index, twin, dist)
@@ -173,8 +175,7 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
         first = index.distributions.setdefault(dist.name, dist)
         if first is not dist:
             first.shadowed += [dist.metadata, *dist.shadowed]
-            if not dist.hidden and not first.instead:
-                first.instead = dist.metadata
+            first.instead = first.instead or ("" if dist.hidden else dist.metadata)
 
 
 def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribution:
@@ -195,8 +196,8 @@ def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribut
     return newer
 
 
-def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: str) -> Distribution | None:
-    """Read one metadata folder; METADATA itself only where there are entry points of ours."""
+def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: str) -> Distribution:
+    """Read one metadata folder; METADATA itself only where there are entry points of ours. Raises _Damaged."""
     stem, _, kind = name.rpartition(".")
     if kind == "egg-info":
         spelled, _, version = stem.partition("-py")[0].partition("-")
@@ -204,34 +205,24 @@ def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: s
         spelled, dash, version = stem.rpartition("-")
         spelled, version = (spelled, version) if dash else (stem, "")
     dist = Distribution(spelled, version, metadata, folder, hidden)
-    try:
-        text = _read(os.path.join(metadata, "entry_points.txt"))
-        dist.entry_points = _entry_points(text) if text and "nvcore." in text else []
-    except (OSError, UnicodeDecodeError) as error:
-        index.damaged(metadata, f"entry_points.txt cannot be read: {_words(error)}")
-        return None
+    text = _read(metadata, "entry_points.txt")
+    dist.entry_points = _entry_points(text) if text and "nvcore." in text else []
     if not spelled:
-        index.damaged(metadata, "it has no name")
-        return None
+        raise _Damaged("it has no name")
     if not dist.entry_points and (version or kind == "dist-info"):
         return dist
-    try:
-        text = _read(os.path.join(metadata, "METADATA" if kind == "dist-info" else "PKG-INFO"))
-        if text is None and kind == "egg-info":
-            text = _read(metadata)  # Debian ships egg-info as one file
-    except (OSError, UnicodeDecodeError) as error:
-        index.damaged(metadata, f"its metadata cannot be read: {_words(error)}")
-        return None
+    text = _read(metadata, "METADATA" if kind == "dist-info" else "PKG-INFO")
+    if text is None and kind == "egg-info":
+        text = _read(metadata, "")  # Debian ships egg-info as one file
     return _headers(index, dist, text, kind)
 
 
-def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> Distribution | None:
-    """Name, version and requirements from the metadata; a distribution with plugins must have the first two."""
+def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> Distribution:
+    """Name, version and requirements from the metadata; a distribution with plugins must have the first two. Raises _Damaged."""
     headers = _fields(text or "")
     name = headers.get("name", [""])[0]
     if not name:
-        index.damaged(dist.metadata, "its metadata has no Name" if text is not None else "it has no METADATA file")
-        return None
+        raise _Damaged("its metadata has no Name" if text is not None else "it has no METADATA file")
     fresh = Distribution(name, headers.get("version", [dist.version])[0], dist.metadata, dist.location, dist.hidden)
     fresh.entry_points = dist.entry_points
     fresh.requires = headers.get("requires-dist", [])
@@ -240,19 +231,18 @@ def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> D
     return fresh
 
 
-def _read(path: str) -> str | None:
-    """The text of a metadata file; None when there is none. Raises OSError, UnicodeDecodeError."""
+def _read(metadata: str, name: str) -> str | None:
+    """The text of a file in a metadata folder, or of the "folder" itself (no name); None when there is none. Raises _Damaged."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
+        descriptor = os.open(os.path.join(metadata, name) if name else metadata, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return os.read(descriptor, _METADATA_LIMIT).decode("utf-8")
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-    try:
-        data = os.read(descriptor, _METADATA_LIMIT)
-    except IsADirectoryError:
-        return None
-    finally:
-        os.close(descriptor)
-    return data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _Damaged(f"{name or 'it'} cannot be read: {_words(error)}") from error
 
 
 def _entry_points(text: str) -> list[EntryPoint]:
@@ -284,23 +274,22 @@ def _fields(text: str) -> dict[str, list[str]]:
     for line in text.splitlines():
         if not line:
             break
-        if line[0] in " \t":
+        if line[0] not in " \t":
+            key, colon, value = line.partition(":")
+            key = key.strip().lower() if colon else ""
             if key:
-                fields[key][-1] += " " + line.strip()
-            continue
-        key, colon, value = line.partition(":")
-        key = key.strip().lower() if colon else ""
-        if key:
-            fields.setdefault(key, []).append(value.strip())
+                fields.setdefault(key, []).append(value.strip())
+        elif key:  # a long line goes on
+            fields[key][-1] += " " + line.strip()
     return fields
 
 
 def _egg_requires(index: Index, metadata: str) -> list[str]:
     """`requires.txt` of an egg-info: sections `[extra:marker]`; only lines that hold without an extra are returned."""
     try:
-        text = _read(os.path.join(metadata, "requires.txt")) or ""
-    except (OSError, UnicodeDecodeError) as error:
-        index.problem(metadata, f"requires.txt cannot be read: {_words(error)}", "reinstall the distribution")
+        text = _read(metadata, "requires.txt") or ""
+    except _Damaged as error:
+        index.problem(metadata, str(error), "reinstall the distribution")
         return []
     lines: list[str] = []
     suffix: str | None = ""
