@@ -10,9 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["HELP", "Arguments", "parse", "usage"]
-
-HELP = {"--help": "help?", "-h": "help?"}
+__all__ = ["Arguments", "lift", "parse", "usage"]
 
 
 class Arguments:
@@ -86,6 +84,21 @@ def _option(out: Arguments, word: str, rest: list[str], options: Mapping[str, st
             many.append(value)
     else:
         out.values[key] = value
+
+
+def lift(argv: Sequence[str], options: Mapping[str, str], into: Arguments) -> list[str]:
+    """Take the options of the table out of `argv`; the words that are left, in order. What stands behind `--` is left alone."""
+    left: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*left, word, *rest]
+        if (word.partition("=")[0] if word[:2] == "--" else word[:2]) in options:
+            _option(into, word, rest, options)
+        else:
+            left.append(word)
+    return left
 
 
 def usage(what: str, expected: str | None = None, remedy: str | None = None) -> Exception:

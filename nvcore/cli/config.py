@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from nvcore.cli.verbs import dispatch, rows
+from nvcore.cli.verbs import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
+    from nvcore.cli.verbs import Noun
     from nvcore.config.lines import Path
     from nvcore.config.model import Configuration
 
-__all__ = ["command"]
+__all__ = ["NOUNS"]
 
 
 _HELP = """usage: nvcore config check | show [--origin] [-o FORMAT]
@@ -22,12 +22,6 @@ _HELP = """usage: nvcore config check | show [--origin] [-o FORMAT]
 check: read every file and have the selected plugins judge their sections; exits 78 with file and line when something is wrong.
 show: every value in effect, with --origin (or -o wide) the file and line that it comes from.
 """
-
-
-def command(argv: Sequence[str], context: Context) -> int:
-    """`nvcore config check` (exit 78 when something is wrong) and `nvcore config show [--origin]`."""
-    verbs = {"check": (_check, {}, (0, 0)), "show": (_show, rows({"--origin": "origin?"}), (0, 0))}
-    return dispatch("config", argv, context, verbs, _HELP)
 
 
 def _check(given: Arguments, output: str, context: Context) -> int:
@@ -84,3 +78,7 @@ def _toml(value: object) -> str | None:
     if isinstance(value, list):
         return f"[{', '.join(str(_toml(one)) for one in value)}]"
     return None if value is None else f'"{value}"' if isinstance(value, str) else str(value)
+
+
+_VERBS = {"check": (_check, {}, (0, 0)), "show": (_show, rows({"--origin": "origin?"}), (0, 0))}
+NOUNS: dict[str, Noun] = {"config": (_HELP, "", _VERBS)}

@@ -119,11 +119,20 @@ class Context:
         self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]],
         name: str = "name", extra: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """Print rows; see CommandIO.show. extra: other members of the JSON document."""
-        from nvcore.cli.output import chosen, show
+        """Print rows; see CommandIO.show. A kind may be "wide right" too; extra: other members of the JSON document."""
+        from nvcore.cli.output import chosen, document, table
 
         chosen({"output": output})
-        show(output, schema=schema, key=key, rows=rows, columns=columns, stream=self.stdout, name=name, extra=extra)
+        if output == "json":
+            self.stdout.write(document(schema, {**(extra or {}), key: list(rows)}))
+        elif output == "jsonl":
+            import json
+
+            self.stdout.write("".join(json.dumps(row) + "\n" for row in rows))
+        elif output == "name":
+            self.stdout.write("".join(safe(str(row.get(name)), self.plain) + "\n" for row in rows))
+        else:
+            self.stdout.write(table(rows, [column for column in columns if output == "wide" or column[2][:4] != "wide"], self.plain))
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         """One call to the daemon; see CommandIO.call."""

@@ -7,25 +7,17 @@ from __future__ import annotations
 
 import os
 
-from nvcore.cli.verbs import dispatch
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
+    from nvcore.cli.verbs import Noun
     from nvcore.plugins.index import Index
 
-__all__ = ["command", "page_folders", "pages"]
+__all__ = ["NOUNS", "page_folders", "pages"]
 
 
 _HELP = "usage: nvcore explain [CODE]\n\nCause and remedy of a problem, as in NVC-1104 or 1104; without a code, all of them.\n"
-
-
-def command(argv: Sequence[str], context: Context) -> int:
-    """`nvcore explain [CODE]`."""
-    return dispatch("explain", argv, context, {"": (_explain, {}, (0, 1))}, _HELP)
 
 
 def _explain(given: Arguments, output: str, context: Context) -> int:
@@ -92,3 +84,6 @@ def pages(index: Index) -> dict[str, str]:
             if name.startswith("NVC-") and name.endswith(".md"):
                 found.setdefault(name[:-3], os.path.join(folder, name))
     return found
+
+
+NOUNS: dict[str, Noun] = {"explain": (_HELP, "", {"": (_explain, {}, (0, 1))})}

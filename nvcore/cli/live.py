@@ -6,17 +6,17 @@ A noun is a table of verbs; a verb is a call to the control socket and what is s
 from __future__ import annotations
 
 from nvcore.cli.args import usage
-from nvcore.cli.verbs import dispatch, rows
+from nvcore.cli.verbs import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
+    from nvcore.cli.verbs import Noun
 
-__all__ = ["devices", "doctor", "dump", "event_line", "events", "gpus", "stop"]
+__all__ = ["NOUNS", "event_line"]
 
 _LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
 
@@ -33,30 +33,21 @@ _GPUS = (
 )  # fmt: skip
 
 
-def gpus(argv: Sequence[str], context: Context) -> int:
-    """`nvcore gpus [list | show | retry | reset]`."""
+def _gpu(method: str, **more: float) -> Any:
+    """The verb that calls a method with the GPU that was named, or lists all."""
 
-    def call(method: str, **more: float) -> Any:
-        def verb(given: Arguments, output: str, context: Context) -> int:
-            if not given.words:
-                return _show_gpus(context.call("io.nvcore.Gpu.List")["gpus"], output, context)
-            gpu = context.call(f"io.nvcore.Gpu.{method}", {"gpu": given.words[0]}, **more)["gpu"]
-            if method != "Describe" or output in ("jsonl", "name"):
-                return _show_gpus([gpu], output, context)
-            from nvcore.cli.output import document
+    def verb(given: Arguments, output: str, context: Context) -> int:
+        if not given.words:
+            return _show_gpus(context.call("io.nvcore.Gpu.List")["gpus"], output, context)
+        gpu = context.call(f"io.nvcore.Gpu.{method}", {"gpu": given.words[0]}, **more)["gpu"]
+        if method != "Describe" or output in ("jsonl", "name"):
+            return _show_gpus([gpu], output, context)
+        from nvcore.cli.output import document
 
-            context.out(document("nvcore.gpu/1", {"gpu": gpu}) if output == "json" else _details(gpu))
-            return 0 if gpu["state"] == "running" else 7
+        context.out(document("nvcore.gpu/1", {"gpu": gpu}) if output == "json" else _details(gpu))
+        return 0 if gpu["state"] == "running" else 7
 
-        return verb
-
-    verbs = {
-        "list": (call("List"), rows(), (0, 0)),
-        "show": (call("Describe"), rows(), (1, 1)),
-        "retry": (call("Retry", timeout=_LONG), rows(), (1, 1)),
-        "reset": (call("Reset", timeout=_LONG), rows(), (1, 1)),
-    }
-    return dispatch("gpus", argv, context, verbs, _GPUS_HELP, default="list")
+    return verb
 
 
 def _show_gpus(found: list[dict[str, Any]], output: str, context: Context) -> int:
@@ -96,12 +87,6 @@ _EVENTS = (
     ("text", "TEXT", "left"), ("action", "ACTION", "left"), ("owner", "OWNER", "wide"), ("grant", "GRANT", "wide"),
     ("channel", "CHANNEL", "wide right"), ("vm", "VM", "wide"),
 )  # fmt: skip
-
-
-def events(argv: Sequence[str], context: Context) -> int:
-    """`nvcore events`."""
-    options = {"--follow": "follow?", "-f": "follow?", "--after": "after", "--kind": "kind*", "--gpu": "gpu"}
-    return dispatch("events", argv, context, {"": (_events, rows(options), (0, 0))}, _EVENTS_HELP)
 
 
 def _events(given: Arguments, output: str, context: Context) -> int:
@@ -149,11 +134,6 @@ _FINDINGS = (
 )  # fmt: skip
 
 
-def doctor(argv: Sequence[str], context: Context) -> int:
-    """`nvcore doctor`."""
-    return dispatch("doctor", argv, context, {"": (_doctor, rows(), (0, 0))}, _DOCTOR_HELP)
-
-
 def _doctor(given: Arguments, output: str, context: Context) -> int:
     from nvcore.api.errors import UnreachableError
 
@@ -185,11 +165,6 @@ _DEVICES = (
 )  # fmt: skip
 
 
-def devices(argv: Sequence[str], context: Context) -> int:
-    """`nvcore devices`."""
-    return dispatch("devices", argv, context, {"": (_devices, rows(), (0, 0))}, _DEVICES_HELP)
-
-
 def _devices(given: Arguments, output: str, context: Context) -> int:
     from nvcore.bus.pci import scan
 
@@ -205,11 +180,6 @@ _DUMP_HELP = "usage: nvcore dump [FOLDER] [--json]\n\nWrite a post-mortem bundle
 _STOP_HELP = "usage: nvcore stop\n\nStop the daemon and wait until it has gone, at most --timeout seconds.\n"
 
 
-def dump(argv: Sequence[str], context: Context) -> int:
-    """`nvcore dump [FOLDER]`."""
-    return dispatch("dump", argv, context, {"": (_dump, {"--json": "json?"}, (0, 1))}, _DUMP_HELP)
-
-
 def _dump(given: Arguments, output: str, context: Context) -> int:
     import os
 
@@ -219,11 +189,6 @@ def _dump(given: Arguments, output: str, context: Context) -> int:
     answer = context.call("io.nvcore.Host.Dump", {"folder": folder}, timeout=_LONG)
     context.out(document("nvcore.dump/1", answer) if output == "json" else f"{answer['folder']}\n")
     return 0
-
-
-def stop(argv: Sequence[str], context: Context) -> int:
-    """`nvcore stop`."""
-    return dispatch("stop", argv, context, {"": (_stop, {}, (0, 0))}, _STOP_HELP)
 
 
 def _stop(given: Arguments, output: str, context: Context) -> int:
@@ -239,3 +204,20 @@ def _stop(given: Arguments, output: str, context: Context) -> int:
             raise WaitTimeout("the daemon did not stop", expected=f"within {context.timeout:g} s", remedy="look at its log")
         time.sleep(0.02)
     return 0
+
+
+_EVENT_OPTIONS = {"--follow": "follow?", "-f": "follow?", "--after": "after", "--kind": "kind*", "--gpu": "gpu"}
+_GPU_VERBS = {
+    "list": (_gpu("List"), rows(), (0, 0)),
+    "show": (_gpu("Describe"), rows(), (1, 1)),
+    "retry": (_gpu("Retry", timeout=_LONG), rows(), (1, 1)),
+    "reset": (_gpu("Reset", timeout=_LONG), rows(), (1, 1)),
+}
+NOUNS: dict[str, Noun] = {
+    "gpus": (_GPUS_HELP, "list", _GPU_VERBS),
+    "events": (_EVENTS_HELP, "", {"": (_events, rows(_EVENT_OPTIONS), (0, 0))}),
+    "doctor": (_DOCTOR_HELP, "", {"": (_doctor, rows(), (0, 0))}),
+    "devices": (_DEVICES_HELP, "", {"": (_devices, rows(), (0, 0))}),
+    "dump": (_DUMP_HELP, "", {"": (_dump, {"--json": "json?"}, (0, 1))}),
+    "stop": (_STOP_HELP, "", {"": (_stop, {}, (0, 0))}),
+}

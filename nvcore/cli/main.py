@@ -90,7 +90,7 @@ def _report(error: NvcoreError) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    from nvcore.cli.args import parse
+    from nvcore.cli.args import lift, parse
     from nvcore.cli.context import GLOBAL_OPTIONS, SELECTION_OPTIONS, Context
     from nvcore.cli.nouns import NOUNS
 
@@ -104,7 +104,7 @@ def _dispatch(argv: list[str]) -> int:
     noun, rest = (given.words[0], given.words[1:]) if given.words else ("help", [])
     # behind a plugin's noun `--socket` is the plugin's word (softgpu serve); in front of the noun it is ours
     lifted = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS} if noun in NOUNS else {k: v for k, v in GLOBAL_OPTIONS.items() if k != "--socket"}
-    rest = _lift(rest, lifted, given.values)
+    rest = lift(rest, lifted, given)
     context = Context(given)
     if given.flag("help") or noun == "help":
         from nvcore.cli.help import help_text
@@ -112,33 +112,10 @@ def _dispatch(argv: list[str]) -> int:
         context.out(help_text(context.selection()))
         return 0 if given.words or given.flag("help") else 2
     if noun in NOUNS:
-        module, _, name = NOUNS[noun][0].partition(":")
-        return int(getattr(__import__(module, fromlist=[name]), name)(rest, context))
+        from nvcore.cli.verbs import dispatch
+
+        return dispatch(noun, __import__(NOUNS[noun][0], fromlist=["NOUNS"]).NOUNS[noun], rest, context)
     return _plugin_command(noun, rest, context)
-
-
-def _lift(argv: list[str], options: dict[str, str], values: dict[str, str | bool | list[str]]) -> list[str]:
-    """Take global options out of the words behind the noun; what stands behind `--` is left alone."""
-    from nvcore.cli.args import parse
-
-    rest: list[str] = []
-    at = 0
-    while at < len(argv):
-        word = argv[at]
-        if word == "--":
-            return rest + argv[at:]
-        name = word.partition("=")[0] if word.startswith("--") else word[:2]
-        if name in options and len(word) > 1:
-            takes = 1 if not options[name].endswith("?") and name == word else 0
-            found = parse(argv[at : at + 1 + takes], options)
-            for key, value in found.values.items():
-                old = values.get(key)
-                values[key] = old + value if isinstance(old, list) and isinstance(value, list) else value
-            at += 1 + takes
-        else:
-            rest.append(word)
-            at += 1
-    return rest
 
 
 def _plugin_command(noun: str, argv: list[str], context: Context) -> int:

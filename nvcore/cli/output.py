@@ -6,14 +6,12 @@ the status views. JSON documents carry `schema` and `generated_at`; unknown is n
 
 from __future__ import annotations
 
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, TextIO
 
-__all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "ascii_only", "chosen", "document", "safe", "show", "table", "width"]
+__all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "ascii_only", "chosen", "document", "safe", "table", "width"]
 
 FORMATS = ("table", "wide", "json", "jsonl", "name")
 OUTPUT_OPTIONS = {"-o": "output", "--output": "output", "--json": "json?"}
@@ -96,25 +94,3 @@ def document(schema: str, content: dict[str, Any], *, indent: int | None = 2) ->
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return json.dumps({"schema": schema, "generated_at": now, **content}, indent=indent) + "\n"
-
-
-def show(
-    output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]],
-    extra: dict[str, Any] | None = None, stream: TextIO | None = None, name: str = "name",
-) -> None:  # fmt: skip
-    """Print rows in one of FORMATS. key: name of the array in the JSON document; extra: its other members; name: for `-o name`.
-
-    columns: (key, heading, kind); kind "left", "right", "wide" or "wide right"; the last two are shown by `-o wide` only.
-    """
-    stream = stream or sys.stdout
-    plain = ascii_only(stream)
-    if output == "json":
-        stream.write(document(schema, {**(extra or {}), key: list(rows)}))
-    elif output == "jsonl":
-        import json
-
-        stream.write("".join(json.dumps(row) + "\n" for row in rows))
-    elif output == "name":
-        stream.write("".join(safe(str(row.get(name)), plain) + "\n" for row in rows))
-    else:
-        stream.write(table(rows, [column for column in columns if output == "wide" or column[2][:4] != "wide"], plain))

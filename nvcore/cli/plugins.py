@@ -8,7 +8,7 @@ plugins in this process, which is theirs alone.
 from __future__ import annotations
 
 from nvcore.cli.output import UNKNOWN
-from nvcore.cli.verbs import dispatch, rows
+from nvcore.cli.verbs import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
+    from nvcore.cli.verbs import Noun
     from nvcore.plugins.index import Index
 
-__all__ = ["command"]
+__all__ = ["NOUNS"]
 
 _COLUMNS = (
     ("name", "PLUGIN", "left"), ("state", "STATE", "left"), ("version", "VERSION", "left"), ("family_names", "FAMILIES", "left"),
@@ -41,19 +42,6 @@ doctor: import and register everything selected in this process, call the hooks,
 footprint: distributions, modules, memory and descriptors that each plugin brought; exits 6 when something matches a denied pattern.
 stop: have the daemon stop one plugin. list, show and doctor exit 7 when a plugin is failed, incompatible or in conflict.
 """
-
-
-def command(argv: Sequence[str], context: Context) -> int:
-    """`nvcore plugins VERB …`; the verb is `list` when left out."""
-    installed = rows({"--installed": "installed?"})
-    verbs = {
-        "list": (_list, installed, (0, 0)),
-        "show": (_show, installed, (1, 1)),
-        "footprint": (_footprint, rows({"--deny": "deny*"}), (0, 0)),
-        "doctor": (_doctor, installed, (0, 0)),
-        "stop": (_stop, {}, (1, 1)),
-    }
-    return dispatch("plugins", argv, context, verbs, _HELP, default="list")
 
 
 def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
@@ -120,10 +108,6 @@ def _list(given: Arguments, output: str, context: Context, *, doctor: bool = Fal
     wrong = any(row["state"] in ("failed", "incompatible") or row["conflicts"] for row in found)
     refused = source == "doctor" and any(row["required"] and row["state"] != "registered" for row in found)
     return 7 if problems or wrong or refused else 0
-
-
-def _show(given: Arguments, output: str, context: Context) -> int:
-    return _list(given, output, context)
 
 
 def _doctor(given: Arguments, output: str, context: Context) -> int:
@@ -214,3 +198,14 @@ def _stop(given: Arguments, output: str, context: Context) -> int:
     context.call("io.nvcore.Plugin.Stop", {"name": given.words[0]})
     context.say(f"plugin {given.words[0]} stopped; restart the daemon to start it again")
     return 0
+
+
+_INSTALLED = rows({"--installed": "installed?"})
+_VERBS = {
+    "list": (_list, _INSTALLED, (0, 0)),
+    "show": (_list, _INSTALLED, (1, 1)),
+    "footprint": (_footprint, rows({"--deny": "deny*"}), (0, 0)),
+    "doctor": (_doctor, _INSTALLED, (0, 0)),
+    "stop": (_stop, {}, (1, 1)),
+}
+NOUNS: dict[str, Noun] = {"plugins": (_HELP, "list", _VERBS)}

@@ -6,17 +6,17 @@ JSON first: every form is made from the daemon's one answer; a host without a da
 from __future__ import annotations
 
 from nvcore.cli.args import usage
-from nvcore.cli.verbs import dispatch, rows
+from nvcore.cli.verbs import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
+    from nvcore.cli.verbs import Noun
 
-__all__ = ["command"]
+__all__ = ["NOUNS"]
 
 _HELP = """usage: nvcore status [--watch[=SECONDS]] [-o table|json|jsonl] [--ascii] [--color auto|always|never]
 
@@ -24,11 +24,6 @@ One screen: GPUs, what plugins show of them, the last events, and for whatever i
 (or as said) until interrupted; with JSON then one object a line. Exits 7 when some plugin or device failed, 5 without a daemon.
 """
 _OPTIONS = {"--watch": "watch=", "-w": "watch=", "--ascii": "ascii?", "--color": "color"}
-
-
-def command(argv: Sequence[str], context: Context) -> int:
-    """`nvcore status`."""
-    return dispatch("status", argv, context, {"": (_status, rows(_OPTIONS), (0, 0))}, _HELP)
 
 
 def _status(given: Arguments, output: str, context: Context) -> int:
@@ -150,3 +145,6 @@ def _tables(context: Context, state: dict[str, Any]) -> None:
     for panel in state["panels"]:
         columns = [(column["key"], column["heading"], column["side"]) for column in panel["columns"]]
         context.show("table", schema="", key="", rows=panel["rows"], columns=columns)
+
+
+NOUNS: dict[str, Noun] = {"status": (_HELP, "", {"": (_status, rows(_OPTIONS), (0, 0))})}

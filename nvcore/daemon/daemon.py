@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import threading
+import select
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -41,7 +42,7 @@ class Daemon:
         self.socket, self.state_dir = socket, state_dir
         self.state = "starting"
         self.started_at, self._began = time.time(), time.monotonic()
-        self.stop_requested = threading.Event()
+        self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.plugin_host = PluginHost("daemon", configuration=configuration, state_dir=state_dir)
         self.host = Host()
         self._server: ControlServer | None = None
@@ -113,9 +114,23 @@ class Daemon:
         return hanging
 
     def request_stop(self) -> dict[str, Any]:
-        """Have the main thread stop everything. Any thread, and signal handlers."""
-        self.stop_requested.set()
+        """Have the main thread stop everything. Any thread."""
+        os.write(self._wake[1], b"s")
         return {}
+
+    def stop_on(self, *signals: int) -> None:
+        """Take a signal for such a request. Main thread.
+
+        The kernel may hand a signal to any thread, which leaves the main thread asleep and Python's handler uncalled; but the interpreter
+        writes to the pipe from whichever thread it is.
+        """
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        for number in signals:
+            signal.signal(number, lambda *_: None)
+
+    def wait(self) -> None:
+        """Until a stop is requested; at once when one was before."""
+        select.select([self._wake[0]], [], [])
 
     @property
     def partial(self) -> bool:

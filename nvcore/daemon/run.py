@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nvcore.api.errors import UsageError
-from nvcore.cli.args import HELP, parse
 from nvcore.daemon.notify import notify
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
-    from nvcore.config.model import Configuration
+    from nvcore.cli.verbs import Noun
 
-__all__ = ["command"]
+__all__ = ["NOUNS"]
 
 _STOP_LIMIT: Final = 60.0
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -68,24 +66,15 @@ def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:
     return {"gpu": [{"source": source, **more} for source in sources]} if sources else {}
 
 
-def command(argv: Sequence[str], context: Context) -> int:
+def _run(given: Arguments, output: str, context: Context) -> int:
     """Run until told to stop."""
-    options = parse(argv, {"--gpu": "gpu*", "--firmware": "firmware", **HELP}, words=(0, 0))
-    if options.flag("help"):
-        context.out(_HELP)
-        return 0
-    configuration = context.configuration(_gpu_tables(options.many("gpu"), options.text("firmware")))
-    _log_to_stderr(configuration.host.log_level)
-    return _run(context, configuration)
-
-
-def _run(context: Context, configuration: Configuration) -> int:
     from nvcore.config.places import state_dir
     from nvcore.daemon.daemon import Daemon
 
+    configuration = context.configuration(_gpu_tables(given.many("gpu"), given.text("firmware")))
+    _log_to_stderr(configuration.host.log_level)
     daemon = Daemon(configuration, context.selection(), socket=context.socket, state_dir=Path(configuration.host.state_dir or state_dir()))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.request_stop())
+    daemon.stop_on(signal.SIGTERM, signal.SIGINT)
     notify(_more_time(30 + 300 * bool(configuration.gpus)))  # booting firmware may take minutes
     try:
         daemon.start()
@@ -93,8 +82,7 @@ def _run(context: Context, configuration: Configuration) -> int:
         status = f"{running} of {len(configuration.gpus)} GPUs running"
         context.say(f"nvcore: ready, {status}, socket {daemon.socket}")
         notify("READY=1", f"STATUS={status}")
-        while not daemon.stop_requested.wait(3600):
-            pass
+        daemon.wait()
         context.say("nvcore: stopping")
         code = 7 if daemon.partial else 0
     finally:
@@ -110,3 +98,6 @@ def _run(context: Context, configuration: Configuration) -> int:
 
 def _more_time(seconds: float) -> str:
     return f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"
+
+
+NOUNS: dict[str, Noun] = {"run": (_HELP, "", {"": (_run, {"--gpu": "gpu*", "--firmware": "firmware"}, (0, 0))})}
