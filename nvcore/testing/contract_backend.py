@@ -60,7 +60,8 @@ class _Bench:
         self.events: list[FirmwareEvent] = []
         self.saved: SavedState | None = None
         self.raised: list[BaseException] = []
-        self.took: list[object] = []
+        self.wrong: list[str] = []  # answers of receive() that are no number
+        self._turns = 0
         self._session: FirmwareSession | None = None
         self._stopping = False
         self._thread = start_thread("contract receiver", self._receive)
@@ -79,9 +80,11 @@ class _Bench:
         self.saved = saved
 
     def serve(self, session: FirmwareSession | None) -> None:
-        """Have this session received from now on."""
+        """Have this session received from now on; returns after a whole turn."""
         self._session = session
-        time.sleep(0.005)  # the turn that was under way
+        wanted, end = self._turns + 2, time.monotonic() + 5.0
+        while self._turns < wanted and time.monotonic() < end:
+            time.sleep(0.001)
 
     def _receive(self) -> None:
         while not self._stopping:
@@ -89,11 +92,13 @@ class _Bench:
             if session is not None:
                 try:
                     with atomic():
-                        self.took.append(session.receive())
+                        taken: object = session.receive()
+                    if not isinstance(taken, int):
+                        self.wrong.append(repr(taken))
                 except Exception as error:  # isolation boundary: worker
                     self.raised.append(error)
                     self._session = None
-                del self.took[:-1]
+            self._turns += 1
             time.sleep(0.001)
 
     def reopen(self) -> None:
@@ -224,8 +229,8 @@ def _check_life(backend: FirmwareBackend, bench: _Bench, who: str, offer: Firmwa
         _check_families(session, who, in_name_only)
         _check_inventory(session, who)
         _check_objects(session, bench, who, in_name_only)
-        if bench.took and not isinstance(bench.took[-1], int):
-            broken("backend-receive", who, f"it gave {bench.took[-1]!r}")
+        if bench.wrong:
+            broken("backend-receive", who, f"it gave {bench.wrong[0]}")
     _unload(session, bench, who)
     if session.dead is None:
         broken("backend-unload", who, "the session counts as alive afterwards")

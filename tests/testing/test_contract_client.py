@@ -94,7 +94,7 @@ def offer_of(client: Callable[[ClientContext], Any], **changes: Any) -> ClientOf
 
 
 def check(offer: ClientOffer, **more: Any) -> None:
-    check_client(offer, use=lambda client: client.work(), busy=lambda client: client.begin(), deadline=0.3, **more)
+    check_client(offer, use=lambda client: client.work(), busy=lambda client: client.begin(), **more)
 
 
 def mutant(**methods: Callable[..., Any]) -> ClientOffer:
@@ -246,7 +246,7 @@ MUTANTS: dict[str, tuple[str, Callable[[], ClientOffer]]] = {
     "on_fault raises": ("client-on-fault", lambda: mutant(on_fault=raises)),
     "on_fault forgets a fence": ("client-fences", lambda: mutant(on_fault=lambda self, fault: None)),
     "quiesce raises": ("client-quiesce", lambda: mutant(quiesce=raises)),
-    "quiesce is late": ("client-quiesce", lambda: mutant(quiesce=lambda self, reason, deadline, generation: time.sleep(0.8))),
+    "quiesce is late": ("client-quiesce", lambda: mutant(quiesce=lambda self, reason, deadline, generation: time.sleep(1.3))),
     "resume raises": ("client-resume", lambda: mutant(resume=raises)),
     "resume keeps the old lease": ("client-resume", lambda: mutant(resume=lambda self, vram, generation: None)),
     "remove raises": ("client-remove", lambda: mutant(remove=raises)),
