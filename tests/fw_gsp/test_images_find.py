@@ -98,7 +98,7 @@ def test_every_row_of_the_chip_table_is_complete():
 def test_folders_are_looked_at_in_order_and_once(tmp_path):
     (tmp_path / "a" / "nvidia").mkdir(parents=True)
     environ = {"NVCORE_FIRMWARE": str(tmp_path / "b"), "STATE_DIRECTORY": str(tmp_path / "s"), "HOME": "/nowhere"}
-    roots = room.search_roots(str(tmp_path / "a"), environ)
+    roots = room.search_roots([str(tmp_path / "a")], environ)
     assert roots[:3] == (str(tmp_path / "a" / "nvidia"), str(tmp_path / "b"), str(tmp_path / "s" / "plugins/fw_gsp/firmware/nvidia"))
     assert roots[3] == "/lib/firmware/nvidia"
     assert len({os.path.realpath(root) for root in roots}) == len(roots)

@@ -56,7 +56,7 @@ def _sets(words: argparse.Namespace) -> list[Any]:
     from nvcore_fw_gsp.images.chips import CHIPS
     from nvcore_fw_gsp.images.find import find, search_roots
 
-    roots = search_roots(words.root)
+    roots = search_roots([words.root] if words.root else [])
     chips = [chip.upper() for chip in words.chip] or [chip.name for chip in CHIPS]
     return [found for chip in chips for found in find(chip, roots)]
 
@@ -64,7 +64,7 @@ def _sets(words: argparse.Namespace) -> list[Any]:
 def _nothing(words: argparse.Namespace, io: CommandIO) -> int:
     from nvcore_fw_gsp.images.find import search_roots
 
-    io.say(f"no firmware images in {', '.join(search_roots(words.root))}")
+    io.say(f"no firmware images in {', '.join(search_roots([words.root] if words.root else []))}")
     io.say("nvcore firmware fetch gets them without root")
     return 3
 

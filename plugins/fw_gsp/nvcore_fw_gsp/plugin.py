@@ -25,7 +25,8 @@ def nvcore_firmware_backends(host: HostInfo) -> Iterable[FirmwareOffer]:
     def roots() -> Sequence[str]:
         from nvcore_fw_gsp.images.find import search_roots
 
-        return search_roots(state_dir=None if host.state_dir is None else str(host.state_dir))
+        configured = getattr(host.config, "firmware_dir", ())  # no record where only this module of the plugin was registered
+        return search_roots(configured, state_dir=None if host.state_dir is None else str(host.state_dir))
 
     def open_backend() -> FirmwareBackend:
         from nvcore_fw_gsp.backend import GspBackend

@@ -74,8 +74,10 @@ class ImageSet:
         return image
 
 
-def search_roots(configured: str | None = None, environ: Mapping[str, str] = os.environ, state_dir: str | None = None) -> tuple[str, ...]:
-    """Folders to look in, in order: the configured one, `$NVCORE_FIRMWARE`, where `nvcore firmware fetch` puts images, the system's two.
+def search_roots(
+    configured: Sequence[str] = (), environ: Mapping[str, str] = os.environ, state_dir: str | None = None
+) -> tuple[str, ...]:
+    """Folders to look in, in order: the configured ones, `$NVCORE_FIRMWARE`, where `nvcore firmware fetch` puts images, the system's two.
 
     state_dir: the plugin's state folder, None = the default of `nvcore firmware fetch`. A folder that contains `nvidia` stands for that
     one.
@@ -83,7 +85,7 @@ def search_roots(configured: str | None = None, environ: Mapping[str, str] = os.
     from nvcore_fw_gsp.provision.place import default_folder
 
     wanted = [
-        configured,
+        *configured,
         environ.get("NVCORE_FIRMWARE"),
         os.path.join(state_dir, "firmware") if state_dir else None,
         default_folder(environ),

@@ -1,0 +1,36 @@
+"""The operator's side of fw_gsp: the configuration section `[plugins.fw_gsp]`.
+
+Owns the record and its checks. The hook is called once, on the main thread; the record is read when folders are searched, on a GPU's
+life-cycle thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import attrs
+
+from nvcore.api import hookimpl
+from nvcore.api.offers import ConfigSection, HostInfo
+
+__all__ = ["FwGspConfig", "nvcore_config_sections"]
+
+
+def _absolute(record: object, field: object, folders: tuple[str, ...]) -> None:
+    for folder in folders:
+        if not os.path.isabs(folder):
+            raise ValueError(f"firmware_dir with absolute folders, not {folder!r}: the daemon runs in a folder of its own")
+
+
+@attrs.frozen
+class FwGspConfig:
+    """`[plugins.fw_gsp]`. firmware_dir: folders with `<chip>/gsp/…` (or `nvidia/<chip>/gsp/…`), looked in before all others, in order."""
+
+    firmware_dir: tuple[str, ...] = attrs.field(default=(), validator=_absolute)
+
+
+@hookimpl
+def nvcore_config_sections(host: HostInfo) -> Iterable[ConfigSection]:
+    """The section `[plugins.fw_gsp]`."""
+    return [ConfigSection("fw_gsp", "where firmware images lie", FwGspConfig)]

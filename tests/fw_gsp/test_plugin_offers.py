@@ -1,0 +1,55 @@
+"""What the plugin offers and what an operator can tell it: `[plugins.fw_gsp] firmware_dir`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nvcore.api.clock import SYSTEM
+from nvcore.api.errors import ConfigError
+from nvcore.api.offers import HostInfo
+from nvcore.config.model import Section
+from nvcore.config.sections import build
+from nvcore_fw_gsp import operator, plugin
+from nvcore_fw_gsp.boot.chips import BOOT_CHIPS
+from nvcore_fw_gsp.images.find import VERSIONS
+
+
+def host(state_dir: Path | None = None) -> HostInfo:
+    return HostInfo("0", {}, "embedded", SYSTEM, state_dir=state_dir)
+
+
+def configure(info: HostInfo, **table: object) -> HostInfo:
+    [section] = operator.nvcore_config_sections(info)
+    info.config = build(section, Section("fw_gsp", table, {}))
+    return info
+
+
+def test_configured_folders_are_looked_in_before_all_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("NVCORE_FIRMWARE", "/from/environment")
+    (tmp_path / "second/nvidia").mkdir(parents=True)
+    info = host(tmp_path / "state")
+    [offer] = plugin.nvcore_firmware_backends(info)
+    backend = offer.open()
+    assert backend.roots()[:2] == ("/from/environment", str(tmp_path / "state/firmware"))
+    configure(info, firmware_dir=["/first", str(tmp_path / "second")])
+    assert backend.roots()[:4] == ("/first", str(tmp_path / "second/nvidia"), "/from/environment", str(tmp_path / "state/firmware"))
+
+
+@pytest.mark.parametrize("wrong", ["/one", ["relative/folder"], [5], None])
+def test_a_wrong_folder_is_refused_before_the_host_starts(wrong):
+    with pytest.raises(ConfigError, match=r"value|refused") as caught:
+        configure(host(), firmware_dir=wrong)
+    assert caught.value.expected
+
+
+def test_without_a_section_nothing_is_configured():
+    [section] = operator.nvcore_config_sections(host())
+    assert build(section, None).firmware_dir == ()
+
+
+def test_the_offer_names_what_the_backend_boots():
+    """The plugin module repeats two small tables, because it may import nothing but the contracts."""
+    [offer] = plugin.nvcore_firmware_backends(host())
+    assert (set(offer.chips), tuple(offer.versions)) == (set(BOOT_CHIPS), VERSIONS)
