@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from operator import eq, ge, gt, le, lt, ne
+from operator import eq, ne
 
 from nvcore.plugins.versions import VersionSyntax, satisfies
 
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-_TOKEN: Final = re.compile(r"""\s*('[^']*'|"[^"]*"|===|~=|==|!=|<=|>=|<|>|[()]|not\s+in\b|[\w.]+)""", re.ASCII)
-_TEXT: Final[dict[str, Callable[[Any, Any], bool]]] = {"==": eq, "===": eq, "!=": ne, "<=": le, ">=": ge, "<": lt, ">": gt}
-"""Comparisons of what is no version."""
+_VALUE: Final = r"""('[^']*'|"[^"]*"|[\w.]+)"""
+_COMPARISON: Final = re.compile(rf"{_VALUE}\s*(===|~=|==|!=|<=|>=|<|>|not\s+in\b|in\b)\s*{_VALUE}", re.ASCII)
+_GROUP: Final = re.compile(r"\(([^()]*)\)")
+_TRUTH: Final = ("\0", "\1")
+"""What stands for false and for true in a marker that is half evaluated: characters that no marker holds."""
+
+_VERSIONED: Final = ("python_version", "python_full_version", "implementation_version", "platform_release")
+_TEXT: Final[dict[str, Callable[[Any, Any], bool]]] = {"==": eq, "===": eq, "<=": eq, ">=": eq, "!=": ne}
+"""Comparisons of what is no version. Texts have no order: `<` and `>` never hold between them."""
 
 
 def _full(info: Any) -> str:
@@ -50,73 +56,43 @@ def _environment(name: str) -> str:
     return str(getattr(platform, asked)())
 
 
-def _either(tokens: list[str]) -> bool:
-    """A marker from the end of `tokens`, which are reversed and begin with an empty one: terms joined by `or`."""
-    value = _both(tokens)
-    while tokens[-1] == "or":
-        tokens.pop()
-        value |= _both(tokens)
-    return value
-
-
-def _both(tokens: list[str]) -> bool:
-    value = _one(tokens)
-    while tokens[-1] == "and":
-        tokens.pop()
-        value &= _one(tokens)
-    return value
-
-
-def _one(tokens: list[str]) -> bool:
-    if tokens[-1] == "(":
-        tokens.pop()
-        value = _either(tokens)
-        if tokens[-1] != ")":
-            raise VersionSyntax("marker misses a closing parenthesis")
-        tokens.pop()
-        return value
-    if len(tokens) < 4:
-        raise VersionSyntax("marker ends too early")
-    left, operator, right = tokens.pop(), tokens.pop(), tokens.pop()
-    versions = any("version" in side and side[0] not in "'\"" and side != "platform_version" for side in (left, right))
-    return _compare(_value(left), operator, _value(right), versions)
+def _compare(match: re.Match[str]) -> str:
+    """One comparison as its truth."""
+    left, operator, right = match.groups()
+    versions = left in _VERSIONED or right in _VERSIONED
+    left, right = _value(left), _value(right)
+    if operator.endswith("in"):
+        return _TRUTH[(left in right) == (operator == "in")]
+    if versions:
+        try:
+            return _TRUTH[satisfies(left, operator + right)]
+        except VersionSyntax:
+            pass  # what is not a version is compared as text
+    if operator == "~=":
+        raise VersionSyntax("marker operator '~=' needs versions")
+    return _TRUTH[operator in _TEXT and _TEXT[operator](left, right)]
 
 
 def _value(token: str) -> str:
     return token[1:-1] if token[0] in "'\"" else _environment(token)
 
 
-def _compare(left: str, operator: str, right: str, versions: bool) -> bool:
-    if operator == "in":
-        return left in right
-    if operator.startswith("not"):
-        return left not in right
-    if versions and operator in (*_TEXT, "~="):
-        try:
-            return satisfies(left, operator + right)
-        except VersionSyntax:
-            pass  # PEP 508: what is not a version is compared as text
-    if operator not in _TEXT:
-        raise VersionSyntax(f"marker has {operator!r} where an operator belongs")
-    return _TEXT[operator](left, right)
+def _joined(group: re.Match[str]) -> str:
+    """Truths joined by `and`, which binds tighter, and `or`, as one truth."""
+    terms = [[term.strip() for term in re.split(r"\band\b", both)] for both in re.split(r"\bor\b", group[1])]
+    for term in (term for both in terms for term in both):
+        if term not in _TRUTH:
+            raise VersionSyntax(f"marker has {term!r} where a comparison belongs")
+    return _TRUTH[any(all(term == _TRUTH[True] for term in both) for both in terms)]
 
 
 def evaluate(marker: str) -> bool:
     """Whether the marker holds here. Raises VersionSyntax for one that cannot be understood."""
-    marker = marker.strip()
-    tokens: list[str] = []
-    at = 0
-    while at < len(marker):
-        match = _TOKEN.match(marker, at)
-        if match is None:
-            raise VersionSyntax(f"marker {marker!r} has a stray {marker[at:].lstrip()[:1]!r}")
-        tokens.append(match[1])
-        at = match.end()
-    left = ["", *reversed(tokens)]
-    try:
-        value = _either(left)
-    except RecursionError:
-        raise VersionSyntax("marker is nested too deeply") from None
-    if len(left) > 1:
-        raise VersionSyntax(f"marker {marker!r} goes on after its end")
-    return value
+    if not marker.isprintable():
+        raise VersionSyntax(f"marker {marker!r} is no line of text")
+    text, groups = f"({_COMPARISON.sub(_compare, marker)})", 1
+    while groups and text not in _TRUTH:  # from the innermost group outwards
+        text, groups = _GROUP.subn(_joined, text)
+    if text not in _TRUTH:
+        raise VersionSyntax(f"marker {marker!r} has parentheses that do not match")
+    return text == _TRUTH[True]

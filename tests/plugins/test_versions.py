@@ -55,6 +55,12 @@ def test_what_packaging_refuses_is_refused(text: str) -> None:
     assert ours == valid
 
 
+@pytest.mark.parametrize("text", ["<0.post1", ">1.0a1", ">1.0a1.dev1", "<1.0"])
+@pytest.mark.parametrize("installed", ["0.dev1", "1.0a1", "1.0.post1", "1.0a1.post1", "1.0.dev0", "0.post1.dev0"])
+def test_the_edges_of_a_bound_lie_where_packaging_sees_them(installed: str, text: str) -> None:
+    assert satisfies(installed, text) == SpecifierSet(text).contains(installed, prereleases=True)
+
+
 operator = st.sampled_from(["==", "!=", "<=", ">=", "<", ">", "~="])
 
 
@@ -86,6 +92,23 @@ MARKERS = [
 @pytest.mark.parametrize("marker", MARKERS)
 def test_markers_hold_as_in_packaging(marker: str) -> None:
     assert evaluate(marker) == Marker(marker).evaluate({"extra": ""})
+
+
+term = st.sampled_from([*MARKERS, "os_name < 'a'", "platform_system >= 'Linux'", "extra <= ''", "'3' in python_version"])
+marker_text = st.recursive(
+    term, lambda inner: st.tuples(inner, st.sampled_from([" and ", " or "]), inner).map("".join) | inner.map("({})".format), max_leaves=8
+)
+
+
+@given(marker_text)
+def test_terms_joined_and_grouped_hold_as_in_packaging(marker: str) -> None:
+    assert evaluate(marker) == Marker(marker).evaluate({"extra": ""})
+
+
+@pytest.mark.parametrize("marker", ["", "()", "(os_name == 'a'", "os_name == 'a')", "os_name", "os_name == 'a' 'b'", "os_name == 'a' and", "\1"])
+def test_a_marker_without_sense_is_refused(marker: str) -> None:
+    with pytest.raises(VersionSyntax):
+        evaluate(marker)
 
 
 @given(st.text(alphabet="()'\" andornotinextra=<>~!python_versionos.3", max_size=40))
