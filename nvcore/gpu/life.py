@@ -246,6 +246,8 @@ class Gpu:
         gone = device is not None and device.gone
         state: StateName = "lost" if gone else "unsupported" if isinstance(error, NotSupportedError) else "failed"
         cause, code, remedy = describe_error(error)
+        if isinstance(error, BootError) and isinstance(error.report, BootReport):
+            code = error.report.code or code  # what ended the boot, not that it ended: this is what is explained
         if gone:
             remedy = "put the device back, then: nvcore gpus retry"
         self.set_state(state, cause, code, remedy or "see the boot report (nvcore gpus describe), then: nvcore gpus retry")

@@ -19,7 +19,7 @@ from tests.boots.rig import Slot, SlotHost, Usage, differences, inventories_equa
 
 KINDS = ("all-ones", "zero", "lost-write", "no-reply", "device-gone")
 SPOILS = {"all-ones": "all-ones", "zero": "zero", "lost-write": "lost", "no-reply": "silent"}
-SCALE = 0.002
+SCALE = 0.001
 PROM = range(0x300000, 0x400000)
 DOORBELL = reg.GSP_QUEUE_HEAD.address(reg.GSP)
 PORTS = frozenset(

@@ -67,7 +67,8 @@ class Pair:
         assert found == []
 
 
-def moving(clock: VirtualClock, call: Callable[[], object], limit: float = 120.0) -> None:
+def moving(clock: VirtualClock, call: Callable[[], object], limit: float = 120.0, step: float = 0.01) -> None:
+    """Run `call` in a thread while the clock moves on in steps of `step`."""
     problems: list[BaseException] = []
 
     def body() -> None:
@@ -81,7 +82,7 @@ def moving(clock: VirtualClock, call: Callable[[], object], limit: float = 120.0
     end = clock.now() + limit
     while thread.is_alive():
         assert clock.now() < end, "it does not end"
-        clock.advance(0.01)
+        clock.advance(step)
     if problems:
         raise problems[0]
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from nvcore_softgpu.chips import Chip
 from nvcore_softgpu.falcon import Falcon
 from nvcore_softgpu.faults import value_of
-from nvcore_softgpu.ports import Aperture, Faults, Gsp, ImageShelf, Memory, Violations
+from nvcore_softgpu.ports import Aperture, Faults, Gsp, ImageShelf, Memory, Ticker, Violations
 from nvcore_softgpu.programs import BootProgram
 from nvcore_softgpu.registers.file import OGKM, RegisterFile
 from nvcore_softgpu.vbios import DMAP, FWSEC_FRTS, FWSEC_SB, Rom
@@ -60,6 +60,11 @@ class Gpu(Protocol):
     @property
     def gsp(self) -> Gsp:
         """The firmware."""
+        ...
+
+    @property
+    def ticker(self) -> Ticker:
+        """Time."""
         ...
 
     @property
@@ -121,7 +126,13 @@ class BootFirmware:
 
     def reset(self) -> None:
         """A function-level reset: the region comes down, unless a fault holds it up."""
-        self._set_wpr2(None)
+        region, gpu = self.wpr2, self._gpu
+        lingers = None if region is None else gpu.faults.take("wpr2-lingers")
+        if lingers is None:
+            self._set_wpr2(None)
+        else:
+            self._set_wpr2(region)
+            gpu.ticker.call_at(gpu.ticker.now() + float(lingers or "1"), lambda: self._set_wpr2(None) if self.wpr2 is region else None)
         self.meta = {}
         self.suspended = False
 

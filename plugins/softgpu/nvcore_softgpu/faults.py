@@ -48,6 +48,7 @@ FAULTS: Final = (
     FaultRow("fwsec-error", "FWSEC", "value, default 0x21", True, "FWSEC leaves an error in the scratch register"),
     FaultRow("riscv-inactive", "GSP", "", True, "the booter reports success and the RISC-V core does not run"),
     FaultRow("wpr2-left-up", "booter, reset", "", True, "an unload or a reset leaves WPR2 set"),
+    FaultRow("wpr2-lingers", "reset", "seconds, default 1", True, "a reset takes WPR2 down only after that time"),
     FaultRow("fsp-silent", "FSP", "", True, "the security processor takes the packet and never answers"),
     FaultRow("fsp-error", "FSP", "code, default 0xa1", True, "the security processor answers with an error"),
     FaultRow("fmc-error", "FMC", "value, default 0x1234", True, "the FMC leaves an error in the GSP's mailbox 0"),

@@ -6,11 +6,14 @@ Source: field case F01 (open-gpu-kernel-modules issues 1104 and 1058, tinygrad i
 
 from __future__ import annotations
 
+from typing import Final
+
 from nvcore.api.errors import NvcoreError
 from nvcore.api.firmware import BootStage, OpenContext, UnloadReport
+from nvcore.hw.registers import fb as fbreg
 from nvcore_fw_gsp.boot import common, wpr
 from nvcore_fw_gsp.boot.chips import BootFlow
-from nvcore_fw_gsp.boot.errors import ForeignFirmware, WprStillUp
+from nvcore_fw_gsp.boot.errors import BootTimeout, ForeignFirmware, WprStillUp
 from nvcore_fw_gsp.boot.fwsec import prepare_fwsec
 from nvcore_fw_gsp.boot.io import BootIo
 from nvcore_fw_gsp.boot.stages import SKIPPED, Stage, StageLog
@@ -22,12 +25,16 @@ from nvcore_fw_gsp.images.find import ImageSet
 
 __all__ = ["look_only", "recover", "refuse_or_recover"]
 
+LINGER_TIMEOUT: Final = 2.0
+
 
 def refuse_or_recover(boot: Boot, region: tuple[int, int]) -> str:
     """Deal with a protected region that is up before the boot has begun. Raises ForeignFirmware or WprStillUp."""
     saved = boot.context.saved
     where = f"{region[0]:#x} to {region[1]:#x}"
     if saved is None or not wpr.is_ours(saved, boot.chip.name, region):
+        if _goes_by_itself(boot):
+            return f"a protected region {where} that a reset had taken down went"
         raise ForeignFirmware(
             "a firmware that this host did not start runs on the GPU",
             expected="no protected region",
@@ -45,6 +52,16 @@ def refuse_or_recover(boot: Boot, region: tuple[int, int]) -> str:
             remedy="nvcore gpus reset",
         )
     return f"a firmware of an earlier run of this host ({saved.version}, {where}) was taken down"
+
+
+def _goes_by_itself(boot: Boot) -> bool:
+    """Whether the region goes while it is only watched: after a reset it takes its time."""
+    io = boot.io
+    try:
+        io.wait(lambda: io.read(fbreg.WPR2_ADDR_HI), lambda v: not v.value, timeout=LINGER_TIMEOUT, what="a protected region to go by itself")
+    except BootTimeout:
+        return False
+    return True
 
 
 def recover(context: OpenContext, images: ImageSet) -> UnloadReport:
