@@ -105,7 +105,9 @@ def test_terms_joined_and_grouped_hold_as_in_packaging(marker: str) -> None:
     assert evaluate(marker) == Marker(marker).evaluate({"extra": ""})
 
 
-@pytest.mark.parametrize("marker", ["", "()", "(os_name == 'a'", "os_name == 'a')", "os_name", "os_name == 'a' 'b'", "os_name == 'a' and", "\1"])
+@pytest.mark.parametrize(
+    "marker", ["", "()", "(os_name == 'a'", "os_name == 'a')", "os_name", "os_name == 'a' 'b'", "os_name == 'a' and", "\1"]
+)
 def test_a_marker_without_sense_is_refused(marker: str) -> None:
     with pytest.raises(VersionSyntax):
         evaluate(marker)
