@@ -14,7 +14,6 @@ import logging
 import os
 import pwd
 import socket
-import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,10 +23,10 @@ from nvcore.api.control import Call, Caller
 from nvcore.api.errors import ConflictError, DeniedError, NvcoreError, UsageError
 from nvcore.daemon.varlink import BadMessage, Gone, Link, Refusal, Request, error_reply, methods_of
 from nvcore.locks import Lock, start_thread
+from nvcore.vfio_user.listening import listen
 
 __all__ = ["ControlServer", "Interface", "text_of"]
 
-MAX_PATH: Final = 107
 MAX_CONNECTIONS: Final = 64
 _CREDENTIALS: Final = struct.Struct("3i")
 _log = logging.getLogger("nvcore.control")
@@ -73,8 +72,11 @@ class ControlServer:
         self._interfaces[interface.name] = interface
 
     def start(self) -> None:
-        """Listen. Raises UsageError for a path that is too long or served by another daemon."""
-        self._listener = _listen(self.path, self._group)
+        """Listen. Raises UsageError for a path that is too long or served by another process."""
+        os.makedirs(os.path.dirname(self.path) or ".", mode=0o755, exist_ok=True)
+        self._listener = listen(self.path, mode=0o660, backlog=16)
+        with contextlib.suppress(KeyError, PermissionError):  # no such group here, or no right to give it: then it is the user's alone
+            os.chown(self.path, -1, grp.getgrnam(self._group).gr_gid)
         start_thread("control", self._accept)
 
     def stop(self) -> None:
@@ -206,45 +208,3 @@ def _in_group(uid: int, gid: int, group: str) -> bool:
         return gid == entry.gr_gid or pwd.getpwuid(uid).pw_name in entry.gr_mem
     except KeyError:
         return False
-
-
-def _listen(path: str, group: str) -> socket.socket:
-    length = len(os.fsencode(path))
-    if length > MAX_PATH:
-        raise UsageError(f"the control socket's path is too long: {path}", expected=f"at most {MAX_PATH} bytes", seen=length)
-    os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        old = os.umask(0o117)  # 0660 from the first moment
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(old)
-        with contextlib.suppress(KeyError, PermissionError):  # no such group here, or no right to give it: then it is the user's alone
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        listener.listen(16)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    """Unlink a socket that nobody serves; refuse one that somebody does (F34)."""
-    try:
-        kind = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(kind):  # connecting to a plain file is refused just like connecting to a stale socket
-        raise UsageError("something is in the way of the control socket", where=path, seen="no socket", remedy="remove it")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-        probe.settimeout(2.0)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError as error:
-            raise UsageError("the control socket cannot be tried", where=path, seen=error.strerror, remedy="remove it") from error
-        else:
-            raise UsageError("another daemon serves this control socket", where=path, remedy="stop it, or set NVCORE_SOCKET")

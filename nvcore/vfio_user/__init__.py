@@ -11,6 +11,16 @@ or answered), sparse mmap, interrupts by eventfd, reset.
 
 from __future__ import annotations
 
-from nvcore.vfio_user.server import DeviceServer
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nvcore.vfio_user.server import DeviceServer
 
 __all__ = ["DeviceServer"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "DeviceServer":  # on use: who wants a listening socket only need not pay for the protocol
+        from nvcore.vfio_user.server import DeviceServer
+
+        return DeviceServer
+    raise AttributeError(f"module 'nvcore.vfio_user' has no attribute {name!r}")

@@ -18,16 +18,16 @@ from struct import Struct
 from typing import Final
 
 from nvcore.api.device import Device
-from nvcore.api.errors import DeviceGone, NvcoreError, UsageError
+from nvcore.api.errors import DeviceGone, NvcoreError
 from nvcore.vfio_user.dma import DmaTable
 from nvcore.vfio_user.interrupts import IRQ_INDEXES, Interrupts
+from nvcore.vfio_user.listening import listen
 from nvcore.vfio_user.regions import REGIONS, Regions
 from nvcore.vfio_user.version import answer
 from nvcore.vfio_user.wire import ERROR, NO_REPLY, REPLY, TYPE_MASK, Command, FramingLost, Message, Refused, Stream
 
-__all__ = ["MAX_PATH", "DeviceServer"]
+__all__ = ["DeviceServer"]
 
-MAX_PATH: Final = 107  # sun_path without its NUL, Linux unix(7)
 _INFO: Final = Struct("<IIII")
 _FLAG_RESET, _FLAG_PCI = 1, 2
 
@@ -44,7 +44,7 @@ class DeviceServer:
     def __init__(self, device: Device, path: str, *, on_problem: Callable[[str], None] = lambda text: None) -> None:
         self.device, self.path = device, path
         self._on_problem = on_problem
-        self._listener = _listen(path)
+        self._listener = listen(path)
         self._connection: socket.socket | None = None
         self._closed = False
         self.clients = 0
@@ -185,37 +185,3 @@ class Session:
     def _reset(self, message: Message) -> bytes:
         self._device.reset()
         return b""
-
-
-def _listen(path: str) -> socket.socket:
-    length = len(os.fsencode(path))
-    if length > MAX_PATH:
-        raise UsageError(
-            f"socket path is too long: {path}", expected=f"at most {MAX_PATH} bytes", seen=length, remedy="choose a shorter path"
-        )
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        _remove_stale(path)
-        listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(1)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    """Unlink a socket that nobody serves; refuse one that somebody does."""
-    if not os.path.exists(path):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError as error:
-            raise UsageError(f"{path} is in the way", expected="a free path or a stale socket", seen=error.strerror) from error
-        else:
-            raise UsageError(f"{path} is served by another process", remedy="stop it, or choose another path")

@@ -89,7 +89,7 @@ def test_a_second_daemon_on_one_state_directory_or_one_socket_is_refused(daemon:
     third = daemon(*BARE)
     third.env["NVCORE_SOCKET"] = str(first.socket)
     third.start(ready=False)
-    assert third.wait() == 2 and "another daemon serves this control socket" in third.log.read_text()
+    assert third.wait() == 2 and "served by another process" in third.log.read_text()
     assert answers(first.socket) and first.signal(signal.SIGTERM) == 0
     with open(first.state / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released
