@@ -122,16 +122,6 @@ def test_the_command_shows_what_the_daemon_answers(plugin: Any) -> None:
         command(["drop"], io)
 
 
-def test_the_module_type_checks_against_the_protocol_of_its_family(plugin: Any) -> None:
-    folder = plugin(FILES)
-    (folder / "claim.py").write_text(
-        "import scratchpad.plugin\nfrom nvcore.api.hooks import ClientPlugin\n\nplugin: ClientPlugin = scratchpad.plugin\n"
-    )
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder / "cache"), "claim.py", "scratchpad"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 class Reader(Clean):
     """Somebody who does what the page says, from top to bottom."""
 
