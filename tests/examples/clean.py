@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,10 @@ class Clean:
         """The environment with these requirements, from the wheelhouse, our wheels and what was built here."""
         self._call([sys.executable, "-m", "venv", "--without-pip", self.folder / "env"])
         self.install(*requirements)
+
+    def copy(self, other: Clean) -> None:
+        """An environment like another: a third of the time of making it."""
+        shutil.copytree(other.folder / "env", self.folder / "env", symlinks=True)
 
     def build(self, *sources: Path, into: Path | None = None) -> None:
         """A wheel of each source folder, as its author would build it, with the hatchling of the tests' own environment."""

@@ -125,11 +125,11 @@ def test_the_command_shows_what_the_daemon_answers(plugin: Any) -> None:
 class Reader(Clean):
     """Somebody who does what the page says, from top to bottom."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, base: Clean) -> None:
         super().__init__(folder)
+        self.copy(base)
         self.home = folder / "home"
         self.home.mkdir()
-        self.make("nvcore[status]", "pytest")
         self._installed, self._stale = False, False
         self.daemon: subprocess.Popen[str] | None = None
 
@@ -188,8 +188,8 @@ class Reader(Clean):
         return said if self.daemon.returncode else ""
 
 
-def test_the_page_can_be_followed_from_top_to_bottom(tmp_path: Path) -> None:
-    reader, said = Reader(tmp_path), dict[str, str]()
+def test_the_page_can_be_followed_from_top_to_bottom(tmp_path: Path, base: Clean) -> None:
+    reader, said = Reader(tmp_path, base), dict[str, str]()
     try:
         for block in BLOCKS:
             if block.file is not None:

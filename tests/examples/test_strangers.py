@@ -29,13 +29,14 @@ def folder_of(module: str) -> Path:
 class Strangers(Clean):
     """nvcore, fw_gsp, both strangers and pytest, and the folder that the strangers were copied to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, base: Clean) -> None:
         super().__init__(folder)
+        self.copy(base)
         self.sources = folder / "sources"
         for module in LIMITS:
             shutil.copytree(folder_of(module), self.sources / module, ignore=shutil.ignore_patterns("__pycache__"))
         self.build(*(self.sources / module for module in LIMITS))
-        self.make("nvcore[fw-gsp]", "toy-client", "toy-firmware", "pytest")
+        self.install("toy-client", "toy-firmware")
 
     def doctor(self, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
         """Exit code and plugins by name."""
@@ -45,8 +46,8 @@ class Strangers(Clean):
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Strangers:
-    return Strangers(tmp_path_factory.mktemp("strangers"))
+def clean(tmp_path_factory: pytest.TempPathFactory, base: Clean) -> Strangers:
+    return Strangers(tmp_path_factory.mktemp("strangers"), base)
 
 
 @pytest.fixture(scope="module")
