@@ -71,7 +71,7 @@ class ClientContext(Protocol):
     def report(
         self, kind: EventKind, text: str, *, grant: str | None = None, vm: str | None = None, code: str | None = None,
         action: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Write a line into the event log."""
 
     def subscribe_vgpu(self, callback: Callable[[VgpuPluginEvent], None]) -> Callable[[], None]:

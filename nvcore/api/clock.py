@@ -50,7 +50,7 @@ SYSTEM: Final[Clock] = SystemClock()
 def wait_until(
     read: Callable[[], int], done: Callable[[int], bool], *, timeout: float, what: str, clock: Clock = SYSTEM, poll: float = 0.0002,
     where: str | None = None, decode: Callable[[int], str] = hex,
-) -> int:
+) -> int:  # fmt: skip
     """Poll `read` until `done(value)`; the value is returned.
 
     timeout: seconds. what: what is waited for, in words. Raises WaitTimeout with the limit and the last value, decoded; `DeviceGone` and

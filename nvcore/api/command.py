@@ -42,7 +42,7 @@ class CommandIO(Protocol):
     def show(
         self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]],
         name: str = "name",
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Print rows. output: "table", "wide", "json", "jsonl" or "name", else UsageError. columns: (key, heading, kind), kind "left",
         "right" or "wide" (shown by `-o wide` only). schema and key: of the JSON document and the array in it. name: what `-o name` prints.
         """

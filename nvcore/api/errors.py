@@ -129,7 +129,7 @@ class BootError(NvcoreError):
     def __init__(
         self, what: str, *, report: object = None, expected: object = None, seen: object = None, where: str | None = None,
         remedy: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(what, expected=expected, seen=seen, where=where, remedy=remedy)
         self.report = report
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from nvcore.config.model import Section
 
 __all__ = ["build"]
 
+_LISTS: dict[Any, Any] = {list: list, tuple: tuple, set: set, frozenset: frozenset, Sequence: list, Iterable: list, Collection: list}
 _WORDS: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false", FilePath: "a path"}
 
 
@@ -69,38 +71,36 @@ def _record(record: type, table: dict[str, Any], path: tuple[str | int, ...]) ->
         raise _Wrong(path, message, table, "a value is refused by its plugin") from error
 
 
+def _need(fits: bool, path: tuple[str | int, ...], expected: str, seen: object) -> None:
+    if not fits:
+        raise _Wrong(path, expected, seen)
+
+
 def _fit(kind: Any, value: Any, path: tuple[str | int, ...]) -> Any:
     """`value` as `kind`, converted where TOML has no such type (path, tuple, record). Raises _Wrong."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
     if kind is Any:
         return value
     if origin in (typing.Union, types.UnionType):
         return _either(arguments, value, path)
-    if origin is Literal:
-        if value in arguments and type(value) in map(type, arguments):
-            return value
-        raise _Wrong(path, "one of " + ", ".join(map(str, arguments)), value)
     if kind in _WORDS:
         return _plain(kind, value, path)
-    if origin in (list, tuple, set, frozenset) or getattr(origin, "__name__", "") in ("Sequence", "Iterable", "Collection"):
-        if not isinstance(value, list):
-            raise _Wrong(path, "a list", value)
+    if origin in _LISTS:
+        _need(isinstance(value, list), path, "a list", value)
         inner = arguments[0] if arguments else Any
-        items = [_fit(inner, one, (*path, at)) for at, one in enumerate(value)]
-        return origin(items) if origin in (tuple, set, frozenset) else items
-    if kind in (list, dict) or origin is dict or getattr(origin, "__name__", "") == "Mapping":
-        if not isinstance(value, list if kind is list else dict):
-            raise _Wrong(path, "a list" if kind is list else "a table", value)
-        if isinstance(value, dict) and len(arguments) == 2:
-            return {key: _fit(arguments[1], one, (*path, key)) for key, one in value.items()}
-        return value
+        return _LISTS[origin](_fit(inner, one, (*path, at)) for at, one in enumerate(value))
+    if origin in (dict, Mapping):
+        _need(isinstance(value, dict), path, "a table", value)
+        inner = arguments[1] if arguments else Any
+        return {key: _fit(inner, one, (*path, key)) for key, one in value.items()}
     if isinstance(kind, type) and attrs.has(kind):
-        if not isinstance(value, dict):
-            raise _Wrong(path, "a table", value)
+        _need(isinstance(value, dict), path, "a table", value)
         return _record(kind, value, path)
-    if isinstance(kind, type) and isinstance(value, kind):
-        return value
-    raise _Wrong(path, getattr(kind, "__name__", str(kind)), value)
+    if origin is Literal:
+        _need(value in arguments and type(value) in map(type, arguments), path, "one of " + ", ".join(map(str, arguments)), value)
+    else:
+        _need(isinstance(kind, type) and isinstance(value, kind), path, getattr(kind, "__name__", str(kind)), value)
+    return value
 
 
 def _plain(kind: Any, value: Any, path: tuple[str | int, ...]) -> Any:
@@ -108,8 +108,7 @@ def _plain(kind: Any, value: Any, path: tuple[str | int, ...]) -> Any:
         return FilePath(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise _Wrong(path, _WORDS[kind], value)
+    _need(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), path, _WORDS[kind], value)
     return value
 
 

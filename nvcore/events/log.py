@@ -32,16 +32,12 @@ class Subscription:
     __slots__ = ("_clock", "_close", "_flag", "_kinds", "_limit", "_lost", "_on_ready", "_owners", "_queue", "closed")
 
     def __init__(
-        self,
-        close: Callable[[Subscription], None],
-        clock: Clock,
-        limit: int,
-        kinds: frozenset[str] | None,
-        owners: frozenset[str] | None,
+        self, close: Callable[[Subscription], None], clock: Clock, limit: int, kinds: Iterable[str] | None, owners: Iterable[str] | None,
         on_ready: Callable[[], None] | None,
-    ) -> None:
-        self._close, self._clock, self._limit, self._on_ready = close, clock, limit, on_ready
-        self._kinds, self._owners = kinds, owners
+    ) -> None:  # fmt: skip
+        self._close, self._clock, self._limit, self._on_ready = close, clock, max(1, limit), on_ready
+        self._kinds = None if kinds is None else frozenset(kinds)
+        self._owners = None if owners is None else frozenset(owners)
         self._queue: deque[Event] = deque()
         self._lost = 0
         self._flag = Flag()
@@ -110,20 +106,10 @@ class EventLog:
     @interrupt_safe
     @signalling_safe
     def publish(
-        self,
-        kind: EventKind,
-        text: str,
-        *,
-        gpu: str | None = None,
-        code: str | None = None,
-        function: str | None = None,
-        grant: str | None = None,
-        owner: str | None = None,
-        channel: int | None = None,
-        vm: str | None = None,
-        action: str | None = None,
+        self, kind: EventKind, text: str, *, gpu: str | None = None, code: str | None = None, function: str | None = None,
+        grant: str | None = None, owner: str | None = None, channel: int | None = None, vm: str | None = None, action: str | None = None,
         fault: Fault | None = None,
-    ) -> Event:
+    ) -> Event:  # fmt: skip
         """Write one line into the log; the event, with its sequence number."""
         now, wall = self._clock.now(), self._wall()
         with self._lock:
@@ -146,25 +132,14 @@ class EventLog:
         return self._sequence
 
     def subscribe(
-        self,
-        *,
-        limit: int = QUEUE,
-        kinds: Iterable[str] | None = None,
-        owners: Iterable[str] | None = None,
+        self, *, limit: int = QUEUE, kinds: Iterable[str] | None = None, owners: Iterable[str] | None = None,
         on_ready: Callable[[], None] | None = None,
-    ) -> Subscription:
+    ) -> Subscription:  # fmt: skip
         """A bounded queue of events from now on, of these kinds and owners (None = all).
 
         on_ready: called, under the log's lock, when the queue stops being empty; it must only wake somebody (write an eventfd).
         """
-        subscription = Subscription(
-            self._unsubscribe,
-            self._clock,
-            max(1, limit),
-            None if kinds is None else frozenset(kinds),
-            None if owners is None else frozenset(owners),
-            on_ready,
-        )
+        subscription = Subscription(self._unsubscribe, self._clock, limit, kinds, owners, on_ready)
         with self._lock:
             self._sinks = (*self._sinks, subscription.offer)
         return subscription

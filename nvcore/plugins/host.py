@@ -48,14 +48,9 @@ class PluginHost:
     """
 
     def __init__(
-        self,
-        mode: Literal["daemon", "embedded", "command", "doctor"] = "embedded",
-        *,
-        configuration: Configuration | None = None,
-        state_dir: Path | None = None,
-        clock: Clock = SYSTEM,
-        limit: float = 5.0,
-    ) -> None:
+        self, mode: Literal["daemon", "embedded", "command", "doctor"] = "embedded", *, configuration: Configuration | None = None,
+        state_dir: Path | None = None, clock: Clock = SYSTEM, limit: float = 5.0,
+    ) -> None:  # fmt: skip
         self.mode, self.configuration, self.state_dir, self.clock = mode, configuration, state_dir, clock
         self.limit = limit
         self.index = Index()
@@ -180,12 +175,9 @@ class PluginHost:
         holders = self.claims.holders(hook, claim)
         if len(holders) > 1:
             names = [plugin.name for plugin, _ in holders]
-            raise ConflictError(
-                f"{OFFERS[hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it",
-                expected="one claimant",
-                seen=", ".join(names),
-                remedy="choose with -p no:NAME or [plugins] disable",
-            )
+            what = f"{OFFERS[hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it"
+            remedy = "choose with -p no:NAME or [plugins] disable"
+            raise ConflictError(what, expected="one claimant", seen=", ".join(names), remedy=remedy)
         return holders[0][1] if holders else None
 
     def start(self, view: HostView) -> None:

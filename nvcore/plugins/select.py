@@ -29,14 +29,9 @@ class Selection:
     __slots__ = ("disabled", "none", "only", "only_by", "required")
 
     def __init__(
-        self,
-        only: Iterable[str] | None = None,
-        *,
-        disabled: Mapping[str, str] | Iterable[str] = (),
-        required: Iterable[str] = (),
-        none: bool = False,
-        only_by: str = "--only",
-    ) -> None:
+        self, only: Iterable[str] | None = None, *, disabled: Mapping[str, str] | Iterable[str] = (), required: Iterable[str] = (),
+        none: bool = False, only_by: str = "--only",
+    ) -> None:  # fmt: skip
         self.only = None if only is None else {normalise(name) for name in only}
         self.only_by = only_by
         pairs = dict.fromkeys(disabled, "-p no:") if not isinstance(disabled, dict) else disabled
