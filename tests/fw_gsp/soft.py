@@ -24,8 +24,6 @@ pytest.importorskip("nvcore_softgpu")
 from nvcore_fw_gsp.backend import GspBackend
 from nvcore_softgpu.bus import SoftBus
 
-"".encode("utf-16-le")  # the codec is imported on first use, which must not happen under the model's lock
-
 CASES = [("ga100", "570.144"), ("ga100", "535.113.01"), ("gh100", "570.144")]
 _names = itertools.count()
 
@@ -41,16 +39,6 @@ def synthetic_root() -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_images(folder)
     return str(folder / "nvidia" if (folder / "nvidia").is_dir() else folder)
-
-
-def published_root(chip: str, version: str) -> str:
-    """A folder with published images of this chip and version; skips the test where there is none."""
-    from nvcore_fw_gsp.images.find import find, search_roots
-
-    for found in find(chip.upper(), search_roots()):
-        if found.version == version and found.problem is None and found.kind == "vendor":
-            return str(Path(found.folder).parent)
-    pytest.skip(f"no published images of {chip} {version} here: nvcore firmware fetch, or NVCORE_FIRMWARE")
 
 
 class Bench:
@@ -110,4 +98,5 @@ def bench(chip: str, version: str | None, **options: Any) -> Iterator[Bench]:
     try:
         yield made
     finally:
+        made.device.close()
         made.bus.close()

@@ -125,5 +125,5 @@ def test_a_file_that_shrinks_is_not_called_missing(tmp_path):
 def test_absent_and_unreadable_are_told_apart(tmp_path):
     with pytest.raises(FirmwareMissing):
         FileSource(str(tmp_path / "no"))
-    with pytest.raises(FirmwareUnreadable, match="EISDIR"):
-        FileSource(str(tmp_path)).read(0, 1, "byte")
+    with FileSource(str(tmp_path)) as folder, pytest.raises(FirmwareUnreadable, match="EISDIR"):
+        folder.read(0, 1, "byte")

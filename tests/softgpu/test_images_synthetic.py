@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io as streams
-import os
 import zlib
 from hashlib import sha384
 from pathlib import Path
@@ -156,33 +155,3 @@ def test_faults_are_listed_with_their_meaning() -> None:
     names = {row["name"] for row in io.shown["rows"]}
     assert {"rpc-delay", "gsp-halt@unset-pdb", "vgpu-crash", "stuck-invalidate"} <= names
     assert all(row["meaning"] for row in io.shown["rows"])
-
-
-def published() -> Path | None:
-    """A folder nvidia with linux-firmware's images for both chips."""
-    for root in [*os.environ.get("NVCORE_FIRMWARE", "").split(os.pathsep), "/usr/lib/firmware"]:
-        for base in (Path(root or "/nowhere"), Path(root or "/nowhere") / "nvidia"):
-            images = [base / chip / "gsp/gsp-570.144.bin" for chip in ("ga100", "gh100")]
-            if all(path.is_file() for path in images) and not (base / "SYNTHETIC").exists():
-                return base
-    return None
-
-
-PUBLISHED = published()
-
-
-@pytest.mark.skipif(PUBLISHED is None, reason="NVCORE_FIRMWARE names no folder with linux-firmware's images")
-def test_real_images_are_read_by_the_models_parser() -> None:
-    base = PUBLISHED
-    assert base is not None
-    for chip, family in (("ga100", "tu10x"), ("gh100", "ga10x")):
-        image = next(image for image in open_shelf(base).candidates(chip.upper()) if image.version == "570.144")
-        assert (image.family, image.synthetic) == (family, False)
-        assert image.signature(f".fwsignature_{chip}") is not None
-    booter = parse_hs((base / "ga100/gsp/booter_load-570.144.bin").read_bytes())
-    model = parse_hs(synthetic.booter(GA570, "booter_load"))
-    assert booter._replace(image=model.image, signatures=model.signatures) == model
-    loader = parse_riscv((base / "gh100/gsp/bootloader-570.144.bin").read_bytes())
-    assert loader._replace(image=memoryview(b"")) == parse_riscv(synthetic.bootloader(GH570))._replace(image=memoryview(b""))
-    fmc, made = parse_fmc((base / "gh100/gsp/fmc-570.144.bin").read_bytes()), parse_fmc(synthetic.fmc(GH570))
-    assert bytes(fmc.image[:0x24]) == bytes(made.image[:0x24])
