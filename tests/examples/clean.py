@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,18 @@ class Clean:
         pipe = subprocess.PIPE
         where = cwd or self.folder
         return subprocess.Popen(command, cwd=where, env=self.env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+
+    def started(self, process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+        """A daemon that answers at its socket."""
+        end = time.monotonic() + 20
+        while self.run("-m", "nvcore", "gpus").returncode:
+            assert time.monotonic() < end and process.poll() is None, "the daemon does not answer"
+            time.sleep(0.05)
+        return process
+
+    @staticmethod
+    def stop(process: subprocess.Popen[str]) -> tuple[int, str]:
+        """End a daemon in order: its exit code, and what it said."""
+        process.send_signal(signal.SIGTERM)
+        said = "".join(process.communicate(timeout=20))
+        return process.returncode, said

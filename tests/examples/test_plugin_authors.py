@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import shlex
-import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,7 +150,8 @@ class Reader(Clean):
         assert program == "nvcore", line
         if words[0] == "run":
             self.daemon = self.start("-m", "nvcore", *words, cwd=self.home)
-            return 0, self._wait()
+            self.started(self.daemon)
+            return 0, ""
         return self._said(self.run("-m", "nvcore", *words, cwd=self.home))
 
     def _pip_line(self, words: list[str]) -> tuple[int, str]:
@@ -169,23 +168,10 @@ class Reader(Clean):
     def _said(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
         return done.returncode, done.stdout + done.stderr
 
-    def _wait(self) -> str:
-        """Until the daemon answers."""
-        end = time.monotonic() + 20
-        while True:
-            status, said = self._said(self.run("-m", "nvcore", "gpus"))
-            if status == 0 or time.monotonic() > end:
-                assert status == 0, said
-                return said
-            time.sleep(0.05)
-
     def close(self) -> str:
         """End the daemon, if one was started; what it said when it did not end well."""
-        if self.daemon is None:
-            return ""
-        self.daemon.send_signal(signal.SIGTERM)
-        said = "".join(self.daemon.communicate(timeout=20))
-        return said if self.daemon.returncode else ""
+        status, said = self.stop(self.daemon) if self.daemon is not None else (0, "")
+        return said if status else ""
 
 
 def test_the_page_can_be_followed_from_top_to_bottom(tmp_path: Path, base: Clean) -> None:

@@ -113,6 +113,19 @@ def test_a_person_reads_who_and_what_to_do(clean: Strangers, ga100: str) -> None
     assert done.returncode == PARTIAL and CONFLICT in done.stdout
 
 
+def test_a_daemon_runs_on_with_the_conflict_and_says_so_when_it_ends(clean: Strangers, ga100: str) -> None:
+    daemon = clean.start("-m", "nvcore", "run", "--config", ga100)
+    try:
+        clean.started(daemon)
+        listed = clean.run("-m", "nvcore", "plugins", "list", "-o", "json")
+    finally:
+        status, said = clean.stop(daemon)
+    rows = {row["name"]: row for row in json.loads(listed.stdout)["plugins"]}
+    assert listed.returncode == PARTIAL and rows["toy_firmware"]["conflicts"] == [CONFLICT]
+    assert [row["state"] for row in rows.values()] == ["started"] * 3
+    assert status == PARTIAL, said
+
+
 CONFLICTED = """
 import json, sys
 from pathlib import Path
