@@ -149,7 +149,7 @@ def test_damaged_metadata_is_named_and_skipped_and_the_rest_goes_on(tmp_path: Pa
     assert index.problems[0].remedy
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="by design: root reads everything")
 def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0)
     try:
