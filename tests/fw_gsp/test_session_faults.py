@@ -104,3 +104,15 @@ def test_a_fault_at_any_call_leaves_equal_books_or_a_dead_firmware_and_a_clean_u
         again = gpu.open()
         agree(gpu, again)
         assert again.unload().clean
+
+
+@pytest.mark.parametrize(("register", "write"), [(0x110008, False), (0x110004, True), (0x1103E8, True)])
+def test_a_device_that_leaves_while_the_receiver_works_is_a_dead_firmware_and_no_error(register, write):
+    with bench("ga100", "570.144") as gpu:
+        session = gpu.open()
+        gpu.card.model.raise_message()
+        gpu.inspector.arm(f"device-gone:{register:#x},{'write' if write else 'read'}")
+        session.receive()
+        assert gpu.device.gone and session.dead and session.receive() == 0
+        assert [type(event) for event in gpu.events].count(FirmwareHalted) == 1
+        session.unload()

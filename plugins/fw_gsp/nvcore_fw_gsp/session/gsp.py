@@ -110,31 +110,32 @@ class GspSession:
         port = self.port
         if port.dead is not None:
             return 0
-        pending = 0
-        if not self.desk.lockdown:
-            try:
-                pending = self._read(_IRQSTAT)
-                if is_bus_error(pending):
-                    cause = core_stopped(self.boot)
-                    pending = 0
-                    if cause is not None:
-                        port.declare_dead(cause)
-                        return 0
-                if pending & _MESSAGE:  # before draining, or a message posted in between is lost
-                    self._write(_IRQSCLR, _MESSAGE)
-            except NvcoreError as error:
-                port.declare_dead(str(error))
-                return 0
-        taken = port.receive()
-        if pending & _HALT and port.dead is None:
-            cause = core_stopped(self.boot)
-            if cause is not None:
-                port.declare_dead(cause)
-                return taken
-            self._write(_IRQSCLR, _HALT)
-        if pending and not self.desk.lockdown:
-            self._write(_RETRIGGER, 1)
+        taken = 0
+        try:
+            pending = 0 if self.desk.lockdown else self._read(_IRQSTAT)
+            if is_bus_error(pending):
+                pending = 0
+                if self._stopped():
+                    return 0
+            if pending & _MESSAGE:  # before draining, or a message posted in between is lost
+                self._write(_IRQSCLR, _MESSAGE)
+            taken = port.receive()
+            if pending & _HALT and port.dead is None:
+                if self._stopped():
+                    return taken
+                self._write(_IRQSCLR, _HALT)
+            if pending and not self.desk.lockdown:
+                self._write(_RETRIGGER, 1)
+        except NvcoreError as error:  # the device left between two of these accesses
+            port.declare_dead(str(error))
         return taken
+
+    def _stopped(self) -> bool:
+        """Whether the hardware shows that the firmware does not run any more; it is declared dead then."""
+        cause = core_stopped(self.boot)
+        if cause is not None:
+            self.port.declare_dead(cause)
+        return cause is not None
 
     @property
     def waiting(self) -> int:
