@@ -7,7 +7,7 @@ here is imported that a host without GPUs does not need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nvcore.api.function import Function
     from nvcore.api.offers import BusOffer, ClientOffer, Finding, FirmwareOffer
     from nvcore.gpu.life import Gpu
+    from nvcore.gpu.threads import Job
     from nvcore.hostlib.parts import Parts
 
 __all__ = ["Host"]
@@ -56,18 +57,10 @@ class Host:
     """
 
     def __init__(
-        self,
-        sources: Iterable[str] = (),
-        *,
-        buses: Sequence[BusOffer] = (),
-        backends: Sequence[FirmwareOffer] = (),
-        clients: Sequence[ClientOffer] = (),
-        clock: Clock = SYSTEM,
-        state_dir: Path | None = None,
-        config: HostSettings | None = None,
-        events: EventLog | None = None,
-        on_change: Callable[[], None] | None = None,
-    ) -> None:
+        self, sources: Iterable[str] = (), *, buses: Sequence[BusOffer] = (), backends: Sequence[FirmwareOffer] = (),
+        clients: Sequence[ClientOffer] = (), clock: Clock = SYSTEM, state_dir: Path | None = None, config: HostSettings | None = None,
+        events: EventLog | None = None, on_change: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self.clock = clock
         self.settings = config or HostSettings()
         self.events = events or EventLog(clock)
@@ -122,28 +115,25 @@ class Host:
         from nvcore.hostlib.parts import Parts
 
         self._parts = Parts(
-            clock=self.clock,
-            events=self.events,
-            settings=self.settings,
-            backends=self._backends,
-            clients=self._clients,
-            state_dir=self._folder(),
-            changed=self._changed,
-        )
+            clock=self.clock, events=self.events, settings=self.settings, backends=self._backends, clients=self._clients,
+            state_dir=self._folder(), changed=self._changed,
+        )  # fmt: skip
         self._gpus = [Gpu(source, self._bus(source), self._parts) for source in self.sources]
         jobs = []
         for gpu in self._gpus:
             gpu.life.start()
             gpu.calls.start()
-            jobs.append(gpu.life.post(gpu.bring_up, "boot"))
-        deadline = self.clock.now() + self.settings.boot
-        for gpu, job in zip(self._gpus, jobs, strict=True):
-            if not wait:
-                break
+            jobs.append((gpu, gpu.life.post(gpu.bring_up, "boot")))
+        for gpu, error in self._late(jobs, self.clock.now() + self.settings.boot) if wait else ():
+            self.events.publish("boot", str(error), gpu=gpu.name)
+
+    def _late(self, jobs: Iterable[tuple[Gpu, Job]], deadline: float) -> Iterator[tuple[Gpu, WaitTimeout]]:
+        """Wait for jobs of GPUs; those that do not end before `deadline`."""
+        for gpu, job in jobs:
             try:
                 job.wait(self.clock, max(0.0, deadline - self.clock.now()))
             except WaitTimeout as error:
-                self.events.publish("boot", str(error), gpu=gpu.name)
+                yield gpu, error
 
     def _folder(self) -> Path:
         if self._state_dir is None:
@@ -195,11 +185,7 @@ class Host:
         The names of what hung and was abandoned. Idempotent."""
         jobs = [(gpu, gpu.life.post(gpu.take_down, "unload")) for gpu in reversed(self._gpus) if gpu.state.name != "released"]
         deadline = self.clock.now() + timeout
-        for gpu, job in jobs:
-            try:
-                job.wait(self.clock, max(0.0, deadline - self.clock.now()))
-            except WaitTimeout:
-                self.hanging.append(f"unload of {gpu.name}")
+        self.hanging += [f"unload of {gpu.name}" for gpu, _ in self._late(jobs, deadline)]
         for gpu in reversed(self._gpus):
             self.hanging += gpu.end_threads(max(0.1, min(5.0, deadline - self.clock.now())))
         for end in reversed(self._endings):

@@ -49,14 +49,7 @@ def scan(root: str = SYSFS) -> list[dict[str, Any]]:
         driver = os.path.basename(os.path.realpath(f"{home}/driver")) if os.path.exists(f"{home}/driver") else None
         device = _number(_read(f"{home}/device"))
         total = _read(f"{home}/sriov_totalvfs")
-        rows.append(
-            {
-                "address": address,
-                "device_id": f"{device:04x}" if device is not None else None,
-                "driver": driver,
-                "power_state": _read(f"{home}/power_state"),
-                "functions": int(total) if total and total.isdecimal() else None,
-                "source": f"pci:{address}",
-            }
-        )
+        row = {"address": address, "device_id": f"{device:04x}" if device is not None else None, "driver": driver}
+        functions = int(total) if total and total.isdecimal() else None
+        rows.append({**row, "power_state": _read(f"{home}/power_state"), "functions": functions, "source": f"pci:{address}"})
     return rows

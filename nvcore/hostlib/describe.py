@@ -48,13 +48,7 @@ def describe_report(report: BootReport | None) -> dict[str, Any] | None:
 
 def _grant(grant: GpuGrant) -> dict[str, Any]:
     return {
-        "name": grant.name,
-        "label": grant.label,
-        "state": grant.state,
-        "client": grant.client,
-        "function": grant.function,
-        "vm": grant.vm,
-        "generation": grant.generation,
+        **{field: getattr(grant, field) for field in ("name", "label", "state", "client", "function", "vm", "generation")},
         "parent": grant.parent.name if grant.parent else None,
         "vram": plain(grant.vram),
         "channels": plain(grant.channels),

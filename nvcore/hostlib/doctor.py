@@ -33,11 +33,9 @@ def _check(gpu: Gpu) -> list[Finding]:
         return [Finding("note", f"GPU {gpu.name} is {state.name}")]
     findings = [Finding("warning", text, "NVC-1005", "select only one of the plugins") for text in gpu.conflicts]
     wrong = hardware.ledger.check({**hardware.grants, "core/bar1": None})
-    if wrong:
-        findings += [
-            Finding("error", f"GPU {gpu.name}: books do not balance: {text}", "NVC-4010", "report this with nvcore dump") for text in wrong
-        ]
-    else:
+    wrong = [f"GPU {gpu.name}: books do not balance: {text}" for text in wrong]
+    findings += [Finding("error", text, "NVC-4010", "report this with nvcore dump") for text in wrong]
+    if not wrong:
         rows = ", ".join(f"{row.kind} {row.owned:#x} of {row.total:#x}" for row in hardware.ledger.rows())
         findings.append(Finding("ok", f"GPU {gpu.name}: every unit is free, owned, quarantined or retired ({rows})"))
     quarantined = [row for row in hardware.ledger.rows() if row.quarantined]

@@ -26,16 +26,9 @@ class Parts:
     """Shared parts. problems: what went wrong with a client or a backend, by name. changed: called after every change of a GPU's state."""
 
     def __init__(
-        self,
-        *,
-        clock: Clock,
-        events: EventLog,
-        settings: HostSettings,
-        backends: Sequence[FirmwareOffer],
-        clients: Sequence[ClientOffer],
-        state_dir: Path,
-        changed: Callable[[], None],
-    ) -> None:
+        self, *, clock: Clock, events: EventLog, settings: HostSettings, backends: Sequence[FirmwareOffer], clients: Sequence[ClientOffer],
+        state_dir: Path, changed: Callable[[], None],
+    ) -> None:  # fmt: skip
         self.clock, self.events, self.settings = clock, events, settings
         self.backends, self.clients = tuple(backends), list(clients)
         self.state_dir, self.changed = state_dir, changed
@@ -53,12 +46,9 @@ class Parts:
                 try:
                     backend = offer.open()
                 except Exception as error:  # isolation boundary: hook
-                    self.problems[offer.name] = describe_error(error)[0]
-                    raise PluginError(
-                        f"firmware backend {offer.name} cannot be opened",
-                        seen=self.problems[offer.name],
-                        remedy="see: nvcore plugins doctor",
-                    ) from error
+                    seen = self.problems[offer.name] = describe_error(error)[0]
+                    what = f"firmware backend {offer.name} cannot be opened"
+                    raise PluginError(what, seen=seen, remedy="see: nvcore plugins doctor") from error
                 self._backends[offer.name] = backend
             return backend
 
