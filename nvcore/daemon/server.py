@@ -16,6 +16,7 @@ import pwd
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from nvcore.vfio_user.listening import listen
 __all__ = ["ControlServer", "Interface", "text_of"]
 
 MAX_CONNECTIONS: Final = 64
+MAX_OTHERS: Final = 48  # for callers who may only observe: they cannot shut out who may control
 _CREDENTIALS: Final = struct.Struct("3i")
 _log = logging.getLogger("nvcore.control")
 
@@ -74,7 +76,7 @@ class ControlServer:
     def start(self) -> None:
         """Listen. Raises UsageError for a path that is too long or served by another process."""
         os.makedirs(os.path.dirname(self.path) or ".", mode=0o755, exist_ok=True)
-        self._listener = listen(self.path, mode=0o660, backlog=16)
+        self._listener = listen(self.path, mode=0o660, backlog=128)
         with contextlib.suppress(KeyError, PermissionError):  # no such group here, or no right to give it: then it is the user's alone
             os.chown(self.path, -1, grp.getgrnam(self._group).gr_gid)
         start_thread("control", self._accept)
@@ -102,18 +104,18 @@ class ControlServer:
                 connection, _ = listener.accept()
             except OSError:
                 return
+            caller = self._caller(connection)
             with self._lock:
-                full = len(self._connections) >= MAX_CONNECTIONS
+                full = len(self._connections) >= (MAX_CONNECTIONS if caller.controller else MAX_OTHERS)
                 if not full:
                     self._connections.add(connection)
             if full:
-                _log.warning("a connection was refused: %d are open", MAX_CONNECTIONS)
+                _log.warning("a connection of uid %d was refused: too many are open", caller.uid)
                 connection.close()
             else:
-                start_thread("control-client", lambda connection=connection: self._serve(connection))  # type: ignore[misc]
+                start_thread("control-client", partial(self._serve, connection, caller))
 
-    def _serve(self, connection: socket.socket) -> None:
-        caller = self._caller(connection)
+    def _serve(self, connection: socket.socket, caller: Caller) -> None:
         link = Link(connection)
         try:
             while not self._stopping:

@@ -17,13 +17,13 @@ import pytest
 
 from tests.daemon.running import BARE, GPU0, GPU1, NVCORE, SET, Running, images
 
-SCHEMAS = files("nvcore.cli") / "schemas"
+SCHEMAS = {path.name: path for room in ("nvcore.cli", "nvcore_vfio") for path in (files(room) / "schemas").iterdir()}
 A100 = "0000:41:00.0"
 VGPU = ("vgpu", "create", "--type", "A100-4C", "--vm", "vm")
 
 
 def fits(document: dict[str, Any], schema: str) -> None:
-    rules = json.loads((SCHEMAS / f"{schema.replace('/', '.')}.json").read_text())
+    rules = json.loads(SCHEMAS[f"{schema.replace('/', '.')}.json"].read_text())
     jsonschema.Draft202012Validator.check_schema(rules)
     jsonschema.validate(document, rules)
     assert document["schema"] == schema
@@ -63,6 +63,8 @@ def nobody() -> Iterator[Running]:
         (("events",), "nvcore.events/1"),
         (("doctor",), "nvcore.doctor/1"),
         (("devices",), "nvcore.devices/1"),
+        (("vgpu", "list"), "nvcore.vgpu/1"),
+        (("vgpu", "types"), "nvcore.vgpu-types/1"),
         (("plugins",), "nvcore.plugins/1"),
         (("plugins", "doctor"), "nvcore.plugins/1"),
         (("plugins", "show", "vfio"), "nvcore.plugins/1"),
@@ -155,6 +157,8 @@ def test_a_vgpu_lives_through_its_verbs(host: Running) -> None:
     host.run(*VGPU, "--name", "one")
     (row,) = host.json("vgpu", "list")["vgpus"]
     assert (row["name"], row["state"], row["gpu"]) == ("one", "running", A100)
+    fits(host.json("vgpu", "list"), "nvcore.vgpu/1")
+    fits(host.json("vgpu", "types"), "nvcore.vgpu-types/1")
     assert host.run(*VGPU, "--name", "one", code=1).stderr.startswith("error:")
     assert host.run("vgpu", "list", "-o", "name").stdout == "one\n"
     assert "one" in host.run("status").stdout

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nvcore.api.control import Call, Caller
 from nvcore.api.errors import ConflictError, NotFoundError, NvcoreError, UsageError
-from nvcore.daemon.server import ControlServer, Interface
+from nvcore.daemon.server import MAX_OTHERS, ControlServer, Interface
 from nvcore.daemon.varlink import MAX_REQUEST, methods_of
 
 TEXT = """interface org.example.Toy
@@ -157,6 +157,21 @@ def test_a_caller_without_the_right_observes_and_does_not_control(
     assert stranger.ask("org.example.Toy.Echo", text="x")["parameters"]["text"] == "x"
     assert stranger.ask("org.example.Toy.Change")["error"] == "io.nvcore.Denied"
     stranger.socket.close()
+
+
+def test_observers_cannot_shut_out_who_may_control(server: ControlServer, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.ask("org.example.Toy.Echo", text="x")
+    own = ControlServer._caller
+    monkeypatch.setattr(ControlServer, "_caller", lambda self, link: Caller(65534, 65534, 1, False))
+    strangers = [Client(server.path) for _ in range(MAX_OTHERS + 3)]
+    with pytest.raises((EOFError, OSError)):
+        strangers[-1].ask("org.example.Toy.Echo", text="x")
+    assert strangers[0].ask("org.example.Toy.Echo", text="x")
+    monkeypatch.setattr(ControlServer, "_caller", own)
+    late = Client(server.path)
+    assert late.ask("org.example.Toy.Change") == {"parameters": {}}
+    for one in (*strangers, late):
+        one.socket.close()
 
 
 def test_a_stream_continues_until_its_last_answer_and_without_more_there_is_one(client: Client, toy: Toy) -> None:
