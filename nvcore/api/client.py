@@ -1,8 +1,7 @@
 """Clients: drivers of functions. Match, probe, and what a client must answer when hardware fails under it.
 
 The order on a fault: the core disables the channels first, then tells the owner (`on_fault`), the owner errors its own fences without
-waiting
-for hardware, then `quiesce` with a deadline, then `resume` with a new generation. A missed deadline: the core revokes alone.
+waiting for hardware, then `quiesce` with a deadline, then `resume` with a new generation. A missed deadline: the core revokes alone.
 """
 
 from __future__ import annotations
@@ -80,8 +79,7 @@ class ClientContext(Protocol):
     @may_sleep
     def run(self, call: Callable[[], object], *, timeout: float) -> object:
         """Run `call` on the GPU's life-cycle thread, where session calls are legal, and return or raise what it does. WaitTimeout after
-        `timeout`
-        seconds: the call then goes on, its result is dropped."""
+        `timeout` seconds: the call then goes on, its result is dropped."""
 
 
 class Client(Protocol):

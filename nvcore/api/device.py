@@ -165,8 +165,7 @@ class Device(Protocol):
     @may_sleep
     def map_dma(self, address: int, size: int, fd: int, offset: int, *, readable: bool = True, writable: bool = True) -> None:
         """Let the device reach a client's memory at bus `address`. The descriptor is duplicated. Overlap, misalignment, wrap, zero size
-        and a
-        file that is too short raise UsageError and change nothing."""
+        and a file that is too short raise UsageError and change nothing."""
 
     @may_sleep
     def unmap_dma(self, address: int, size: int) -> int:

@@ -1,9 +1,8 @@
 """Firmware: the backend that knows images, the session that is a running firmware, and the report of how it came up.
 
-Firmware versions never show through: no versioned struct, no raw control number, no raw register value crosses this module. A version is
-a
-label for people and for pinning. `open`, not `boot`: a guest-side backend on a vGPU and re-adoption of a running firmware fit the
-contract too.
+Firmware versions never show through: no versioned struct, no raw control number, no raw register value crosses this module. A version is a
+label for people and for pinning. `open`, not `boot`: a guest-side backend on a vGPU and re-adoption of a running firmware fit the contract
+too.
 """
 
 from __future__ import annotations
@@ -139,8 +138,8 @@ class FirmwareSession(Protocol):
     @interrupt_safe
     def receive(self) -> int:
         """Drain what the firmware sent: complete waiting calls, hand events to `deliver`. Called by the core's receiver thread only.
-        Returns how
-        many messages were taken. Takes no sender's lock, never raises for a bad message: it declares the firmware dead instead."""
+        Returns how many messages were taken. Takes no sender's lock, never raises for a bad message: it declares the firmware dead
+        instead."""
 
     @property
     def waiting(self) -> int:

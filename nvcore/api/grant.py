@@ -38,10 +38,8 @@ class GrantRequest:
     """What a client asks for. Zero or empty = none.
 
     vram: bytes; vram_align: bytes, power of two, at least 4 KiB (the VMMU segment for vGPUs); vram_at: exact start or None; top_down:
-    search from
-    the end. channels: a contiguous run of ids, `channels_at` its exact start; power_of_two_channels: aligned to its own size. bar1:
-    bytes of
-    window, whole 2 MiB entries. functions: VF numbers (from 1) by name. vectors, heads: numbers of each. shares: engines.
+    search from the end. channels: a contiguous run of ids, `channels_at` its exact start; power_of_two_channels: aligned to its own size.
+    bar1: bytes of window, whole 2 MiB entries. functions: VF numbers (from 1) by name. vectors, heads: numbers of each. shares: engines.
     """
 
     label: str
@@ -137,9 +135,8 @@ class AddressSpace(Protocol):
 
     @signalling_safe
     def invalidate(self) -> InvalidateTicket:
-        """Start dropping cached translations. Allocates nothing: tickets come from a reserve made with the space. On a dead generation
-        the ticket
-        is done at once, with its error."""
+        """Start dropping cached translations. Allocates nothing: tickets come from a reserve made with the space. On a dead generation the
+        ticket is done at once, with its error."""
 
     @may_sleep
     def close(self) -> None:
@@ -235,8 +232,7 @@ class Grant(Protocol):
         self, space: AddressSpace, engine: str, *, ring_address: int, ring_entries: int, instance: int, userd: int, privileged: bool = False
     ) -> Channel:
         """A channel on `engine` with a free id of the grant; enabled when this returns. Addresses as in `families.channel.ChannelSpec`;
-        instance
-        and userd must lie inside the grant."""
+        instance and userd must lie inside the grant."""
 
     @may_sleep
     def interrupt(self, engine: str) -> Interrupt:

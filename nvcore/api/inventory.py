@@ -71,8 +71,7 @@ class Inventory:
     """What one GPU has.
 
     channels: channel ids per runlist, [first_channel, channels). vmmu_segment: bytes, None when there is no VMMU. page_tables: format
-    version
-    (2 or 3). bar1_size: bytes. firmware: a label for provenance, never to be compared or parsed. capabilities: names, open-ended.
+    version (2 or 3). bar1_size: bytes. firmware: a label for provenance, never to be compared or parsed. capabilities: names, open-ended.
     """
 
     name: str

@@ -32,8 +32,7 @@ class HostInfo:
     """What every hook gets. mode: "daemon", "embedded", "command" or "doctor". config: this plugin's configuration record or None.
 
     shared: a dictionary of this plugin in this host, so that its offers can find one another without module globals. state_dir: the
-    plugin's
-    folder in the state directory (None without one); clock: the host's clock.
+    plugin's folder in the state directory (None without one); clock: the host's clock.
     """
 
     version: str

@@ -18,9 +18,8 @@ class ChannelSpec:
     """What a channel needs.
 
     engine: name as in the inventory. channel: the id, chosen by the core. ring_address: GPU virtual address of the GPFIFO; ring_entries:
-    of 8
-    bytes. instance: VRAM address of the instance block (4 KiB); userd: VRAM address of the user-data page (512 bytes).
-    fault_buffer: bus address of `fault_buffer_size` bytes of host memory that the firmware uses when a fault hits the channel.
+    of 8 bytes. instance: VRAM address of the instance block (4 KiB); userd: VRAM address of the user-data page (512 bytes). fault_buffer:
+    bus address of `fault_buffer_size` bytes of host memory that the firmware uses when a fault hits the channel.
     """
 
     engine: str
