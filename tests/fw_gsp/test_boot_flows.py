@@ -1,4 +1,4 @@
-"""Boots on the software GPU: every chip and version, synthetic and published images, up and down and up again."""
+"""Boots on the software GPU: every chip and version, up and down and up again; a wait that ends tells how far it got (F02)."""
 
 from __future__ import annotations
 

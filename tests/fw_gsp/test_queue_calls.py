@@ -1,4 +1,4 @@
-"""Calls: answers, split answers, events in between, late answers, death."""
+"""Calls: answers, split answers both ways (F08), numbers without a name (F09), events in between, late answers and death (F10)."""
 
 from __future__ import annotations
 

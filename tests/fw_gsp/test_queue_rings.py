@@ -1,4 +1,4 @@
-"""The rings: every start slot, every size class, wrap, back-pressure, and what must not be believed."""
+"""The rings: every start slot, every size class, wrap, back-pressure, and what must not be believed (field case F08)."""
 
 from __future__ import annotations
 
