@@ -121,4 +121,6 @@ class Boot:
     def release(self) -> None:
         """Free the host's side. Idempotent."""
         self.close_files()
+        if self.port is not None:
+            self.port.forget()
         self.memory.close()

@@ -29,7 +29,7 @@ from nvcore_fw_gsp.queue.layout import (
     WRITE_POINTER,
     fold32,
 )
-from nvcore_fw_gsp.queue.memory import SharedBlock
+from nvcore_fw_gsp.queue.memory import SharedBlock, kept
 
 __all__ = ["CommandSender"]
 
@@ -61,6 +61,10 @@ class CommandSender:
         """Take the place of the firmware's read pointer from its own header (bytes from the status queue's start)."""
         at = block.status + read_pointer
         self._rx = block.view[at : at + 4].cast("I")
+
+    def forget(self) -> None:
+        """Let go of the block, so that it can be freed; the last pointers can still be read."""
+        self._ring, self._pointer, self._rx = memoryview(b""), kept(self._pointer), kept(self._rx)
 
     @property
     def pointers(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from nvcore.api.device import DmaBuffer
 from nvcore_fw_gsp.queue.errors import QueueCorrupt
 from nvcore_fw_gsp.queue.layout import FLAG_SWAP_RX, PAGE, QUEUE_HEADER, QUEUE_SIZE, RX_HEADER, SLOT
 
-__all__ = ["SharedBlock", "block_size"]
+__all__ = ["SharedBlock", "block_size", "kept"]
 
 
 def _table_pages(queues: int) -> int:
@@ -26,6 +26,11 @@ def block_size(command_size: int = QUEUE_SIZE, status_size: int = QUEUE_SIZE) ->
     """Bytes to allocate for queues of these sizes (multiples of 4 KiB)."""
     queues = (command_size + status_size) // PAGE
     return (queues + _table_pages(queues)) * PAGE
+
+
+def kept(word: memoryview) -> memoryview:
+    """A word of memory of our own with the value of `word`, in whose place it can stand."""
+    return memoryview(bytearray(word.tobytes())).cast("I")
 
 
 class SharedBlock:

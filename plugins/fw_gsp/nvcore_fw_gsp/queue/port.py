@@ -327,3 +327,10 @@ class RpcPort:
             call.failed = reason
             call.done.set()
         return True
+
+    def forget(self) -> None:
+        """Close, and let go of the queues' memory: whoever frees it may do so now. Not on the receiver thread."""
+        self.close("the firmware was unloaded")
+        with self._draining:
+            self.sender.forget()
+            self.receiver.forget()

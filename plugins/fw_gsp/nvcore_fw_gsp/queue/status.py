@@ -24,7 +24,7 @@ from nvcore_fw_gsp.queue.layout import (
     WRITE_POINTER,
     fold32,
 )
-from nvcore_fw_gsp.queue.memory import SharedBlock
+from nvcore_fw_gsp.queue.memory import SharedBlock, kept
 
 __all__ = ["Record", "StatusReceiver"]
 
@@ -61,6 +61,11 @@ class StatusReceiver:
         first = self._block.status + entry
         self._count, self._ring, self.linked = count, self._block.view[first : first + count * SLOT], True
         return rx
+
+    def forget(self) -> None:
+        """Let go of the block, so that it can be freed; the last pointers can still be read."""
+        self._ring, self._write, self._pointer = memoryview(b""), kept(self._write), kept(self._pointer)
+        self.linked = False
 
     @property
     def pointers(self) -> tuple[int, int]:
