@@ -21,6 +21,7 @@ GENERATIONS: Final[dict[str, int]] = {"device": 1, "firmware": 1, "client": 1, "
 """The one API generation of each family that this host speaks; a plugin of another one is shown as incompatible and never imported."""
 
 hookimpl: HookimplMarker
+"""Marks a function as an implementation of the hook that it is named after."""
 
 
 def __getattr__(name: str) -> object:

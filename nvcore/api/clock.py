@@ -45,6 +45,7 @@ class SystemClock:
 
 
 SYSTEM: Final[Clock] = SystemClock()
+"""The real time."""
 
 
 def wait_until(

@@ -36,6 +36,7 @@ class BootNeeds:
 
 
 NO_NEEDS: Final = BootNeeds()
+"""Needs of a client that needs nothing."""
 
 
 def merge_needs(needs: Iterable[tuple[str, BootNeeds]]) -> BootNeeds:

@@ -62,7 +62,7 @@ def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info
                     raise TypeError(f"returned {type(offer).__name__} where {record.__name__} belongs")
                 offer.plugin = plugin.name
                 claims_of(hook, offer)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # isolation boundary: hook
             plugin.fail("NVC-1108", f"hook {hook} {raised(error)}")
             results.pop(plugin.key, None)
             continue

@@ -1,11 +1,13 @@
 """PluginHost: the plugins of one host from selection to teardown.
 
-Owns the plugin manager, the records, the offers and their claims. Belongs to one thread; `states()` may be called from any (it copies).
-Never imports what is not selected; never lets one plugin's failure reach another; calls no hook after `load` but the two observers.
+Owns the plugin manager, the records, the offers and their claims. Belongs to one thread; `states()` may be called from any (it copies);
+observers and services are called in threads of their own, which are abandoned when they hang. Never imports what is not selected; never
+lets one plugin's failure reach another; calls no hook after `load` but the two observers.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Literal
 
 from nvcore import __version__
@@ -14,11 +16,12 @@ from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, PluginError
 from nvcore.plugins.collect import OFFERS, Claims, call_hook
 from nvcore.plugins.index import Index, scan
-from nvcore.plugins.loader import load_objects
+from nvcore.plugins.loader import load_objects, raised
 from nvcore.plugins.select import Selection, inventory, select
-from nvcore.plugins.states import Plugin, partial
+from nvcore.plugins.states import Plugin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from nvcore.api.control import HostView
@@ -152,7 +155,7 @@ class PluginHost:
 
     def partial(self) -> bool:
         """Whether exit code 7 is due: a plugin failed, is incompatible or in conflict, or the index met damage."""
-        return partial(self.plugins) or bool(self.index.problems)
+        return any(plugin.broken for plugin in self.plugins) or bool(self.index.problems)
 
     def plugin(self, name: str) -> Plugin:
         """The record of a plugin by name, or by key where a name is claimed twice. Raises NotFoundError."""
@@ -195,10 +198,28 @@ class PluginHost:
                 plugin.state = "started"
                 self._started.append(plugin)
 
-    def _watched(self, plugin: Plugin, what: str, call: Any) -> tuple[str, str] | None:
-        from nvcore.plugins.watched import run_watched
+    def _watched(self, plugin: Plugin, what: str, call: Callable[[], object]) -> tuple[str, str] | None:
+        """Run a call that may hang in a daemon thread of its own; None when it returned, else code and reason.
 
-        return run_watched(call, f"{what} of {plugin.name}", self.clock, self.limit)
+        One that hangs is abandoned with its name (NVC-1109); one that holds the interpreter lock for ever is beyond this.
+        """
+        what = f"{what} of {plugin.name}"
+        done = threading.Event()
+        outcome: list[str] = []
+
+        def body() -> None:
+            try:
+                call()
+            except (Exception, SystemExit) as error:  # isolation boundary: hook
+                outcome.append(f"{what} {raised(error)}")
+            finally:
+                done.set()
+
+        thread = threading.Thread(target=body, name=f"nvcore-watched {what}", daemon=True)
+        thread.start()
+        if not self.clock.wait(done, self.limit):
+            return "NVC-1109", f"{what} did not return within {self.limit:g} s and was abandoned in thread {thread.name!r}"
+        return ("NVC-1112", outcome[0]) if outcome else None
 
     def _began(self, plugin: Plugin, what: str, call: Any) -> bool:
         """Whether a starting call of a plugin returned; one that does not is the plugin's last."""

@@ -67,7 +67,7 @@ def import_object(plugin: Plugin, value: str) -> object:
     except SystemExit as error:
         what = f"import of {module_name} called sys.exit({error.code!r})"
         raise ImportExited(what, where=_blame(error.__traceback__), remedy=plugin.complaint) from error
-    except Exception as error:
+    except Exception as error:  # isolation boundary: plugin import
         what = f"import of {value} raised {type(error).__name__}: {error}"
         raise ImportFailed(what, where=_blame(error.__traceback__), remedy=plugin.complaint) from error
     return found
@@ -100,7 +100,7 @@ def load_objects(plugin: Plugin) -> dict[str, object]:
         where = f" at {error.where}" if error.where else ""
         plugin.fail(error.code, f"{error.what}{where}", error.remedy)
         return {}
-    except Exception as error:
+    except Exception as error:  # isolation boundary: plugin import
         plugin.fail("NVC-1101", f"making an object of its class {raised(error)}")
         return {}
     finally:

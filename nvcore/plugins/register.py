@@ -96,7 +96,7 @@ def register(manager: PluginManager, plugin: Plugin, objects: dict[str, object])
             if not any(target is one for one in done):
                 manager.register(target, name=f"{plugin.key}/{family}")
                 done.append(target)
-    except Exception as error:
+    except Exception as error:  # isolation boundary: plugin import
         unregister(manager, plugin)  # the refused object too: before 1.7 pluggy leaves what it had taken of it
         plugin.fail("NVC-1113", f"registration refused: {str(error).splitlines()[-1] if str(error) else type(error).__name__}")
         return False

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from nvcore.plugins.index import EntryPoint
 
-__all__ = ["STATES", "Plugin", "partial"]
+__all__ = ["STATES", "Plugin"]
 
 _REASON = 600
 _AS_IT_IS = (
@@ -87,8 +87,3 @@ class Plugin:
             "commands": dict(self.commands),
             "hooks": list(self.hooks),
         }
-
-
-def partial(plugins: list[Plugin]) -> bool:
-    """Whether exit code 7 is due."""
-    return any(plugin.broken for plugin in plugins)

@@ -169,10 +169,15 @@ def isolated_graph() -> Iterator[None]:
 
 
 USER_COPY: Final = lock_class("user_copy")
+"""Held, as it were, while client memory is copied, which may fault (L4)."""
 MMAP: Final = lock_class("mmap")
+"""The lock of a client's memory map (L4)."""
 RESERVATION: Final = lock_class("reservation", ww=True)
+"""All reservation locks."""
 RECLAIM: Final = lock_class("reclaim")
+"""Held, as it were, by whatever allocates (L5)."""
 FENCE: Final = lock_class("fence")
+"""Held, as it were, in the signalling path, and taken by whoever waits for a fence (L6)."""
 
 # L5: primed once, so that one device and one test suffice to find any contradiction
 for _held, _wanted in ((USER_COPY, RESERVATION), (MMAP, RESERVATION), (RESERVATION, RECLAIM), (RECLAIM, FENCE)):

@@ -43,6 +43,7 @@ RULES: Final[dict[str, str]] = {
     "L9.can-fail": "a fence is published whose job can still fail",
     "L9.cycle": "fences wait for each other",
 }
+"""Name of a rule to what breaks it."""
 
 
 class RuleBroken(LockRuleError):
