@@ -56,6 +56,25 @@ def test_rpc_no_reply_swallows_one(driver: Driver) -> None:
     assert static(driver) == 0
 
 
+@pytest.mark.parametrize(("how", "answer"), [("lost", None), ("silent", None), ("zero", {0}), ("all-ones", {0xFF})])
+def test_rpc_spoil_meets_the_nth_message_and_no_other(driver: Driver, how: str, answer: set[int] | None) -> None:
+    driver.env.faults.arm(f"rpc-spoil:{how},2")
+    assert static(driver) == 0
+    driver.send(0x41, bytes(driver.static_size))
+    spoilt = driver.wait(0x41, 10.0)
+    assert (None if spoilt is None else set(spoilt.payload)) == answer
+    assert static(driver) == 0
+
+
+@pytest.mark.parametrize(("how", "clients"), [("silent", 1), ("lost", 0)])
+def test_a_silent_message_is_done_and_a_lost_one_is_not(driver: Driver, how: str, clients: int) -> None:
+    driver.env.faults.arm(f"rpc-spoil:{how}")
+    handle, params = 0xC1D00001, struct.pack("<II", 0xC1D00001, 0xFFFFFFFF).ljust(driver.root_size, b"\0")
+    driver.send(0x67, struct.pack("<7I4x", handle, handle, handle, 0, 0, len(params), 0) + params)
+    assert driver.wait(0x67, 10.0) is None
+    assert driver.gsp.view()["objects"].get("client", 0) == clients  # type: ignore[attr-defined]
+
+
 def test_rpc_delay_holds_one_reply_for_its_time(driver: Driver) -> None:
     driver.env.faults.arm("rpc-delay:2.5")
     driver.send(0x41, bytes(driver.static_size))
