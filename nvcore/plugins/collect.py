@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from nvcore.api.offers import HostInfo
     from nvcore.plugins.states import Plugin
 
-__all__ = ["CLAIMS", "OFFERS", "Claims", "call_hook", "claims_of"]
+    Offers = list[tuple[Plugin, Any]]
+    """Offers of one hook, each with its plugin."""
+
+__all__ = ["CLAIMS", "OFFERS", "call_hook", "claims_of", "holders", "report", "uncontested"]
 
 OFFERS: dict[str, str] = {
     "nvcore_config_sections": "ConfigSection",  # first: the others see their configuration
@@ -43,13 +46,13 @@ def claims_of(hook: str, offer: Any) -> list[str]:
     return [str(claim) for claim in getattr(offer, field)] + [f"name {offer.name}"] if field else [str(offer.name)]
 
 
-def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info: Callable[[Plugin], HostInfo]) -> dict[str, list[Any]]:
-    """Call `hook` on every registered plugin: key to its offers. One whose hook raises, or returns no offers, fails and is left out."""
+def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info: Callable[[Plugin], HostInfo]) -> Offers:
+    """Call `hook` on every registered plugin: its offers. One whose hook raises, or returns no offers, fails and is left out."""
     from nvcore.api import offers as records
 
     record: Any = getattr(records, OFFERS[hook])
     by_name = {f"{plugin.key}/{family}": plugin for plugin in plugins if plugin.state == "registered" for family in plugin.families}
-    results: dict[str, list[Any]] = {}
+    results: Offers = []
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         plugin = by_name.get(implementation.plugin_name)
         if plugin is None or plugin.state != "registered":
@@ -64,51 +67,34 @@ def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info
                 claims_of(hook, offer)
         except (Exception, SystemExit) as error:  # isolation boundary: hook
             plugin.fail("NVC-1108", f"hook {hook} {raised(error)}")
-            results.pop(plugin.key, None)
-            continue
-        results.setdefault(plugin.key, []).extend(offers)
+            results = [pair for pair in results if pair[0] is not plugin]
+        else:
+            results += [(plugin, offer) for offer in offers]
     return results
 
 
-class Claims:
-    """Who claims what, over all hooks. `contested` is what two or more claim: hook, claim, the plugins' names."""
+def holders(hook: str, offers: Offers, claim: str) -> Offers:
+    """Those of the hook's offers that claim `claim`."""
+    return [(plugin, offer) for plugin, offer in offers if claim in claims_of(hook, offer)]
 
-    def __init__(self) -> None:
-        self._holders: dict[tuple[str, str], list[tuple[Plugin, Any]]] = {}
 
-    def add(self, hook: str, plugin: Plugin, offer: Any) -> None:
-        """Enter an offer's claims."""
-        for claim in claims_of(hook, offer):
-            self._holders.setdefault((hook, claim), []).append((plugin, offer))
+def uncontested(hook: str, offers: Offers, offer: Any) -> Any:
+    """One of them without what somebody else claims too (a copy where that changes it); None when nothing is left."""
+    field, claims = CLAIMS.get(hook), claims_of(hook, offer)
+    free = [claim for claim in claims if len(holders(hook, offers, claim)) < 2]
+    if free == claims:
+        return offer
+    if field is None or len(free) < 2 or free[-1] != claims[-1]:
+        return None
+    import attrs
 
-    def remove(self, plugin: Plugin) -> None:
-        """Strike everything that a plugin claims."""
-        left = {key: [holder for holder in holders if holder[0] is not plugin] for key, holders in self._holders.items()}
-        self._holders = {key: holders for key, holders in left.items() if holders}
+    return attrs.evolve(offer, **{field: free[:-1]})
 
-    def holders(self, hook: str, claim: str) -> list[tuple[Plugin, Any]]:
-        """Everyone who claims `claim`."""
-        return list(self._holders.get((hook, claim), ()))
 
-    def uncontested(self, hook: str, offer: Any) -> Any:
-        """The offer without claims that somebody else has too (a copy where that changes it); None when nothing is left."""
-        field, claims = CLAIMS.get(hook), claims_of(hook, offer)
-        free = [claim for claim in claims if len(self._holders.get((hook, claim), ())) < 2]
-        if free == claims:
-            return offer
-        if field is None or len(free) < 2 or free[-1] != claims[-1]:
-            return None
-        import attrs
-
-        return attrs.evolve(offer, **{field: free[:-1]})
-
-    def report(self) -> None:
-        """Write every conflict into the plugins' records."""
-        for (hook, claim), holders in self._holders.items():
-            names = [plugin.name for plugin, _ in holders]
-            if len(names) < 2:
-                continue
-            for plugin, _ in holders:
-                text = f"{OFFERS[hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it (NVC-1114); choose with -p no:NAME"
-                if text not in plugin.conflicts:
-                    plugin.conflicts.append(text)
+def report(hook: str, offers: Offers) -> None:
+    """Write every conflict among the hook's offers into the plugins' records."""
+    for claim in dict.fromkeys(claim for _, offer in offers for claim in claims_of(hook, offer)):
+        names = [plugin.name for plugin, _ in holders(hook, offers, claim)]
+        text = f"{OFFERS[hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it (NVC-1114); choose with -p no:NAME"
+        for plugin in dict.fromkeys(plugin for plugin, _ in holders(hook, offers, claim)) if len(names) > 1 else ():
+            plugin.conflicts.append(text)

@@ -1,6 +1,6 @@
 """PluginHost: the plugins of one host from selection to teardown.
 
-Owns the plugin manager, the records, the offers and their claims. Belongs to one thread; `states()` may be called from any (it copies);
+Owns the plugin manager, the records and the offers. Belongs to one thread; `states()` may be called from any (it copies);
 observers and services are called in threads of their own, which are abandoned when they hang. Never imports what is not selected; never
 lets one plugin's failure reach another; calls no hook after `load` but the two observers.
 """
@@ -14,7 +14,7 @@ from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, PluginError
-from nvcore.plugins.collect import OFFERS, Claims, call_hook
+from nvcore.plugins.collect import OFFERS, call_hook, holders, report, uncontested
 from nvcore.plugins.index import Index, scan
 from nvcore.plugins.loader import load_objects, raised
 from nvcore.plugins.select import Selection, inventory, select
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nvcore.api.control import HostView
     from nvcore.api.offers import HostInfo
     from nvcore.config.model import Configuration
+    from nvcore.plugins.collect import Offers
 
 __all__ = ["ObserverError", "PluginHost", "RequiredPluginError"]
 
@@ -58,10 +59,9 @@ class PluginHost:
         self.limit = limit
         self.index = Index()
         self.plugins: list[Plugin] = []
-        self.claims = Claims()
-        self._offers: dict[str, dict[str, list[Any]]] = {hook: {} for hook in OFFERS}
+        self._offers: dict[str, Offers] = {hook: [] for hook in OFFERS}
         self._infos: dict[str, HostInfo] = {}
-        self._services: list[tuple[Plugin, Any]] = []
+        self._services: Offers = []
         self._started: list[Plugin] = []
         self._view: HostView | None = None
         self._manager: Any = None
@@ -115,7 +115,7 @@ class PluginHost:
 
     def _configure(self) -> None:
         """Give every plugin its record, from its section or from the record's defaults."""
-        sections = {key: offers[0] for key, offers in self._offers["nvcore_config_sections"].items() if offers}
+        sections = {plugin.key: offer for plugin, offer in reversed(self._offers["nvcore_config_sections"])}  # the first one counts
         if self.configuration is not None:
             self.configuration.check_names({plugin.name: plugin.state for plugin in self.plugins}, set(sections))
         if not sections:
@@ -128,21 +128,19 @@ class PluginHost:
                 self._info(plugin).config = build(sections[plugin.key], section)
 
     def _settle(self, wanted: list[Plugin]) -> None:
-        """Drop what failed on the way, enter claims, report conflicts, count offers."""
+        """Drop what failed on the way, report conflicts, count offers."""
         for plugin in wanted:
             if plugin.state == "failed":
                 self._drop(plugin)
-        for hook, by_plugin in self._offers.items():
-            for plugin in wanted:
-                for offer in by_plugin.get(plugin.key, ()):
-                    self.claims.add(hook, plugin, offer)
-                    plugin.offers += 1
-        self.claims.report()
+        for hook, offers in self._offers.items():
+            report(hook, offers)
+            for plugin, _ in offers:
+                plugin.offers += 1
 
     def _drop(self, plugin: Plugin) -> list[Any]:
         """Withdraw a plugin's offers and registrations. Returns the offers."""
-        withdrawn = [offer for by_plugin in self._offers.values() for offer in by_plugin.pop(plugin.key, ())]
-        self.claims.remove(plugin)
+        withdrawn = [offer for offers in self._offers.values() for owner, offer in offers if owner is plugin]
+        self._offers = {hook: [pair for pair in offers if pair[0] is not plugin] for hook, offers in self._offers.items()}
         if self._manager is not None:
             from nvcore.plugins.register import unregister
 
@@ -170,18 +168,18 @@ class PluginHost:
 
     def collect(self, hook: str) -> list[Any]:
         """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here."""
-        offers = [offer for _, group in sorted(self._offers[hook].items()) for offer in group]
-        return [left for offer in offers if (left := self.claims.uncontested(hook, offer)) is not None]
+        offers = sorted(self._offers[hook], key=lambda pair: pair[0].key)
+        return [left for _, offer in offers if (left := uncontested(hook, offers, offer)) is not None]
 
     def claim(self, hook: str, claim: str) -> Any:
         """The one offer for `claim` (a scheme, a chip, a function, a name), None when nobody offers it. Raises ConflictError for two."""
-        holders = self.claims.holders(hook, claim)
-        if len(holders) > 1:
-            names = [plugin.name for plugin, _ in holders]
+        holding = holders(hook, self._offers[hook], claim)
+        if len(holding) > 1:
+            names = [plugin.name for plugin, _ in holding]
             what = f"{OFFERS[hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it"
             remedy = "choose with -p no:NAME or [plugins] disable"
             raise ConflictError(what, expected="one claimant", seen=", ".join(names), remedy=remedy)
-        return holders[0][1] if holders else None
+        return holding[0][1] if holding else None
 
     def start(self, view: HostView) -> None:
         """Start services, then tell observers that the host is up. One that raises or hangs is named in its state; the others run."""
@@ -189,8 +187,8 @@ class PluginHost:
         for plugin in self.plugins:
             if plugin.state != "registered":
                 continue
-            for offer in self._offers["nvcore_services"].get(plugin.key, ()):
-                if self._began(plugin, f"service {offer.name}", lambda offer=offer: offer.start(view)):
+            for owner, offer in self._offers["nvcore_services"]:
+                if owner is plugin and self._began(plugin, f"service {offer.name}", lambda offer=offer: offer.start(view)):
                     self._services.append((plugin, offer))
             for call in self._observers("nvcore_host_started", plugin):
                 self._began(plugin, "nvcore_host_started", call)
