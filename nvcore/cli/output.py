@@ -71,7 +71,7 @@ def _cell(value: object, plain: bool) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.1f}"
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else "" if value is None else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple, dict)) else "" if value is None else str(value)
     return safe(text or UNKNOWN, plain)
 
 

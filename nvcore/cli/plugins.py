@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["NOUNS"]
 
 _COLUMNS = (
-    ("name", "PLUGIN", "left"), ("state", "STATE", "left"), ("version", "VERSION", "left"), ("family_names", "FAMILIES", "left"),
-    ("command_names", "COMMANDS", "left"), ("distribution", "DISTRIBUTION", "wide"), ("generation_names", "API", "wide"),
+    ("name", "PLUGIN", "left"), ("state", "STATE", "left"), ("version", "VERSION", "left"), ("families", "FAMILIES", "left"),
+    ("commands", "COMMANDS", "left"), ("distribution", "DISTRIBUTION", "wide"), ("generations", "API", "wide"),
     ("import_ms", "IMPORT MS", "wide right"), ("hooks", "HOOKS", "wide"), ("selected_by", "BY", "wide"), ("location", "LOCATION", "wide"),
     ("code", "CODE", "left"),
 )  # fmt: skip
@@ -127,15 +127,7 @@ def _print(context: Context, output: str, found: list[dict[str, Any]], problems:
     if output not in ("table", "wide"):
         extra = {"source": source, "problems": problems}
         return context.show(output, schema="nvcore.plugins/1", key="plugins", rows=found, columns=(), extra=extra)
-    shown = [
-        {
-            **row,
-            "family_names": list(row["families"]),
-            "command_names": list(row["commands"]),
-            "generation_names": [f"{family}.v{number}" for family, number in row["generations"].items()],
-        }
-        for row in found
-    ]
+    shown = [{**row, "generations": [f"{family}.v{number}" for family, number in row["generations"].items()]} for row in found]
     _table(context, output, shown, _COLUMNS)
     context.out(_explained(found, problems))
     return None

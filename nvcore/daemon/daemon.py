@@ -113,10 +113,9 @@ class Daemon:
             self._server.stop()  # last: who waits for the socket to go may start the next daemon at once
         return hanging
 
-    def request_stop(self) -> dict[str, Any]:
+    def request_stop(self) -> None:
         """Have the main thread stop everything. Any thread."""
         os.write(self._wake[1], b"s")
-        return {}
 
     def stop_on(self, *signals: int) -> None:
         """Take a signal for such a request. Main thread.
@@ -134,8 +133,9 @@ class Daemon:
 
     @property
     def partial(self) -> bool:
-        """Whether some plugin or device failed: exit code 7."""
-        return self.plugin_host.partial() or any(gpu["state"] != "running" for gpu in self.host.summary())
+        """Whether some plugin or device failed: exit code 7. While the daemon starts, a GPU that has not got there is no failure."""
+        states = {gpu["state"] for gpu in self.host.summary()} - {"running"}
+        return self.plugin_host.partial() or bool(states & {"failed", "lost"} if self.state == "starting" else states)
 
     # what plugins and the control socket may ask (nvcore.api.control.HostView)
 

@@ -31,7 +31,7 @@ def core_interfaces(daemon: Daemon) -> list[Interface]:
         "io.nvcore": ({}, {}),
         "io.nvcore.Host": (
             {"Describe": lambda call: daemon.describe(), "Doctor": lambda call: daemon.doctor()},
-            {"Dump": lambda call: {"folder": daemon.dump(call.optional("folder"))}, "Stop": lambda call: daemon.request_stop()},
+            {"Dump": lambda call: {"folder": daemon.dump(call.optional("folder"))}, "Stop": lambda call: _stop(daemon)},
         ),
         "io.nvcore.Gpu": (
             {"List": lambda call: {"gpus": daemon.gpus()}, "Describe": lambda call: {"gpu": daemon.gpu(gpu(call))}},
@@ -50,6 +50,13 @@ def core_interfaces(daemon: Daemon) -> list[Interface]:
         Interface(name, text_of(name), frozenset(observe), frozenset(control), SimpleNamespace(**observe, **control))
         for name, (observe, control) in table.items()
     ]
+
+
+def _stop(daemon: Daemon) -> Iterator[dict[str, Any]]:
+    try:
+        yield {}
+    finally:  # where the server is done with the answer: the end of the daemon would cut it off
+        daemon.request_stop()
 
 
 def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
