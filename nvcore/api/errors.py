@@ -23,11 +23,13 @@ class NvcoreError(Exception):
     """Base of every error that nvcore raises on purpose.
 
     what: one sentence, what failed and on what. expected, seen: the two values that differ. where: file, register, offset, line.
-    remedy: what the reader should do next. All are plain text made safe for a terminal by the view, not here.
+    remedy: what the reader should do next; `usual_remedy` of the class where nothing better is known at the place that raises. All are
+    plain text made safe for a terminal by the view, not here.
     """
 
     code: ClassVar[str] = "NVC-1000"
     exit_code: ClassVar[int] = 1
+    usual_remedy: ClassVar[str | None] = None
 
     def __init__(
         self, what: str, *, expected: object = None, seen: object = None, where: str | None = None, remedy: str | None = None
@@ -37,7 +39,7 @@ class NvcoreError(Exception):
         self.expected = None if expected is None else str(expected)
         self.seen = None if seen is None else str(seen)
         self.where = where
-        self.remedy = remedy
+        self.remedy = self.usual_remedy if remedy is None else remedy
 
     def __str__(self) -> str:
         said = {"at": self.where or None, "expected": self.expected, "seen": self.seen}

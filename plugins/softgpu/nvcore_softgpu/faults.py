@@ -19,6 +19,7 @@ class UnknownFault(UsageError):
     """No fault has that name, or its argument is not of its form."""
 
     code = "NVC-7001"
+    usual_remedy = "nvcore softgpu faults lists names and arguments"
 
 
 class FaultRow(NamedTuple):

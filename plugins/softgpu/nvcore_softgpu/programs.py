@@ -24,6 +24,7 @@ class ProgramFormatError(FormatError):
     """A boot program's file is not what its format says."""
 
     code = "NVC-7102"
+    usual_remedy = "nvcore softgpu firmware DIR writes sound ones"
 
 
 class BootProgram(NamedTuple):

@@ -28,6 +28,7 @@ class SourceError(UsageError):
     """A source that cannot be understood."""
 
     code = "NVC-7002"
+    usual_remedy = "write it as in softgpu:ga100?vram=40G&name=one"
 
 
 class Source(NamedTuple):

@@ -11,6 +11,7 @@ class UnknownVgpu(NotFoundError):
     """No vGPU of that name is declared."""
 
     code = "NVC-3001"
+    usual_remedy = "nvcore vgpu list shows what is declared"
 
 
 class VgpuExists(ConflictError):
@@ -35,15 +36,18 @@ class VgpuInUse(ConflictError):
     """A virtual machine holds the vGPU."""
 
     code = "NVC-3004"
+    usual_remedy = "shut its virtual machine down first"
 
 
 class BringUpFailed(NvcoreError):
     """The firmware did not bring the vGPU up; what had been taken was given back."""
 
     code = "NVC-3006"
+    usual_remedy = "nvcore events shows what the firmware said; nvcore vgpu start tries again"
 
 
 class PinnedMismatch(NvcoreError):
     """What the vGPU was pinned to at creation is not what is here now: it is not started, so that its guest sees no change."""
 
     code = "NVC-3007"
+    usual_remedy = "bring back what it was made with, or destroy it and create it anew"

@@ -14,6 +14,7 @@ class AbiError(NvcoreError):
     """The ABI data and its user disagree."""
 
     code = "NVC-2010"
+    usual_remedy = "the ABI data and the code that uses it are of different releases: install one release of nvcore-fw-gsp"
 
 
 class AbiVersionError(AbiError):

@@ -29,12 +29,14 @@ class RegisterBlocked(NvcoreError):
     """A register gives an error pattern although the GPU answers: it is protected, powered down or broken. Never used as data."""
 
     code = "NVC-2111"
+    usual_remedy = "reset the device: nvcore gpus reset"
 
 
 class BootTimeout(NvcoreError):
     """A wait of the boot ended without what it waited for; `seen` is the last value, decoded."""
 
     code = "NVC-2112"
+    usual_remedy = "nvcore dump keeps the last registers; then reset the device: nvcore gpus reset"
 
 
 class ForeignFirmware(NvcoreError):
@@ -53,33 +55,39 @@ class LayoutError(NvcoreError):
     """The firmware and its heap do not fit into this GPU's memory."""
 
     code = "NVC-2130"
+    usual_remedy = "choose another firmware version or a GPU with more memory"
 
 
 class FwsecFailed(NvcoreError):
     """FWSEC ended with an error."""
 
     code = "NVC-2131"
+    usual_remedy = "reset the device: nvcore gpus reset"
 
 
 class BooterFailed(NvcoreError):
     """The booter on SEC2 ended with an error or did not end; its code is opaque."""
 
     code = "NVC-2132"
+    usual_remedy = "reset the device: nvcore gpus reset"
 
 
 class FspRefused(NvcoreError):
     """The FSP or the FMC did not accept the chain of trust."""
 
     code = "NVC-2133"
+    usual_remedy = "reset the device: nvcore gpus reset"
 
 
 class GspDidNotStart(NvcoreError):
     """The firmware was loaded and did not come up, or came up with an error."""
 
     code = "NVC-2134"
+    usual_remedy = "nvcore dump keeps the logs and registers; nvcore gpus retry boots again"
 
 
 class SequencerError(NvcoreError):
     """The firmware's register sequence is not acceptable: a register outside the list, a bad command, a poll without end."""
 
     code = "NVC-2135"
+    usual_remedy = "nvcore dump keeps the sequence; nvcore gpus retry boots again"

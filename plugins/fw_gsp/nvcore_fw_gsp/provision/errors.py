@@ -54,6 +54,7 @@ class PackageAbsent(FetchError):
     """The mirror has no such suite or package."""
 
     code = "NVC-2045"
+    usual_remedy = "name a mirror of Debian that has it in apt's sources"
 
 
 class PlaceNotWritable(FetchError):
@@ -66,6 +67,7 @@ class PackageDamaged(FetchError):
     """The package does not hold what it should."""
 
     code = "NVC-2047"
+    usual_remedy = "try again later, or with another mirror"
 
 
 class AptFailed(FetchError):

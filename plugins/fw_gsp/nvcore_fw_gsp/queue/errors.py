@@ -11,24 +11,28 @@ class QueueCorrupt(FormatError):
     """The status queue cannot be believed any more (checksum, sequence, lengths or pointers); nothing of the record was used."""
 
     code = "NVC-2210"
+    usual_remedy = "nvcore dump keeps the queues; the firmware is booted anew: nvcore gpus reset"
 
 
 class QueueFull(WaitTimeout):
     """The firmware did not take messages out of the command queue in time."""
 
     code = "NVC-2211"
+    usual_remedy = "nvcore dump keeps the queues; if it lasts: nvcore gpus reset"
 
 
 class CallTimeout(WaitTimeout):
     """The firmware did not answer a call in time. A late answer is drained and reported, never given to another call."""
 
     code = "NVC-2212"
+    usual_remedy = "nvcore dump keeps the queues and logs; if it lasts: nvcore gpus reset"
 
 
 class CallRefused(FirmwareRefused):
     """The firmware answered a call with an error. `status` is its number."""
 
     code = "NVC-2213"
+    usual_remedy = "nvcore dump keeps the logs of the firmware, which may say why"
 
     def __init__(self, what: str, status: int, *, seen: object = None, where: str | None = None, remedy: str | None = None) -> None:
         super().__init__(what, expected="status 0", seen=seen, where=where, remedy=remedy)

@@ -14,6 +14,7 @@ class VbiosError(FormatError):
     """The VBIOS cannot be used; the GPU has not been touched because of it."""
 
     code = "NVC-2030"
+    usual_remedy = "nvcore firmware inspect reads a dump of this ROM and says how far it gets"
 
 
 class VbiosUnreadable(VbiosError):

@@ -36,6 +36,7 @@ class ImageFormatError(FormatError):
     """A firmware file is not what its format says."""
 
     code: ClassVar[str] = "NVC-7101"
+    usual_remedy = "nvcore softgpu firmware DIR writes sound images"
 
 
 class BinHeader(NamedTuple):
