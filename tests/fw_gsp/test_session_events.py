@@ -1,4 +1,4 @@
-"""Events and records from outside: whatever their bytes are, only declared errors, no hang, nothing believed; what has no name is passed on (F09)."""
+"""Events and records from outside: whatever their bytes are, only declared errors, no hang; what has no name is passed on (F09)."""
 
 from __future__ import annotations
 

@@ -56,6 +56,7 @@ def test_a_fault_appears_in_a_test(name: str) -> None:
 
 
 def test_the_search_finds_code_and_no_words() -> None:
-    tree = ast.parse('"""gsp-halt"""\ndef f(place="boot"):\n    """rpc-delay"""\n    gpu.arm("mmu-fault")\n    gpu.arm(f"gsp-halt@{place}")\n')
+    code = ['def f(place="boot"):', '    """rpc-delay"""', '    gpu.arm("mmu-fault")', '    gpu.arm(f"gsp-halt@{place}")']
+    tree = ast.parse("\n".join(['"""gsp-halt"""', *code]))
     found = set(texts(tree))
     assert {"mmu-fault", "gsp-halt@boot"} <= found and not {"gsp-halt", "rpc-delay"} & found

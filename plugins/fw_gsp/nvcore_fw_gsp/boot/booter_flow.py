@@ -13,8 +13,8 @@ from nvcore.hw.registers import riscv
 from nvcore_fw_gsp.boot import arguments, common, wpr
 from nvcore_fw_gsp.boot.errors import BootTimeout, GspDidNotStart, WprStillUp
 from nvcore_fw_gsp.boot.fwsec import prepare_fwsec
-from nvcore_fw_gsp.boot.layout import heap_size, plan_layout
-from nvcore_fw_gsp.boot.recover import refuse_or_recover
+from nvcore_fw_gsp.boot.layout import plan_layout
+from nvcore_fw_gsp.boot.recover import precheck
 from nvcore_fw_gsp.boot.stages import Stage
 from nvcore_fw_gsp.boot.state import Boot, UnloadBundle
 from nvcore_fw_gsp.boot.ucode import load_ucode, run_on_sec2
@@ -40,12 +40,6 @@ def files(boot: Boot) -> str:
     return f"{images.version} ({images.kind}), image {boot.gsp_image.size} bytes"
 
 
-def precheck(boot: Boot) -> str:
-    """No firmware may be up; one that an earlier run of ours left is taken down."""
-    region = wpr.wpr2(boot.io)
-    return "no protected region" if region is None else refuse_or_recover(boot, region)
-
-
 def unload_bundle(boot: Boot) -> str:
     """FWSEC-SB and the booter's unload part: ready before anything can need them."""
     _bootloader, load, unload, _generic = boot.sources
@@ -61,9 +55,7 @@ def plan(boot: Boot) -> str:
     """Where the firmware goes."""
     assert boot.gsp_image is not None and boot.bootloader is not None
     size = common.memory_size(boot)
-    boot.heap = heap_size(
-        boot.images.version, libos=boot.images.chip.libos, base=boot.chip.heap_base, fb_size=size, vgpu_host=boot.vgpu_host
-    )
+    heap = common.choose_heap(boot, size)
     layout = boot.layout = plan_layout(
         fb_size=size,
         vga_start=common.vga_start(boot, size),
@@ -71,7 +63,7 @@ def plan(boot: Boot) -> str:
         frts_size=FRTS_SIZE,
         bootloader_size=boot.bootloader.size,
         image_size=boot.gsp_image.size,
-        heap_bytes=boot.heap,
+        heap_bytes=heap,
     )
     boot.wpr = (layout.wpr_start, layout.wpr_end)
     return f"VRAM {size:#x}, heap {layout.heap_size:#x}, protected region {layout.wpr_start:#x} to {layout.wpr_end:#x}"
@@ -103,8 +95,7 @@ def reset_gsp(boot: Boot) -> str:
 def booter_load(boot: Boot) -> str:
     """Run the booter: it verifies the image, protects the region and starts the firmware."""
     assert boot.meta is not None and boot.booter_load is not None and boot.wpr is not None
-    if boot.context.save is not None:
-        boot.context.save(wpr.saved_state(boot.chip.name, boot.device.identity.address, boot.images.version, boot.wpr, boot.images.folder))
+    boot.save(boot.wpr)
     boot.started = boot.touched = True
     address = boot.meta.bus_address(0)
     run_on_sec2(boot.sec2, boot.booter_load, (address & 0xFFFFFFFF, address >> 32), "the booter")

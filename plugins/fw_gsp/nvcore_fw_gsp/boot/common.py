@@ -17,7 +17,7 @@ from nvcore_fw_gsp.boot import arguments, sysinfo
 from nvcore_fw_gsp.boot.chips import BootFlow
 from nvcore_fw_gsp.boot.errors import BootTimeout, GspDidNotStart, LayoutError
 from nvcore_fw_gsp.boot.health import core_stopped
-from nvcore_fw_gsp.boot.layout import vga_workspace
+from nvcore_fw_gsp.boot.layout import heap_size, vga_workspace
 from nvcore_fw_gsp.boot.sequencer import run_sequence
 from nvcore_fw_gsp.boot.state import Boot
 from nvcore_fw_gsp.images.container import RiscvUcode
@@ -111,6 +111,12 @@ def memory_size(boot: Boot) -> int:
         )
     boot.memory_size = size
     return size
+
+
+def choose_heap(boot: Boot, fb_size: int) -> int:
+    """Bytes of the firmware's heap for what it will serve. Raises LayoutError."""
+    libos, base = boot.images.chip.libos, boot.chip.heap_base
+    return heap_size(boot.images.version, libos=libos, base=base, fb_size=fb_size, vgpu_host=boot.vgpu_host)
 
 
 def vga_start(boot: Boot, fb_size: int) -> int:

@@ -15,8 +15,8 @@ from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import riscv
 from nvcore_fw_gsp.boot import arguments, common, wpr
 from nvcore_fw_gsp.boot.errors import BootTimeout, FspRefused, GspDidNotStart
-from nvcore_fw_gsp.boot.layout import HopperSizes, heap_size
-from nvcore_fw_gsp.boot.recover import refuse_or_recover
+from nvcore_fw_gsp.boot.layout import HopperSizes
+from nvcore_fw_gsp.boot.recover import precheck
 from nvcore_fw_gsp.boot.stages import Stage
 from nvcore_fw_gsp.boot.state import Boot
 from nvcore_fw_gsp.images.fmc import Fmc
@@ -46,32 +46,24 @@ def files(boot: Boot) -> str:
     return f"{boot.images.version} ({boot.images.kind}), image {boot.gsp_image.size} bytes"
 
 
-def precheck(boot: Boot) -> str:
-    """No firmware may be up."""
-    region = wpr.wpr2(boot.io)
-    return "no protected region" if region is None else refuse_or_recover(boot, region)
-
-
 def memory(boot: Boot) -> str:
     """Image, tables, sizes, arguments, queues, the FMC and its parameters."""
     size = common.memory_size(boot)
-    boot.heap = heap_size(
-        boot.images.version, libos=boot.images.chip.libos, base=boot.chip.heap_base, fb_size=size, vgpu_host=boot.vgpu_host
-    )
+    heap = common.choose_heap(boot, size)
     root, image = common.load_image(boot)
     assert boot.bootloader is not None and boot.fmc is not None
     store = boot.memory
     boot.meta = store.put(
         "WPR meta",
         arguments.meta_hopper(
-            boot.abi, _SIZES, boot.heap, root, image, store.buffers["bootloader"], boot.bootloader, store.buffers["signature"], 0
+            boot.abi, _SIZES, heap, root, image, store.buffers["bootloader"], boot.bootloader, store.buffers["signature"], 0
         ),
     )
     common.arguments_and_queues(boot)
     assert boot.libos is not None
     store.put("FMC", boot.fmc.image())
     boot.fmc_parameters = store.put("FMC parameters", arguments.fmc_parameters(boot.abi, boot.meta, boot.libos))
-    return f"VRAM {size:#x}, heap {boot.heap:#x}, {sum(b.size for b in store.buffers.values())} bytes of host memory"
+    return f"VRAM {size:#x}, heap {heap:#x}, {sum(b.size for b in store.buffers.values())} bytes of host memory"
 
 
 def chain_of_trust(boot: Boot) -> str:
@@ -91,8 +83,7 @@ def chain_of_trust(boot: Boot) -> str:
         fmc.signature,
         parameters.bus_address(0),
     )
-    if boot.context.save is not None:
-        boot.context.save(wpr.saved_state(boot.chip.name, boot.device.identity.address, boot.images.version, None, boot.images.folder))
+    boot.save(None)
     boot.started = boot.touched = boot.in_doubt = True
     _send(boot, struct.pack("<II", _MCTP_SINGLE, _NVDM_COT) + payload)
     error = _answer(boot)
@@ -167,10 +158,7 @@ def released(boot: Boot) -> str:
     region = wpr.wpr2(io)
     if region is not None:
         boot.wpr = region
-        if boot.context.save is not None:
-            boot.context.save(
-                wpr.saved_state(boot.chip.name, boot.device.identity.address, boot.images.version, region, boot.images.folder)
-            )
+        boot.save(region)
     return "released" if region is None else f"released, protected region {region[0]:#x} to {region[1]:#x}"
 
 

@@ -23,13 +23,19 @@ from nvcore_fw_gsp.boot.unload import run_unload
 from nvcore_fw_gsp.images.container import GenericBootloader
 from nvcore_fw_gsp.images.find import ImageSet
 
-__all__ = ["look_only", "recover", "refuse_or_recover"]
+__all__ = ["look_only", "precheck", "recover"]
 
 LINGER_TIMEOUT: Final = 2.0
 
 
-def refuse_or_recover(boot: Boot, region: tuple[int, int]) -> str:
-    """Deal with a protected region that is up before the boot has begun. Raises ForeignFirmware or WprStillUp."""
+def precheck(boot: Boot) -> str:
+    """No firmware may be up before the boot begins; one that an earlier run of ours left is taken down.
+
+    Raises ForeignFirmware or WprStillUp.
+    """
+    region = wpr.wpr2(boot.io)
+    if region is None:
+        return "no protected region"
     saved = boot.context.saved
     where = f"{region[0]:#x} to {region[1]:#x}"
     if saved is None or not wpr.is_ours(saved, boot.chip.name, region):
@@ -58,7 +64,9 @@ def _goes_by_itself(boot: Boot) -> bool:
     """Whether the region goes while it is only watched: after a reset it takes its time."""
     io = boot.io
     try:
-        io.wait(lambda: io.read(fbreg.WPR2_ADDR_HI), lambda v: not v.value, timeout=LINGER_TIMEOUT, what="a protected region to go by itself")
+        io.wait(
+            lambda: io.read(fbreg.WPR2_ADDR_HI), lambda v: not v.value, timeout=LINGER_TIMEOUT, what="a protected region to go by itself"
+        )
     except BootTimeout:
         return False
     return True

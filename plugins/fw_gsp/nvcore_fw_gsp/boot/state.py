@@ -20,6 +20,7 @@ from nvcore_fw_gsp.boot.io import BootIo
 from nvcore_fw_gsp.boot.layout import Layout
 from nvcore_fw_gsp.boot.memory import HostMemory
 from nvcore_fw_gsp.boot.ucode import LoadedUcode
+from nvcore_fw_gsp.boot.wpr import saved_state
 from nvcore_fw_gsp.images.container import GenericBootloader, RiscvUcode
 from nvcore_fw_gsp.images.find import ImageSet
 from nvcore_fw_gsp.images.fmc import Fmc
@@ -82,7 +83,7 @@ class Boot:
         self.fmc: Fmc | None = None
         self.bundle: UnloadBundle | None = None
         self.layout: Layout | None = None
-        self.heap = self.memory_size = 0
+        self.memory_size = 0
         self.block: SharedBlock | None = None
         self.port: RpcPort | None = None
         self.libos: DmaBuffer | None = None
@@ -109,6 +110,11 @@ class Boot:
             self.sequences.append(payload)
         else:
             self.on_event(number, result, payload)
+
+    def save(self, region: tuple[int, int] | None) -> None:
+        """Write down what the next process needs to take this firmware down. region: as in `saved_state`."""
+        if self.context.save is not None:
+            self.context.save(saved_state(self.chip.name, self.device.identity.address, self.images.version, region, self.images.folder))
 
     def close_files(self) -> None:
         """The files are not needed any more once the firmware runs. Idempotent."""
