@@ -6,10 +6,9 @@ probe fails leaves its function free, with the reason; what it had taken by then
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nvcore.api.errors import NvcoreError
+from nvcore.api.client import ClientDriver
 from nvcore.api.function import Function
 from nvcore.api.offers import ClientOffer
 from nvcore.gpu.clients import Attachment, Context
@@ -27,37 +26,34 @@ def attach_clients(gpu: Gpu, parts: Parts) -> None:
     for function in gpu.functions:
         if not function.published or function.owner is not None:
             continue
-        claims = [offer for offer in parts.clients if function.kind in offer.functions and _matches(gpu, parts, offer, function)]
+        offers = [offer for offer in parts.clients if function.kind in offer.functions]
+        claims = [(offer, driver) for offer in offers if (driver := _matching(gpu, parts, offer, function)) is not None]
         if len(claims) > 1:
-            names = " and ".join(offer.name for offer in claims)
+            names = " and ".join(offer.name for offer, _ in claims)
             gpu.conflicts.append(f"clients {names} both claim {function.name}: none got it")
-            gpu.events.publish(
-                "client", gpu.conflicts[-1], gpu=gpu.name, function=function.name, code="NVC-1005", action="select only one of them"
-            )
+            gpu.publish("client", gpu.conflicts[-1], function=function.name, code="NVC-1005", action="select only one of them")
         elif claims:
-            _attach(gpu, parts, claims[0], function)
+            _attach(gpu, parts, *claims[0], function)
 
 
-def _matches(gpu: Gpu, parts: Parts, offer: ClientOffer, function: Function) -> bool:
+def _matching(gpu: Gpu, parts: Parts, offer: ClientOffer, function: Function) -> ClientDriver | None:
     driver = parts.client_driver(offer)
-    if driver is None:
-        return False
     try:
-        return driver.match(function)
+        return driver if driver is not None and driver.match(function) else None
     except Exception as error:  # isolation boundary: worker
         _failed(gpu, parts, offer, function, error)
-        return False
+        return None
 
 
-def _attach(gpu: Gpu, parts: Parts, offer: ClientOffer, function: Function) -> None:
-    driver = parts.client_driver(offer)
-    assert driver is not None  # it matched
+def _attach(gpu: Gpu, parts: Parts, offer: ClientOffer, driver: ClientDriver, function: Function) -> None:
+    def raised(what: str, error: BaseException) -> None:
+        cause, code, _ = describe_error(error)
+        gpu.publish("client", f"{what} raised: {cause}", owner=offer.name, code=code)
 
-    def raised(attachment: Attachment, what: str, error: BaseException) -> None:
-        _raised(gpu, attachment, what, error)
-
-    attachment = Attachment(offer.name, offer.plugin, driver, function, gpu.clock, gpu.calls, raised)
-    context = Context(gpu, attachment, function, parts.settings.clients.get(offer.name), _folder(parts, offer.name))
+    folder = parts.state_dir / "clients" / offer.name
+    folder.mkdir(parents=True, exist_ok=True)
+    attachment = Attachment(offer, driver, function, gpu.clock, gpu.calls, raised)
+    context = Context(gpu, attachment, parts.settings.clients.get(offer.name), folder)
     gpu.attachments.append(attachment)
     gpu.own(function, offer.name)
     try:
@@ -67,24 +63,10 @@ def _attach(gpu: Gpu, parts: Parts, offer: ClientOffer, function: Function) -> N
         gpu.abandon(attachment, f"probe failed: {attachment.hung}")
         _failed(gpu, parts, offer, function, error)
         return
-    gpu.events.publish("client", f"{offer.name} drives {function.name}", gpu=gpu.name, function=function.name, owner=offer.name)
-
-
-def _folder(parts: Parts, name: str) -> Path:
-    folder = parts.state_dir / "clients" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    gpu.publish("client", f"{offer.name} drives {function.name}", function=function.name, owner=offer.name)
 
 
 def _failed(gpu: Gpu, parts: Parts, offer: ClientOffer, function: Function, error: BaseException) -> None:
     cause, code, remedy = describe_error(error)
     parts.problems[offer.name] = cause
-    text = f"{offer.name} failed on {function.name}: {cause}"
-    gpu.events.publish("client", text, gpu=gpu.name, owner=offer.name, code=code, action=remedy)
-
-
-def _raised(gpu: Gpu, attachment: Attachment, what: str, error: BaseException) -> None:
-    """A callback on the delivery thread raised: its own fault, told and left at that; quiesce decides whether it is still at work."""
-    cause = describe_error(error)[0]
-    code = error.code if isinstance(error, NvcoreError) else None
-    gpu.events.publish("client", f"{what} raised: {cause}", gpu=gpu.name, owner=attachment.name, code=code)
+    gpu.publish("client", f"{offer.name} failed on {function.name}: {cause}", owner=offer.name, code=code, action=remedy)

@@ -1,5 +1,4 @@
-"""The steps of a boot, each a function: which backend, which needs, open the session, read the inventory, make the books, name the
-functions.
+"""The steps of a boot, each a function: which backend, which needs, open the session, read the inventory, name the functions.
 
 Owns no state and no thread; runs on the life-cycle thread of one GPU. Every step raises a typed error with cause and remedy; `life` turns
 it into a state. Decides nothing about firmware: images and order are the backend's. Source: DESIGN "Life of a GPU"; field case F01 (a
@@ -17,12 +16,11 @@ from nvcore.api.families.inventory import InventoryFamily
 from nvcore.api.firmware import FirmwareBackend, FirmwareSession, OpenContext
 from nvcore.api.function import Function, FunctionKind
 from nvcore.api.identity import ChipId, GpuIdentity
-from nvcore.api.inventory import Inventory, Range
+from nvcore.api.inventory import Inventory
 from nvcore.api.needs import BootNeeds, merge_needs
 from nvcore.api.offers import ClientOffer, FirmwareOffer
-from nvcore.gpu.ledger import Ledger
 
-__all__ = ["choose_backend", "functions_of", "make_ledger", "needs_of", "read_inventory", "same_resources", "take_down_leftover"]
+__all__ = ["choose_backend", "functions_of", "needs_of", "read_inventory", "same_resources", "take_down_leftover"]
 
 
 def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | None) -> FirmwareOffer:
@@ -108,17 +106,6 @@ def _implausible(inventory: Inventory) -> str | None:
     if segment is not None and (segment <= 0 or segment & (segment - 1)):
         return f"VMMU segment {segment:#x}"
     return None
-
-
-def make_ledger(inventory: Inventory, functions: int) -> Ledger:
-    """The books of a GPU: what the firmware left, free. functions: virtual functions that exist."""
-    return Ledger(
-        vram=[region.range for region in inventory.regions if region.usable],
-        channels=Range(inventory.first_channel, inventory.channels - inventory.first_channel),
-        bar1=inventory.bar1_size,
-        functions=functions,
-        heads=inventory.heads,
-    )
 
 
 def same_resources(old: Inventory, new: Inventory) -> None:

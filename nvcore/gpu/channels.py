@@ -1,7 +1,8 @@
 """Address spaces and channels of a grant: the core links a root, makes a channel, hands out a doorbell; it never looks into a page table.
 
-Owns the state of each object and its counterpart in the firmware. Methods run in the caller's thread, where session calls are legal; `kill`
-and `invalidate` may run anywhere, also on a receiver thread or in a signalling section: they make no call into the firmware.
+Owns the state of each object and its counterpart in the firmware, which it lets go when it is closed. Methods run in the caller's thread,
+where session calls are legal; `kill` and `invalidate` may run anywhere, also on a receiver thread or in a signalling section: they make no
+call into the firmware.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from nvcore.api.families.memory import MemoryFamily, SpaceRef
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
 from nvcore.gpu.doorbell import ChannelDoorbell
 from nvcore.gpu.invalidate import Ticket, TicketRing
+from nvcore.gpu.owned import Owned
 
 if TYPE_CHECKING:
     from nvcore.api.device import DmaBuffer
@@ -22,26 +24,29 @@ if TYPE_CHECKING:
 __all__ = ["GpuChannel", "GpuSpace"]
 
 
-class GpuSpace:
+class GpuSpace(Owned):
     """An address space whose tables its client owns. stuck: hardware may still walk the tables although the space is gone."""
 
-    __slots__ = ("_gate", "_ring", "_root", "closed", "dead_ticket", "grant", "ref", "stuck")
+    __slots__ = ("_dead_ticket", "_gate", "_invalidator", "_ring", "_root", "ref", "stuck")
 
     def __init__(self, grant: GpuGrant, ref: SpaceRef) -> None:
-        self.grant, self.ref = grant, ref
-        self._gate = grant.hardware.gate
-        self._ring = TicketRing(grant.hardware.invalidator)
-        self.dead_ticket = Ticket(grant.hardware.invalidator)
-        self.dead_ticket.error = f"generation {self._gate.generation} is over"
+        super().__init__(grant)
+        self.ref, self._gate, self._invalidator = ref, grant.hardware.gate, grant.hardware.invalidator
+        self._ring, self._dead_ticket = TicketRing(self._invalidator), Ticket(self._invalidator)
         self._root: int | None = None
-        self.closed, self.stuck = False, False
+        self.stuck = False
+
+    def _family(self) -> MemoryFamily:
+        self._gate.check()
+        return cast(MemoryFamily, self.grant.hardware.family("memory"))
 
     @may_sleep
     def link(self, root: int, *, entries: int) -> None:
         """Tell the hardware where the root directory lies. Raises UsageError outside of the grant, FirmwareDead."""
-        self._usable()
+        family = self._family()
+        if self.closed:
+            raise ContractError("the address space is closed")
         self.grant.require_vram(root, 0x1000, "a root directory")
-        family = cast(MemoryFamily, self.grant.hardware.family("memory"))
         family.set_page_directory(self.ref, root, entries=entries)
         self._root = root
 
@@ -51,12 +56,9 @@ class GpuSpace:
         again before a reset."""
         if self._root is None:
             return
-        hardware = self.grant.hardware
         try:
-            hardware.check(self._gate)
-            cast(MemoryFamily, hardware.family("memory")).unset_page_directory(self.ref)
-            ticket = hardware.invalidator.start(self._ring, self._root)
-            limit = 2 * hardware.invalidator.limit
+            self._family().unset_page_directory(self.ref)
+            ticket, limit = self._invalidator.start(self._ring, self._root), 2 * self._invalidator.limit
             if not ticket.wait(limit):
                 raise WaitTimeout("an invalidate did not end", expected=f"within {limit:g} s", remedy="the GPU is being reset")
             if ticket.error is not None:
@@ -69,43 +71,40 @@ class GpuSpace:
     @signalling_safe
     def invalidate(self) -> Ticket:
         """Start dropping cached translations of this space."""
-        gate = self._gate
-        if not gate.open:
-            self.dead_ticket.error = gate.cause
-            return self.dead_ticket
-        return self.grant.hardware.invalidator.start(self._ring, self._root or 0)
+        if self._gate.open:
+            return self._invalidator.start(self._ring, self._root or 0)
+        self._dead_ticket.error = self._gate.cause
+        return self._dead_ticket
 
     @may_sleep
     def close(self) -> None:
         """Unlink and free. Idempotent; on a dead generation it only forgets."""
-        if self.closed:
+        if not self.first_close():
             return
-        self.closed = True
-        self.grant.forget_space(self)
-        if not self._gate.open:
-            self.stuck = self.stuck or self._root is not None
-            return
+        alive, ref = self._gate.open, self.ref
+        self.stuck = self.stuck or (self._root is not None and not alive)
         try:
-            self.unlink()
+            if alive:
+                self.unlink()
         finally:
-            cast(MemoryFamily, self.grant.hardware.family("memory")).free_space(self.ref)
-
-    def _usable(self) -> None:
-        self.grant.hardware.check(self._gate)
-        if self.closed:
-            raise ContractError("the address space is closed")
+            del self.ref
+            if alive:
+                self._family().free_space(ref)
 
 
-class GpuChannel:
+class GpuChannel(Owned):
     """A channel. `doorbell` is what a submission path keeps."""
 
-    __slots__ = ("_buffer", "_gate", "channel", "closed", "doorbell", "engine", "grant", "ref", "runlist")
+    __slots__ = ("_buffer", "_gate", "channel", "doorbell", "engine", "ref", "runlist")
 
     def __init__(self, grant: GpuGrant, engine: str, runlist: int, channel: int, ref: ChannelRef, buffer: DmaBuffer | None) -> None:
-        self.grant, self.engine, self.runlist, self.channel, self.ref, self._buffer = grant, engine, runlist, channel, ref, buffer
+        super().__init__(grant)
+        self.engine, self.runlist, self.channel, self.ref, self._buffer = engine, runlist, channel, ref, buffer
         self._gate = grant.hardware.gate
         self.doorbell = ChannelDoorbell(grant.hardware.device.bars[0], ref.token, self._gate)
-        self.closed = False
+
+    def _family(self) -> ChannelFamily:
+        return cast(ChannelFamily, self.grant.hardware.family("channel"))
 
     @property
     def alive(self) -> bool:
@@ -124,25 +123,27 @@ class GpuChannel:
         """Take it off its runlist. Idempotent; nothing to do on a dead generation."""
         self.kill()
         if self._gate.open and not self.closed:
-            cast(ChannelFamily, self.grant.hardware.family("channel")).disable(self.ref)
+            self._family().disable(self.ref)
 
     @may_sleep
     def close(self) -> None:
         """Disable and free it; then its fault buffer, which the hardware does not reach any more. Idempotent."""
-        if self.closed:
-            return
         self.kill()
-        self.closed = True
-        self.grant.forget_channel(self)
+        if not self.first_close():
+            return
+        hardware = self.grant.hardware
+        with hardware.lock:
+            hardware.channels.pop((self.runlist, self.channel), None)
+        ref, buffer, self._buffer = self.ref, self._buffer, None
+        del self.ref
         try:
             if self._gate.open:
-                cast(ChannelFamily, self.grant.hardware.family("channel")).destroy(self.ref)
+                self._family().destroy(ref)
         except NvcoreError:
-            if self._buffer is not None and self._gate.open:  # it may still be written to
-                self.grant.hardware.limbo.append(self._buffer)
-                self._buffer = None
+            if buffer is not None and self._gate.open:  # it may still be written to
+                hardware.limbo.append(buffer)
+                buffer = None
             raise
         finally:
-            buffer, self._buffer = self._buffer, None
             if buffer is not None:
                 buffer.close()

@@ -8,7 +8,7 @@ taken off anyway. Source: open-gpu-kernel-modules 570.144 dev_vm.h (NV_VIRTUAL_F
 from __future__ import annotations
 
 from nvcore.api.device import Bar
-from nvcore.api.errors import DeviceGone
+from nvcore.api.errors import DeviceGone, FirmwareDead
 from nvcore.api.marks import signalling_safe
 from nvcore.hw.interrupts import USERMODE_DOORBELL
 
@@ -20,20 +20,21 @@ _DOORBELL = USERMODE_DOORBELL.address()
 class Gate:
     """Whether the hardware of one generation may be touched. Closed once, for ever; `cause` is the first one."""
 
-    __slots__ = ("cause", "generation", "open")
-
     def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.open = True
+        self.generation, self.open = generation, True
         self.cause: str | None = None
 
     def close(self, cause: str) -> bool:
         """Close it; whether this call did."""
         if not self.open:
             return False
-        self.cause = cause
-        self.open = False
+        self.cause, self.open = cause, False
         return True
+
+    def check(self) -> None:
+        """Raise FirmwareDead with the first cause when the generation is over."""
+        if not self.open:
+            raise FirmwareDead(f"generation {self.generation} of the GPU is over", seen=self.cause, remedy="wait for resume")
 
 
 class ChannelDoorbell:

@@ -9,7 +9,7 @@ Source: DESIGN "Faults"; attribution by channel id: open-gpu-kernel-modules befo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nvcore.api.errors import NvcoreError
 from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareHalted, FirmwareMessage, Rung, VgpuPluginEvent
@@ -30,9 +30,7 @@ _CODES = {Rung.CHANNEL: "NVC-5010", Rung.GRANT: "NVC-5011", Rung.GPU: "NVC-5012"
 
 
 class Ladder:
-    """The ladder of one GPU."""
-
-    __slots__ = ("_gpu", "_grant_resets", "_reset_at", "counts")
+    """The ladder of one GPU. counts: faults met, by rung."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -45,18 +43,17 @@ class Ladder:
     @interrupt_safe
     def deliver(self, event: FirmwareEvent) -> None:
         """Take what the firmware reported by itself."""
-        gpu = self._gpu
-        hardware = gpu.hardware
+        gpu, hardware = self._gpu, self._gpu.hardware
         if isinstance(event, FirmwareMessage):
-            gpu.events.publish("firmware-message", f"{event.name}: {event.text}", gpu=gpu.name)
+            gpu.publish("firmware-message", f"{event.name}: {event.text}")
         elif isinstance(event, VgpuPluginEvent):
-            gpu.events.publish("vgpu", f"task of VF {event.function}: {event.what}", gpu=gpu.name)
+            gpu.publish("vgpu", f"task of VF {event.function}: {event.what}")
             for attachment in tuple(gpu.attachments):
                 attachment.tell_vgpu(event)
         elif hardware is None or not hardware.gate.open:
-            gpu.events.publish("firmware-message", f"late, ignored: {event}", gpu=gpu.name)
+            gpu.publish("firmware-message", f"late, ignored: {event}")
         elif isinstance(event, FirmwareHalted):
-            self.meet_gpu("firmware-halt" if not event.cause else event.cause, event.text)
+            self.meet_gpu(event.cause or "firmware-halt", event.text)
         elif isinstance(event, ChannelFault):
             self._channel_fault(hardware, event)
 
@@ -73,26 +70,14 @@ class Ladder:
         if owner is None and by_function:
             owner = hardware.grants.get(by_function)
         channel = self._find_channel(hardware, event)
-        if owner is None or (channel is not None and not channel.doorbell.armed):
+        if owner is None or (channel is not None and not channel.kill()):
             text = f"fault of a channel that is gone: {event.cause}: {event.text}"
-            self._gpu.events.publish("fault", text, gpu=self._gpu.name, channel=event.channel, action="ignored")
+            self._gpu.publish("fault", text, channel=event.channel, action="ignored")
             return
-        if channel is not None:
-            channel.kill()
-        fault = Fault(
-            Rung.CHANNEL,
-            event.cause,
-            _CODES[Rung.CHANNEL],
-            self._gpu.name,
-            hardware.gate.generation,
-            event.channel,
-            event.engine,
-            event.function,
-            owner.name,
-            owner.client,
-            event.address,
-            event.text,
-        )
+        fault = self._fault(
+            Rung.CHANNEL, event.cause, event.text, owner, channel=event.channel, engine=event.engine, function=event.function,
+            address=event.address,
+        )  # fmt: skip
         told = self._tell(fault, owner, "channel disabled, owner told" if channel else "owner told")
         self._gpu.life.post(lambda: self._climb_channel(fault, owner, channel, told), "fault of a channel")
 
@@ -117,41 +102,35 @@ class Ladder:
     def meet_gpu(self, cause: str, text: str = "", *, rung: Rung = Rung.GPU) -> None:
         """A fault of the whole GPU. Closes the gate now (no doorbell rings, no call starts), hands the rest to the receiver thread. The
         first cause wins."""
-        gpu, hardware = self._gpu, self._gpu.hardware
-        if hardware is None:
-            return
-        fault = Fault(rung, cause.split(":")[0], _CODES[rung], gpu.name, hardware.gate.generation, text=text or cause)
-        if not hardware.gate.close(cause):
-            return  # the GPU is down already, and its first cause is on record
-        gpu.receiver.urgent(lambda: self._disable(hardware, fault), "disabling the GPU")
+        hardware = self._gpu.hardware
+        if hardware is not None:
+            fault = self._fault(rung, cause.split(":")[0], text or cause)
+            if hardware.gate.close(cause):  # else the GPU is down already, and its first cause is on record
+                self._gpu.receiver.urgent(lambda: self._disable(hardware, fault), "disabling the GPU")
 
     def meet_grant(self, grant: GpuGrant, cause: str, text: str = "") -> None:
         """A fault that one channel's end did not cure. Disables every channel of the grant now."""
-        hardware = grant.hardware
-        if not hardware.gate.open:
+        if self._down():
             return
         grant.kill()
-        fault = Fault(
-            Rung.GRANT, cause, _CODES[Rung.GRANT], self._gpu.name, hardware.gate.generation, grant=grant.name, owner=grant.client, text=text
-        )
+        fault = self._fault(Rung.GRANT, cause, text, grant)
         told = self._tell(fault, grant, "channels disabled, owner told")
         self._gpu.life.post(lambda: self._climb_grant(fault, grant, told), "fault of a grant")
 
+    def _down(self) -> bool:
+        """Whether the GPU is down: then its own rung's way back covers everything below."""
+        return self._gpu.hardware is None or not self._gpu.hardware.gate.open
+
+    def _fault(self, rung: Rung, cause: str, text: str, grant: GpuGrant | None = None, **where: Any) -> Fault:
+        if grant is not None:
+            where |= {"grant": grant.name, "owner": grant.client}
+        return Fault(rung, cause, _CODES[rung], self._gpu.name, self._gpu.generation, text=text, **where)
+
     def _tell(self, fault: Fault, grant: GpuGrant | None, action: str) -> Job | None:
         self.counts[fault.rung] += 1
-        self._gpu.events.publish(
-            "fault",
-            f"{fault.cause}: {fault.text}" if fault.text else fault.cause,
-            gpu=self._gpu.name,
-            code=fault.code,
-            function=grant.function if grant else None,
-            grant=fault.grant,
-            owner=fault.owner,
-            channel=fault.channel,
-            vm=grant.vm if grant else None,
-            action=action,
-            fault=fault,
-        )
+        about = grant.about if grant is not None else {}
+        text = f"{fault.cause}: {fault.text}" if fault.text else fault.cause
+        self._gpu.publish("fault", text, code=fault.code, channel=fault.channel, action=action, fault=fault, **about)
         attachment = self._gpu.attachment_of(grant) if grant else None
         return attachment.tell(fault) if attachment else None
 
@@ -163,57 +142,57 @@ class Ladder:
         cause = hardware.gate.cause or fault.cause
         problems: list[str] = []
 
-        def step(call: Callable[[], object]) -> None:
+        def step(call: Callable[..., object], *args: object) -> None:
             try:
-                call()
+                call(*args)
             except NvcoreError as error:
                 problems.append(str(error))
 
         hardware.session.declare_dead(cause)
         hardware.invalidator.fail_all(cause)
-        step(lambda: hardware.device.set_bus_master(False))
-        for grant in tuple(hardware.grants.values()):
-            if grant.parent is None:
-                grant.kill()
-                grant.set_quiescing(True)
-                step(lambda grant=grant: grant.revoke_leases(cause))  # type: ignore[misc]
+        step(hardware.device.set_bus_master, False)
+        for grant in hardware.top_grants:
+            grant.kill()
+            grant.set_quiescing(True)
+            step(grant.revoke_leases, cause)
         step(hardware.tree.mask_all)
-        self._tell(fault, None, "GPU disabled, all owners told" + (f"; {'; '.join(problems)}" if problems else ""))
+        self._tell(fault, None, "; ".join(["GPU disabled, all owners told", *problems]))
         told = [(attachment, attachment.tell(fault)) for attachment in tuple(self._gpu.attachments)]
         self._gpu.life.post(lambda: self._climb_gpu(fault, told), "fault of the GPU")
 
     # life-cycle thread
 
-    def _quiesce(self, attachment: Attachment | None, told: Job | None, reason: QuiesceReason, generation: int) -> bool:
-        if attachment is None:
+    def _quiesce(self, attachment: Attachment | None, told: Job | None, reason: QuiesceReason) -> bool:
+        gpu = self._gpu
+        if attachment is None or attachment.quiesce(told, reason, gpu.clock.now() + gpu.settings.quiesce, gpu.generation):
             return True
-        deadline = self._gpu.clock.now() + self._gpu.settings.quiesce
-        if attachment.quiesce(told, reason, deadline, generation):
+        gpu.abandon(attachment, f"missed-deadline: {attachment.hung}")
+        return False
+
+    def _resume(self, attachment: Attachment | None, vram: Literal["kept", "lost"], generation: int) -> bool:
+        if attachment is None or attachment.resume(vram, generation, self._gpu.settings.call):
             return True
-        self._gpu.abandon(attachment, f"missed-deadline: {attachment.hung}")
+        self._gpu.abandon(attachment, f"failed in resume: {attachment.hung}")
         return False
 
     @may_sleep
     def _climb_channel(self, fault: Fault, grant: GpuGrant, channel: GpuChannel | None, told: Job | None) -> None:
-        hardware, gpu = grant.hardware, self._gpu
-        if not hardware.gate.open:
+        attachment, generation = self._gpu.attachment_of(grant), self._gpu.generation
+        if self._down() or not self._quiesce(attachment, told, "channel-fault"):
             return
-        attachment = gpu.attachment_of(grant)
-        generation = hardware.gate.generation
-        if not self._quiesce(attachment, told, "channel-fault", generation):
-            return
-        if channel is not None and not channel.closed:
-            try:
+        try:
+            if channel is not None and not channel.closed:
                 channel.disable()
-            except NvcoreError as error:
-                self.meet_grant(grant, "channel-stuck", describe_error(error)[0])
-                return
-        self._go_on(grant, fault, "kept", generation, "channel stopped")
+        except NvcoreError as error:
+            self.meet_grant(grant, "channel-stuck", describe_error(error)[0])
+            return
+        if self._resume(attachment, "kept", generation):
+            self._recovered(fault, "channel stopped", grant)
 
     @may_sleep
     def _climb_grant(self, fault: Fault, grant: GpuGrant, told: Job | None) -> None:
-        hardware, gpu = grant.hardware, self._gpu
-        if not hardware.gate.open or grant.state in ("released", "revoked"):
+        gpu = self._gpu
+        if self._down() or grant.ended:
             return
         now, before = gpu.clock.now(), self._grant_resets.get(grant.name)
         if before is not None and now - before < gpu.settings.settle:
@@ -222,7 +201,7 @@ class Ladder:
         self._grant_resets[grant.name] = now
         attachment = gpu.attachment_of(grant)
         grant.set_quiescing(True)
-        if not self._quiesce(attachment, told, "grant-reset", gpu.generation):
+        if not self._quiesce(attachment, told, "grant-reset"):
             return
         generation = gpu.next_generation()
         try:
@@ -231,42 +210,25 @@ class Ladder:
             self.meet_gpu("grant-reset-failed", f"{grant.name}: {describe_error(error)[0]}")
             return
         grant.set_quiescing(False)
-        self._go_on(grant, fault, "lost", generation, "grant reset")
+        if self._resume(attachment, "lost", generation):
+            self._recovered(fault, "grant reset", grant)
 
-    def _go_on(self, grant: GpuGrant, fault: Fault, vram: Literal["kept", "lost"], generation: int, action: str) -> None:
-        attachment = self._gpu.attachment_of(grant)
-        if attachment is not None and not attachment.resume(vram, generation, self._gpu.settings.call):
-            self._gpu.abandon(attachment, f"failed in resume: {attachment.hung}")
-            return
-        self._recovered(fault, action, grant.vm)
-
-    def _recovered(self, fault: Fault, action: str, vm: str | None = None) -> None:
-        self._gpu.events.publish(
-            "recovery",
-            f"recovered from {fault.cause}",
-            gpu=self._gpu.name,
-            grant=fault.grant,
-            owner=fault.owner,
-            channel=fault.channel,
-            vm=vm,
-            action=action,
-            fault=fault,
-        )
+    def _recovered(self, fault: Fault, action: str, grant: GpuGrant | None = None) -> None:
+        about = grant.about if grant is not None else {}
+        self._gpu.publish("recovery", f"recovered from {fault.cause}", channel=fault.channel, action=action, fault=fault, **about)
 
     @may_sleep
     def _climb_gpu(self, fault: Fault, told: list[tuple[Attachment, Job | None]]) -> None:
-        gpu = self._gpu
-        now = gpu.clock.now()
-        again = self._reset_at is not None and now - self._reset_at < gpu.settings.settle
-        lost = fault.rung is Rung.LOST or again
-        reason: QuiesceReason = "gpu-lost" if lost else "gpu-reset"
-        gpu.set_state("resetting", cause=fault.text or fault.cause, code=fault.code)
+        gpu, now = self._gpu, self._gpu.clock.now()
+        since = now - self._reset_at if self._reset_at is not None else None
+        again = since is not None and since < gpu.settings.settle
+        lost, why = fault.rung is Rung.LOST or again, fault.text or fault.cause
+        gpu.set_state("resetting", cause=why, code=fault.code)
         for attachment, job in reversed(told):
             if attachment in gpu.attachments:
-                self._quiesce(attachment, job, reason, gpu.generation)
+                self._quiesce(attachment, job, "gpu-lost" if lost else "gpu-reset")
         if lost:
-            why = fault.text or fault.cause
-            gpu.lose(f"{why}; {now - self._reset_at:.1f} s after a reset" if again and self._reset_at is not None else why)
+            gpu.lose(f"{why}; {since:.1f} s after a reset" if again else why)
             return
         self._reset_at = now
         try:
@@ -276,8 +238,7 @@ class Ladder:
             return
         generation = gpu.generation
         for attachment in tuple(gpu.attachments):
-            if not attachment.resume("lost", generation, gpu.settings.call):
-                gpu.abandon(attachment, f"failed in resume: {attachment.hung}")
+            self._resume(attachment, "lost", generation)
         gpu.set_state("running")
         self._recovered(fault, "GPU reset, firmware started again")
 

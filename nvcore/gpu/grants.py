@@ -1,26 +1,30 @@
 """Grants: what of a GPU is whose, and everything in the firmware that hangs below.
 
-Owns a grant's holding in the ledger, its firmware tenant (opened on first use), address spaces, channels, leases, DMA buffers and interrupt
-lines, and the order in which they go: channels stop, spaces unlink, the tenant closes, leases are revoked, DMA maps vanish, memory is
-scrubbed, units return (into quarantine when hardware may still reach them). Client threads and the life-cycle thread; `kill` runs anywhere.
+Owns a grant's holding in the ledger, its firmware tenant (opened on first use), its parts (child grants, address spaces, channels, leases,
+DMA buffers, interrupt lines), and the order in which they go: channels stop, spaces unlink, the tenant closes, leases are revoked, DMA maps
+vanish, memory is scrubbed, units return (into quarantine when hardware may still reach them). A grant that is gone holds on to nothing of
+its GPU, whoever keeps it. Client threads and the life-cycle thread; `kill` runs anywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar, cast
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, NvcoreError, OutOfResources, UsageError
 from nvcore.api.families.channel import ChannelFamily, ChannelSpec
 from nvcore.api.families.memory import MemoryFamily
-from nvcore.api.grant import GrantRequest, GrantState, Share
+from nvcore.api.grant import GrantRequest, GrantState
 from nvcore.api.inventory import Range
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
-from nvcore.gpu.buffers import GrantBuffer
 from nvcore.gpu.channels import GpuChannel, GpuSpace
 from nvcore.gpu.interrupts import Line
 from nvcore.gpu.leases import MemoryLease
 from nvcore.gpu.memory import Extent
+from nvcore.gpu.owned import GrantBuffer, Owned
+from nvcore.vmm.runs import cut
 
 if TYPE_CHECKING:
     from nvcore.api.families import Tenant
@@ -28,92 +32,77 @@ if TYPE_CHECKING:
 
 __all__ = ["GpuGrant"]
 
-_Part = TypeVar("_Part")
+_Part = TypeVar("_Part", bound="Owned | Line | GpuGrant")
 
 
 class GpuGrant:
-    """One grant. `client` is the owner's name, `function` the function it was asked for; `problems` what could not be taken down
-    properly."""
+    """One grant. `client` is the owner's name, `function` the function it was asked for; `problems` what could not be taken down properly;
+    `publish` writes a line into the event log, `about` it."""
 
     def __init__(self, hardware: Hardware, client: str, function: str, request: GrantRequest, parent: GpuGrant | None = None) -> None:
         for share in request.shares:
             hardware.engine(share.engine)
             if not 1 <= share.weight <= 1000:
                 raise UsageError("a share's weight is out of range", expected="1 to 1000", seen=share.weight)
-        self.hardware, self.client, self.function, self.label, self.parent = hardware, client, function, request.label, parent
+        self._hardware: Hardware | None = hardware
+        self.client, self.function, self.label, self.parent = client, function, request.label, parent
         self.vm: str | None = request.vm or (parent.vm if parent else None)
-        self.name = f"{hardware.name}/{client}/{hardware.next_serial()}"
+        self.name = f"{hardware.name}/{client}/{next(hardware.serials)}"
         self.generation = hardware.gate.generation
-        self._holding = hardware.ledger.take(self.name, request, parent.name if parent else None)
-        self._shares = request.shares
-        self._state: GrantState = "live"
-        self._tenant: Tenant | None = None
-        self._spaces: list[GpuSpace] = []
-        self._channels: list[GpuChannel] = []
-        self._leases: list[MemoryLease] = []
-        self._buffers: list[GrantBuffer] = []
-        self._lines: list[Line] = []
-        self._children: list[GpuGrant] = []
-        self._extents: dict[Range, Extent] = {}
+        self.shares = request.shares
+        self.state: GrantState = "live"
         self.problems: list[str] = []
+        self._holding = hardware.ledger.take(self.name, request, parent.name if parent else None)
+        self._tenant: Tenant | None = None
+        self._parts: list[Owned | Line | GpuGrant] = []
+        self._extents: dict[Range, Extent] = {}
+        self.about: dict[str, Any] = {"function": function, "grant": self.name, "owner": client, "vm": self.vm}
+        self.publish: Callable[..., object] = partial(hardware.publish, **self.about)
         with hardware.lock:
             hardware.grants[self.name] = self
 
     # what it has
 
     @property
-    def state(self) -> GrantState:
-        """Where it is in its life."""
-        return self._state
+    def ended(self) -> bool:
+        """Whether it was released or revoked."""
+        return self.state in ("released", "revoked")
+
+    @property
+    def hardware(self) -> Hardware:
+        """The GPU. Raises LeaseRevoked when the grant is gone."""
+        if self._hardware is None:
+            raise LeaseRevoked(f"the grant {self.name} is {self.state}")
+        return self._hardware
 
     @property
     def vram(self) -> Sequence[Range]:
         """Memory of the grant, without what children hold."""
-        return self.hardware.ledger.holds(self.name, "vram")
+        return self._holds("vram")
 
     @property
     def channels(self) -> Sequence[Range]:
         """Channel ids, on every runlist, without what children hold."""
-        return self.hardware.ledger.holds(self.name, "channels")
+        return self._holds("channels")
 
     @property
     def functions(self) -> Sequence[int]:
         """Virtual functions, from 1."""
-        return tuple(number for item in self.hardware.ledger.holds(self.name, "functions") for number in range(item.start, item.end))
+        return tuple(number for item in self._holds("functions") for number in range(item.start, item.end))
 
-    @property
-    def shares(self) -> Sequence[Share]:
-        """Engine shares, as granted."""
-        return self._shares
+    def _holds(self, kind: str) -> tuple[Range, ...]:
+        return self._hardware.ledger.holds(self.name, kind) if self._hardware is not None else ()
 
     @property
     def tenant(self) -> Tenant:
         """The root in the firmware; opened on first use. Raises FirmwareDead, LeaseRevoked."""
         if self._tenant is None or not self._tenant.open:
-            self._live()
-            self.hardware.check(self.hardware.gate)
-            self._tenant = self.hardware.session.open_tenant(self.name)
+            self._tenant = self._live().session.open_tenant(self.name)
         return self._tenant
 
-    @property
-    def has_tenant(self) -> bool:
-        """Whether it has a root in the firmware now."""
-        return self._tenant is not None
-
-    @property
-    def space_count(self) -> int:
-        """Address spaces in the firmware."""
-        return len(self._spaces)
-
-    @property
-    def live_channels(self) -> tuple[GpuChannel, ...]:
-        """Channels that exist."""
-        return tuple(self._channels)
-
-    @property
-    def children(self) -> tuple[GpuGrant, ...]:
-        """Grants cut out of this one."""
-        return tuple(self._children)
+    def objects(self) -> dict[str, int]:
+        """How many objects of each kind it has in the firmware."""
+        return {"client": int(self._tenant is not None), "space": len(self._of(GpuSpace)), "channel": len(self._of(GpuChannel))}
 
     # what its owner does with it
 
@@ -121,44 +110,33 @@ class GpuGrant:
     def child(self, request: GrantRequest) -> GpuGrant:
         """Cut a child out of this grant. Raises OutOfResources or UsageError with the books unchanged. Memory that the device shares as one
         piece with what is under a lease is not cut; where a piece was mapped before, the cut may lose the piece's contents."""
-        self._live()
-        child = GpuGrant(self.hardware, self.client, self.function, request, self)
+        child = GpuGrant(self._live(), self.client, self.function, request, self)
         taken = child.vram
-        cut = [extent.range for extent in self._extents.values() if any(extent.range.overlaps(item) for item in taken)]
-        if any(lease.range.overlaps(item) for lease in self._leases for item in (*taken, *cut)):
-            child._leave()
+        touched = [item for item in self._extents if any(item.overlaps(one) for one in taken)]
+        if any(lease.range.overlaps(item) for lease in self._of(MemoryLease) for item in (*taken, *touched)):
+            child._leave("released")
             raise UsageError("memory under a lease cannot be cut out of a grant", remedy="release the lease first, or name vram_at")
-        self._adopt(self._children, child)
-        for item in [item for item in self._extents if any(item.overlaps(cut) for cut in taken)]:
+        for item in touched:
             self._extents.pop(item).close()  # no extent covers two owners; nobody has a lease in it
-        return child
+        return self._adopt(child)
 
     @may_sleep
     def map(self, range: Range) -> MemoryLease:
         """A lease on memory of this grant. Raises UsageError outside of it, LeaseRevoked when the grant is gone."""
-        self._live()
+        hardware = self._live()
         home = self.require_vram(range.start, range.size, "a lease")
-        vram = self.hardware.vram
-        extent = next((known for known in self._extents.values() if known.range.contains(range)), None)
+        extent = next((known for known in self._extents.values() if known.range.contains(range)), None) or hardware.vram.extent(home)
         if extent is None:
-            extent = vram.extent(home)
-            if extent is not None:
-                self._extents[home] = extent
-            else:
-                self.hardware.map_behind_bar1()
-        mapped = extent.map(range) if extent is not None else None
-        lease = MemoryLease(range, vram, mapped, self._forget_lease, self.name)
-        self._adopt(self._leases, lease)
-        return lease
+            hardware.map_behind_bar1()
+        else:
+            self._extents[extent.range] = extent
+        return self._adopt(MemoryLease(self, range, extent.map(range) if extent is not None else None))
 
     @may_sleep
     def create_space(self) -> GpuSpace:
         """An address space for channels of this grant. Raises NotSupportedError, FirmwareDead, FirmwareRefused."""
-        self._live()
-        family = cast(MemoryFamily, self.hardware.family("memory"))
-        space = GpuSpace(self, family.create_space(self.tenant))
-        self._adopt(self._spaces, space)
-        return space
+        family = cast(MemoryFamily, self._live().family("memory"))
+        return self._adopt(GpuSpace(self, family.create_space(self.tenant)))
 
     @may_sleep
     def create_channel(
@@ -166,110 +144,70 @@ class GpuGrant:
     ) -> GpuChannel:
         """A channel on `engine`, enabled when this returns. Raises OutOfResources without a free id, UsageError, NotFoundError,
         FirmwareRefused."""
-        self._live()
-        hardware = self.hardware
+        hardware = self._live()
         runlist = hardware.engine(engine).runlist
         if space.grant is not self or space.closed:
             raise UsageError("the address space is not one of this grant")
         self.require_vram(instance, 0x1000, "an instance block")
         self.require_vram(userd, 0x200, "a user-data page")
         family = cast(ChannelFamily, hardware.family("channel"))
-        number = self._free_id(runlist)
-        size = family.fault_buffer_size()
+        number, size = self._free_id(runlist), family.fault_buffer_size()
         buffer = hardware.device.allocate_dma(size, label=f"fault buffer of {self.name}") if size else None
-        try:
-            spec = ChannelSpec(
-                engine, number, ring_address, ring_entries, instance, userd, buffer.bus_address() if buffer else 0, size, privileged
-            )
-            ref = family.create(space.ref, spec)
-        except NvcoreError:
+        with ExitStack() as undo:
             if buffer is not None:
-                buffer.close()
-            raise
-        channel = GpuChannel(self, engine, runlist, number, ref, buffer)
-        self._adopt(self._channels, channel)
-        with hardware.lock:
-            hardware.channels[runlist, number] = channel
-        try:
-            family.create_engine_object(ref)
-            family.enable(ref)
-        except NvcoreError:
-            channel.close()
-            raise
+                undo.callback(buffer.close)
+            faults = buffer.bus_address() if buffer is not None else 0
+            spec = ChannelSpec(engine, number, ring_address, ring_entries, instance, userd, faults, size, privileged)
+            channel = GpuChannel(self, engine, runlist, number, family.create(space.ref, spec), buffer)
+            undo.pop_all()
+            undo.callback(channel.close)
+            self._adopt(channel)
+            with hardware.lock:
+                hardware.channels[runlist, number] = channel
+            family.create_engine_object(channel.ref)
+            family.enable(channel.ref)
+            undo.pop_all()
         return channel
 
     def _free_id(self, runlist: int) -> int:
-        used = {channel.channel for channel in self._channels if channel.runlist == runlist}
-        for item in self.channels:
-            for number in range(item.start, item.end):
-                if number not in used:
-                    return number
+        used = {channel.channel for channel in self._of(GpuChannel) if channel.runlist == runlist}
+        ids = self.channels
+        for number in (number for item in ids for number in range(item.start, item.end)):
+            if number not in used:
+                return number
         raise OutOfResources(
             f"no free channel id in {self.name} on runlist {runlist}",
             expected="a channel id of the grant",
-            seen=f"{len(used)} in use of {sum(item.size for item in self.channels)}",
+            seen=f"{len(used)} in use of {sum(item.size for item in ids)}",
             remedy="close a channel, or ask for a grant with more channels",
         )
 
     @may_sleep
     def interrupt(self, engine: str) -> Line:
         """Count the engine's non-stall interrupts. Raises NotFoundError; UsageError for an engine that raises none."""
-        self._live()
-        vector = self.hardware.engine(engine).nonstall_vector
+        hardware = self._live()
+        vector = hardware.engine(engine).nonstall_vector
         if vector is None:
             raise UsageError(f"engine {engine} raises no non-stall interrupt")
-        line = self.hardware.tree.route(vector)
-        self._adopt(self._lines, line)
-        return line
+        return self._adopt(hardware.tree.route(vector))
 
     @may_sleep
     def allocate_dma(self, size: int, *, label: str) -> GrantBuffer:
         """Host memory for the device, freed with the grant after its channels stopped."""
-        self._live()
-        buffer = GrantBuffer(self.hardware.device.allocate_dma(size, label=label), self._forget_buffer)
-        self._adopt(self._buffers, buffer)
-        return buffer
+        return self._adopt(GrantBuffer(self, self._live().device.allocate_dma(size, label=label)))
 
     @may_sleep
     def scrub(self, range: Range) -> None:
         """Fill memory of the grant with zeros. Raises UsageError outside of it, DeviceGone."""
         self.require_vram(range.start, range.size, "a range to scrub")
-        for known, piece in self._pieces(range):
-            if known is not None:
-                known.zero(piece)
-                continue
-            extent = self.hardware.vram.extent(piece) if piece.start % 0x1000 == piece.size % 0x1000 == 0 else None
-            if extent is None:
-                self.hardware.vram.zero(piece)
-                continue
-            try:
-                extent.zero(piece)
-            finally:
-                extent.close()
-
-    def _pieces(self, whole: Range) -> list[tuple[Extent | None, Range]]:
-        """`whole` cut at the borders of the extents that the grant has: writing through the window what a descriptor could punch takes
-        minutes."""
-        pieces: list[tuple[Extent | None, Range]] = []
-        at = whole.start
-        for known in sorted(self._extents.values(), key=lambda extent: extent.range.start):
-            start, end = max(known.range.start, at), min(known.range.end, whole.end)
-            if start >= end:
-                continue
-            if at < start:
-                pieces.append((None, Range(at, start - at)))
-            pieces.append((known, Range(start, end - start)))
-            at = end
-        if at < whole.end:
-            pieces.append((None, Range(at, whole.end - at)))
-        return pieces
+        for known, piece in cut(range, tuple(self._extents)):
+            (self.hardware.vram if known is None else self._extents[known]).zero(piece)
 
     @may_sleep
     def release(self) -> None:
         """Give everything back, in the order of this module's heading. Idempotent."""
-        if self._state in ("released", "revoked"):
-            return
-        self._take_down("released", "released by its owner")
+        if not self.ended:
+            self._take_down("released", "released by its owner")
 
     # what the core does with it
 
@@ -277,29 +215,29 @@ class GpuGrant:
     @signalling_safe
     def kill(self) -> None:
         """Revoke every doorbell of the grant and its children; no call into the firmware."""
-        for channel in tuple(self._channels):
+        for channel in self._of(GpuChannel):
             channel.kill()
-        for child in tuple(self._children):
+        for child in self._of(GpuGrant):
             child.kill()
 
     def revoke_leases(self, cause: str) -> None:
         """Take back all leases, children's included."""
-        for lease in tuple(self._leases):
+        for lease in self._of(MemoryLease):
             lease.revoke(cause)
-        for child in tuple(self._children):
+        for child in self._of(GpuGrant):
             child.revoke_leases(cause)
 
     def set_quiescing(self, quiescing: bool) -> None:
         """Between a fault and resume nothing new is handed out."""
-        if self._state in ("live", "quiescing"):
-            self._state = "quiescing" if quiescing else "live"
-        for child in tuple(self._children):
+        if not self.ended:
+            self.state = "quiescing" if quiescing else "live"
+        for child in self._of(GpuGrant):
             child.set_quiescing(quiescing)
 
     @may_sleep
     def revoke(self, cause: str) -> None:
         """The core takes the grant back without its owner."""
-        if self._state not in ("released", "revoked"):
+        if not self.ended:
             self._take_down("revoked", cause)
 
     @may_sleep
@@ -307,147 +245,121 @@ class GpuGrant:
         """The grant's rung of the ladder: disable its channels, unset its page directories, invalidate, scrub; then a new generation.
         Raises what the firmware or the invalidate answers: the next rung's business. Children, which hold what is theirs, are reset with
         it."""
-        for child in tuple(self._children):
+        for child in self._of(GpuGrant):
             child.reset(generation)
         self.kill()
-        for channel in tuple(self._channels):
+        for channel in self._of(GpuChannel):
             channel.disable()
-        for space in tuple(self._spaces):
+        for space in self._of(GpuSpace):
             space.unlink()
-        self.revoke_leases("grant reset")
-        for channel in tuple(self._channels):
-            channel.close()
-        for space in tuple(self._spaces):
-            space.close()
-        tenant, self._tenant = self._tenant, None
-        if tenant is not None:
-            tenant.close()
-        for item in self.vram:
-            self.scrub(item)
-        self.generation = generation
+        self._begin_anew(generation, "grant reset")
 
     @may_sleep
     def renew(self, generation: int) -> None:
         """After a firmware reboot: the same resources, zeroed, under a new generation; what hung below in the old firmware is forgotten."""
-        for child in tuple(self._children):
+        for child in self._of(GpuGrant):
             child.renew(generation)
-        self._forget_hardware()
+        self._begin_anew(generation, "the firmware was restarted")
+
+    def _begin_anew(self, generation: int, cause: str) -> None:
+        self.kill()
+        self.revoke_leases(cause)
+        parts: list[GpuChannel | GpuSpace] = [*self._of(GpuChannel), *self._of(GpuSpace)]
+        for part in parts:
+            part.close()
+        self._close_tenant()
         for item in self.vram:
             self.scrub(item)
         self.generation = generation
 
-    def _forget_hardware(self) -> None:
-        self.kill()
-        self.revoke_leases("the firmware was restarted")
-        for channel in tuple(self._channels):
-            channel.close()
-        for space in tuple(self._spaces):
-            space.close()
-        self._tenant = None
+    def _close_tenant(self) -> None:
+        tenant, self._tenant = self._tenant, None
+        if tenant is not None:
+            tenant.close()
 
     def _take_down(self, final: GrantState, cause: str) -> None:
-        self._state = final
+        hardware, self.state = self.hardware, final
         self.kill()
-        stuck = not self.hardware.gate.open or self.hardware.device.gone
+        stuck = not hardware.gate.open or hardware.device.gone
 
-        def step(what: str, call: Callable[[], None]) -> bool:
+        def fails(what: str, call: Callable[[], None]) -> bool:
+            """Make the call; whether it raised, which is then among the problems."""
             try:
                 call()
             except NvcoreError as error:
                 self.problems.append(f"{what}: {error}")
-                return False
-            return True
+                return True
+            return False
 
-        for child in reversed(tuple(self._children)):
+        for child in self._of(GpuGrant):
             child._take_down(final, cause)
-            stuck = stuck or bool(child.problems)
-        for channel in reversed(tuple(self._channels)):
-            stuck = not step(f"channel {channel.channel}", channel.close) or stuck
-        for space in reversed(tuple(self._spaces)):
-            stuck = not step("address space", space.close) or stuck or space.stuck
-        tenant, self._tenant = self._tenant, None
-        if tenant is not None:
-            stuck = not step("firmware tenant", tenant.close) or stuck
+            stuck |= bool(child.problems)
+        for channel in self._of(GpuChannel):
+            stuck |= fails(f"channel {channel.channel}", channel.close)
+        for space in self._of(GpuSpace):
+            stuck |= fails("address space", space.close) | space.stuck
+        stuck |= fails("firmware tenant", self._close_tenant)
         self.revoke_leases(cause)
-        buffers = reversed(tuple(self._buffers))
-        if stuck and self.hardware.gate.open:  # a channel that may still run may still write: its host memory stays until reset
-            self.hardware.limbo.extend(buffers)
-        else:
-            for buffer in buffers:
-                step("DMA buffer", buffer.close)
-        self._buffers.clear()
-        for line in tuple(self._lines):
-            step("interrupt", line.close)
-        self._lines.clear()
-        if not stuck:
-            for item in self.vram:
-                stuck = not step("scrub", lambda item=item: self.scrub(item)) or stuck  # type: ignore[misc]
+        buffers = self._of(GrantBuffer)
+        if stuck and hardware.gate.open:  # a channel that may still run may still write: its host memory stays until reset
+            hardware.limbo.extend(buffers)
+            buffers = []
+        for buffer in buffers:
+            fails("DMA buffer", buffer.close)
+        for line in self._of(Line):
+            fails("interrupt", line.close)
+        for item in () if stuck else self.vram:
+            stuck |= fails("scrub", partial(self.scrub, item))
+        self._leave(final, quarantine=("vram", "channels", "functions") if stuck else ())
+        text = f"{final}: {self.label}: {cause}" + (f"; {'; '.join(self.problems)}" if self.problems else "")
+        self.publish("grant", text, action="quarantined until reset" if stuck else "scrubbed")
+
+    def _leave(self, final: GrantState, quarantine: Sequence[str] = ()) -> None:
+        hardware, self.state = self.hardware, final
         for extent in self._extents.values():
             extent.close()
-        self._extents.clear()
-        self._leave(quarantine=("vram", "channels", "functions") if stuck else ())
-        action = "quarantined until reset" if stuck else "scrubbed"
-        self.hardware.events.publish(
-            "grant",
-            f"{final}: {self.label}: {cause}" + (f"; {'; '.join(self.problems)}" if self.problems else ""),
-            gpu=self.hardware.name,
-            function=self.function,
-            grant=self.name,
-            owner=self.client,
-            vm=self.vm,
-            action=action,
-        )
-
-    def _leave(self, quarantine: Sequence[str] = ()) -> None:
-        if self._state not in ("released", "revoked"):
-            self._state = "released"
-        self.hardware.ledger.give_back(self._holding, quarantine=quarantine)
-        with self.hardware.lock:
-            self.hardware.grants.pop(self.name, None)
-            if self.parent is not None and self in self.parent._children:
-                self.parent._children.remove(self)
+        hardware.ledger.give_back(self._holding, quarantine=quarantine)
+        with hardware.lock:
+            hardware.grants.pop(self.name, None)
+        if self.parent is not None:
+            self.parent.forget(self)
+        self._parts, self._extents, self._hardware = [], {}, None
 
     # the books of its parts
 
     def require_vram(self, address: int, size: int, what: str) -> Range:
         """The grant's range that holds [address, address + size). Raises UsageError."""
-        for item in self.vram:
+        held = self.vram
+        for item in held:
             if size > 0 and item.start <= address and address + size <= item.end:
                 return item
-        owned = ", ".join(f"[{item.start:#x}, {item.end:#x})" for item in self.vram)
+        owned = ", ".join(f"[{item.start:#x}, {item.end:#x})" for item in held)
         raise UsageError(f"{what} lies outside of the grant {self.name}", expected=owned or "no memory", seen=f"{address:#x} + {size:#x}")
 
-    def _live(self) -> None:
-        if self._state in ("released", "revoked"):
-            raise LeaseRevoked(f"the grant {self.name} is {self._state}")
-        if self._state == "quiescing":
-            raise FirmwareDead(f"the grant {self.name} is being reset", seen=self.hardware.gate.cause, remedy="wait for resume")
-        if not self.hardware.gate.open:
-            raise FirmwareDead(f"the GPU of grant {self.name} is down", seen=self.hardware.gate.cause, remedy="wait for resume")
-        if self.hardware.device.gone:
+    def _live(self) -> Hardware:
+        """The GPU, for something new. Raises LeaseRevoked when the grant is gone, FirmwareDead until it is resumed, DeviceGone."""
+        if self.ended:
+            raise LeaseRevoked(f"the grant {self.name} is {self.state}")
+        hardware = self.hardware
+        if self.state == "quiescing" or not hardware.gate.open:
+            what = f"the grant {self.name} is being reset" if self.state == "quiescing" else f"the GPU of grant {self.name} is down"
+            raise FirmwareDead(what, seen=hardware.gate.cause, remedy="wait for resume")
+        if hardware.device.gone:
             raise DeviceGone(f"the device of grant {self.name} left")
+        return hardware
 
-    def _adopt(self, parts: list[_Part], part: _Part) -> None:
+    def _of(self, kind: type[_Part]) -> list[_Part]:
+        """Its parts of a kind, newest first."""
+        return [part for part in reversed(tuple(self._parts)) if isinstance(part, kind)]
+
+    def _adopt(self, part: _Part) -> _Part:
         with self.hardware.lock:
-            parts.append(part)
+            self._parts.append(part)
+        return part
 
-    def _forget_lease(self, lease: MemoryLease) -> None:
-        self._drop(self._leases, lease)
-
-    def _forget_buffer(self, buffer: GrantBuffer) -> None:
-        self._drop(self._buffers, buffer)
-
-    def forget_space(self, space: GpuSpace) -> None:
-        """The space is being closed."""
-        self._drop(self._spaces, space)
-
-    def forget_channel(self, channel: GpuChannel) -> None:
-        """The channel is being closed; its id is free when the firmware has answered, or with the grant."""
-        self._drop(self._channels, channel)
-        with self.hardware.lock:
-            self.hardware.channels.pop((channel.runlist, channel.channel), None)
-
-    def _drop(self, parts: list[_Part], part: _Part) -> None:
-        with self.hardware.lock:
-            if part in parts:
-                parts.remove(part)
+    def forget(self, part: Owned | GpuGrant) -> None:
+        """The part is being closed."""
+        if self._hardware is not None:
+            with self._hardware.lock:
+                if part in self._parts:
+                    self._parts.remove(part)

@@ -7,14 +7,16 @@ are replaced, grants and ledger stay. Any thread; takes no decision about faults
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
-from nvcore.api.clock import Clock
 from nvcore.api.device import Device, DmaBuffer
-from nvcore.api.errors import FirmwareDead, NotFoundError, NotSupportedError, NvcoreError
+from nvcore.api.errors import NotFoundError, NotSupportedError, NvcoreError
 from nvcore.api.families import Family
 from nvcore.api.firmware import FirmwareSession
-from nvcore.api.inventory import Engine, Inventory
+from nvcore.api.inventory import Engine, Inventory, Range
+from nvcore.api.marks import may_sleep
 from nvcore.events import EventLog
 from nvcore.gpu.doorbell import Gate
 from nvcore.gpu.interrupts import InterruptTree
@@ -31,51 +33,40 @@ __all__ = ["Hardware"]
 
 
 class Hardware:
-    """One booted GPU. `name` is its bus address."""
+    """One booted GPU. `name` is its bus address; `publish` writes a line about it into the event log. functions: virtual functions that
+    exist."""
 
     def __init__(
-        self,
-        name: str,
-        device: Device,
-        clock: Clock,
-        events: EventLog,
-        *,
-        inventory: Inventory,
-        ledger: Ledger,
-        vram: VramAccess,
-        tree: InterruptTree,
-        invalidator: Invalidator,
-        session: FirmwareSession,
-        gate: Gate,
-    ) -> None:
-        self.name, self.device, self.clock, self.events = name, device, clock, events
-        self.inventory, self.ledger, self.vram, self.tree, self.invalidator = inventory, ledger, vram, tree, invalidator
-        self.session, self.gate = session, gate
+        self, name: str, device: Device, events: EventLog, session: FirmwareSession, inventory: Inventory, functions: int,
+        tree: InterruptTree, invalidator: Invalidator, generation: int,
+    ) -> None:  # fmt: skip
+        self.name, self.device, self.session, self.inventory = name, device, session, inventory
+        self.tree, self.invalidator, self.gate = tree, invalidator, Gate(generation)
+        self.publish = partial(events.publish, gpu=name)
+        self.ledger = Ledger(
+            vram=[region.range for region in inventory.regions if region.usable],
+            channels=Range(inventory.first_channel, inventory.channels - inventory.first_channel),
+            bar1=inventory.bar1_size, functions=functions, heads=inventory.heads,
+        )  # fmt: skip
+        self.vram = VramAccess(device, page_tables=inventory.page_tables)
         self.lock = Lock("gpu-registry", leaf=True)
         self.grants: dict[str, GpuGrant] = {}
         self.channels: dict[tuple[int, int], GpuChannel] = {}  # by runlist and id
         self.limbo: list[DmaBuffer] = []  # host memory that hardware may still write to; freed after the next reset
-        self.serial = 0
+        self.serials = count(1)  # of the grants' names
 
-    def next_serial(self) -> int:
-        """A number for the next grant's name."""
-        with self.lock:
-            self.serial += 1
-            return self.serial
+    @property
+    def top_grants(self) -> list[GpuGrant]:
+        """Grants that are no children, oldest first."""
+        return [grant for grant in tuple(self.grants.values()) if grant.parent is None]
 
     def family(self, name: str) -> Family:
         """A family of this generation's firmware. Raises FirmwareDead with the first cause, NotSupportedError."""
-        self.check(self.gate)
+        self.gate.check()
         family = self.session.family(name)
         if family is None:
             raise NotSupportedError(f"the firmware of {self.name} has no family {name!r}", seen=", ".join(sorted(self.session.families)))
         return family
-
-    @staticmethod
-    def check(gate: Gate) -> None:
-        """Raise FirmwareDead with the first cause when a generation is over."""
-        if not gate.open:
-            raise FirmwareDead(f"generation {gate.generation} of the GPU is over", seen=gate.cause, remedy="wait for resume")
 
     def engine(self, name: str) -> Engine:
         """An engine of the inventory. Raises NotFoundError."""
@@ -95,14 +86,30 @@ class Hardware:
         try:
             self.vram.mapped = build_static_map(self)
         except NvcoreError as error:
-            self.events.publish("device", f"no map behind BAR1: {error}", gpu=self.name, action="the PRAMIN window serves instead")
+            self.publish("device", f"no map behind BAR1: {error}", action="the PRAMIN window serves instead")
+
+    @may_sleep
+    def renew(self, session: FirmwareSession, inventory: Inventory, generation: int) -> None:
+        """The firmware was started again after a reset: grants keep their resources, zeroed; quarantine ends; interrupts come through."""
+        self.inventory, self.session, self.vram.mapped = inventory, session, None
+        self.invalidator.revive()
+        self.gate = Gate(generation)  # grants are quiescing: nobody but the core uses it yet
+        if not self.vram.shares:
+            self.map_behind_bar1()  # before the scrub, which goes through it
+        for grant in self.top_grants:
+            grant.renew(generation)
+        for item in self.ledger.quarantined("vram"):
+            self.vram.zero(item)
+        self.ledger.lift_quarantine()
+        limbo, self.limbo = self.limbo, []
+        for buffer in limbo:
+            buffer.close()
+        self.tree.open()
+        for grant in self.top_grants:
+            grant.set_quiescing(False)
 
     def counts(self) -> dict[str, int]:
         """Objects in the firmware that the core knows of, by the session's kinds."""
         with self.lock:
-            grants = list(self.grants.values())
-        return {
-            "client": sum(grant.has_tenant for grant in grants),
-            "space": sum(grant.space_count for grant in grants),
-            "channel": len(self.channels),
-        }
+            objects = [grant.objects() for grant in self.grants.values()]
+        return {kind: sum(one[kind] for one in objects) for kind in ("client", "space", "channel")}

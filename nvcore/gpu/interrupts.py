@@ -9,10 +9,11 @@ nvkm/subdev/vfn.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from nvcore.api.errors import DeviceGone, UsageError
 from nvcore.api.marks import interrupt_safe, may_sleep
-from nvcore.hw.chips import BOOT_0
+from nvcore.hw.chips import bus_is_dead
 from nvcore.hw.interrupts import (
     LEAF,
     LEAF_ENABLE_CLEAR,
@@ -22,18 +23,13 @@ from nvcore.hw.interrupts import (
     TOP_ENABLE_CLEAR,
     TOP_ENABLE_SET,
     VECTORS_PER_LEAF,
-)
+)  # fmt: skip
 from nvcore.hw.register import RegisterIo, is_bus_error
 from nvcore.locks import Lock, eventfd
 
-__all__ = ["InterruptTree", "Line", "bus_is_dead"]
+__all__ = ["InterruptTree", "Line"]
 
 _ONES = 0xFFFFFFFF
-
-
-def bus_is_dead(io: RegisterIo) -> bool:
-    """Whether an error pattern just read was the bus's and not one access's: the chip's identity is not there either."""
-    return is_bus_error(io.read32(BOOT_0.OFFSET))
 
 
 class Line:
@@ -53,8 +49,6 @@ class Line:
 
 class InterruptTree:
     """The tree of one GPU. leaves: leaf registers of the chip."""
-
-    __slots__ = ("_enabled", "_io", "_leaves", "_listened", "_lock", "_masked", "_routes", "_top", "spurious")
 
     def __init__(self, io: RegisterIo, leaves: int) -> None:
         self._io, self._leaves = io, leaves
@@ -84,10 +78,8 @@ class InterruptTree:
         """Hold every message back until `open`. Any thread; a device that left is masked anyway."""
         with self._lock:
             self._masked = True
-            try:
+            with suppress(DeviceGone):
                 TOP_ENABLE_CLEAR(self._top).write(self._io)
-            except DeviceGone:
-                return
 
     @may_sleep
     def route(self, vector: int) -> Line:
@@ -130,10 +122,8 @@ class InterruptTree:
                 self._routes.pop(line.vector, None)
                 self._enabled[leaf] &= ~bit
                 if not self._masked:
-                    try:
+                    with suppress(DeviceGone):
                         LEAF_ENABLE_CLEAR(bit).write(self._io, index=leaf)
-                    except DeviceGone:
-                        self._masked = True
             os.close(fd)  # under the lock: `service` must not write to a number that somebody else was given
 
     @interrupt_safe
@@ -170,7 +160,5 @@ class InterruptTree:
 
     def _deliver(self, vector: int) -> None:
         for line in self._routes.get(vector, ()):
-            try:
+            with suppress(BlockingIOError):  # the owner has 2^64 - 2 counts to read: it will not miss this one
                 os.eventfd_write(line.fd, 1)
-            except BlockingIOError:  # the owner has 2^64 - 2 counts to read: it will not miss this one
-                continue

@@ -15,8 +15,8 @@ from typing import Final
 from nvcore.api.clock import Clock
 from nvcore.api.errors import DeviceGone
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
-from nvcore.gpu.interrupts import bus_is_dead
-from nvcore.hw.mmu import INVALIDATE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
+from nvcore.hw.chips import bus_is_dead
+from nvcore.hw.mmu import INVALIDATE, INVALIDATE_ALL, INVALIDATE_ONE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
 from nvcore.hw.register import RegisterIo, is_bus_error
 from nvcore.locks import Lock
 
@@ -27,8 +27,6 @@ LIMIT: Final = 2.0
 
 _RING: Final = 32
 _PDB, _PDB_HIGH, _TRIGGER = INVALIDATE_PDB.address(), INVALIDATE_PDB_HIGH.address(), INVALIDATE.address()
-_ONE: Final = INVALIDATE.of(all_addresses=1, system_membar=1, acknowledge=1, trigger=1).raw
-_ALL: Final = INVALIDATE.of(all_addresses=1, all_directories=1, system_membar=1, acknowledge=1, trigger=1).raw
 _BUSY: Final = INVALIDATE.trigger.mask
 
 
@@ -91,8 +89,6 @@ class Invalidator:
     so that a ticket ends although nobody polls it.
     """
 
-    __slots__ = ("_active", "_io", "_lock", "_on_timeout", "_pending", "_since", "_wake", "clock", "dead", "limit")
-
     def __init__(
         self, io: RegisterIo, clock: Clock, on_timeout: Callable[[str], None], limit: float = LIMIT, wake: Callable[[], None] | None = None
     ) -> None:
@@ -112,7 +108,6 @@ class Invalidator:
     def start(self, ring: TicketRing, pdb: int) -> Ticket:
         """Ask for an invalidate of the space whose root directory lies at `pdb`. One that has not started yet covers later changes too, so
         a second request before it starts is given the same ticket. After the GPU's generation died the ticket is done, with its error."""
-        cause = None
         with self._lock:
             ticket = ring.pending
             if ticket is None:
@@ -147,19 +142,14 @@ class Invalidator:
     def revive(self) -> None:
         """A new generation runs."""
         with self._lock:
-            self.dead = None
+            self.dead = self._since = None
 
     def _fail(self, cause: str) -> None:
-        if self.dead is None:
-            self.dead = cause
-        for ticket, ring in self._pending:
-            ring.pending = None
-            ticket.error, ticket.done = self.dead, True
+        self.dead = self.dead or cause
+        self._take_pending()
         for ticket in self._active:
             ticket.error, ticket.done = self.dead, True
-        self._pending.clear()
         self._active.clear()
-        self._since = None
 
     def _advance(self) -> str | None:
         """One step, under the lock. The cause, when this step found the unit stuck."""
@@ -171,13 +161,11 @@ class Invalidator:
                 raise DeviceGone("the invalidate register cannot be read", seen=f"{raw:#010x}")
             if raw & _BUSY:  # ours, or the firmware's: ours then starts behind it, within the same limit
                 now = self.clock.now()
-                if self._since is None:
-                    self._since = now
-                elif now - self._since >= self.limit:
-                    cause = f"invalidate-timeout: busy for {self.limit:g} s, INVALIDATE {raw:#010x}"
-                    self._fail(cause)
-                    return cause
-                return None
+                self._since = now if self._since is None else self._since
+                if now - self._since < self.limit:
+                    return None
+                self._fail(f"invalidate-timeout: busy for {self.limit:g} s, INVALIDATE {raw:#010x}")
+                return self.dead
             for ticket in self._active:
                 ticket.done = True
             self._active.clear()
@@ -190,17 +178,17 @@ class Invalidator:
         return None
 
     def _begin(self) -> None:
-        first = self._pending[0][0].pdb
-        single = True
-        for ticket, ring in self._pending:
-            ring.pending = None
-            single = single and ticket.pdb == first
-            self._active.append(ticket)
-        self._pending.clear()
-        self._since = self.clock.now()
-        if single:
+        self._take_pending()
+        self._since, first = self.clock.now(), self._active[0].pdb
+        if all(ticket.pdb == first for ticket in self._active):
             self._io.write32(_PDB, (first >> 12) << 4 & 0xFFFFFFF0)
             self._io.write32(_PDB_HIGH, first >> 40)
-            self._io.write32(_TRIGGER, _ONE)
+            self._io.write32(_TRIGGER, INVALIDATE_ONE)
         else:
-            self._io.write32(_TRIGGER, _ALL)
+            self._io.write32(_TRIGGER, INVALIDATE_ALL)
+
+    def _take_pending(self) -> None:
+        for ticket, ring in self._pending:
+            ring.pending = None
+            self._active.append(ticket)
+        self._pending.clear()

@@ -6,23 +6,28 @@ a holder kept then shows anonymous zeros. What a lease is on belongs to its gran
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError
 from nvcore.api.inventory import Range
 from nvcore.api.marks import may_sleep, signalling_safe
-from nvcore.gpu.memory import Mapped, VramAccess
+from nvcore.gpu.memory import Mapped
+from nvcore.gpu.owned import Owned
+
+if TYPE_CHECKING:
+    from nvcore.gpu.grants import GpuGrant
 
 __all__ = ["MemoryLease"]
 
 
-class MemoryLease:
+class MemoryLease(Owned):
     """A claim on `range` (VRAM addresses). mapped: the memory in this process, or None where every access goes through the window."""
 
-    __slots__ = ("_cause", "_forget", "_mapped", "_vram", "label", "range")
+    __slots__ = ("_cause", "_mapped", "_vram", "range")
 
-    def __init__(self, item: Range, vram: VramAccess, mapped: Mapped | None, forget: Callable[[MemoryLease], None], label: str) -> None:
-        self.range, self._vram, self._mapped, self._forget, self.label = item, vram, mapped, forget, label
+    def __init__(self, grant: GpuGrant, item: Range, mapped: Mapped | None) -> None:
+        super().__init__(grant)
+        self.range, self._mapped, self._vram = item, mapped, grant.hardware.vram
         self._cause: str | None = None
 
     @property
@@ -33,7 +38,7 @@ class MemoryLease:
     def _check(self, offset: int, size: int) -> None:
         if self._cause is not None:
             raise LeaseRevoked(
-                f"the lease on [{self.range.start:#x}, {self.range.end:#x}) of {self.label} is gone",
+                f"the lease on [{self.range.start:#x}, {self.range.end:#x}) of {self.grant.name} is gone",
                 seen=self._cause,
                 remedy="acquire the memory again after resume, or give up",
             )
@@ -71,17 +76,12 @@ class MemoryLease:
     @may_sleep
     def release(self) -> None:
         """Give it back. Idempotent."""
-        self._end("released by its holder")
+        self.revoke("released by its holder")
 
     def revoke(self, cause: str) -> None:
         """Take it back from its holder, whatever views exist. Idempotent."""
-        self._end(cause)
-
-    def _end(self, cause: str) -> None:
-        if self._cause is not None:
-            return
-        self._cause = cause
+        self._cause = self._cause or cause
         mapped, self._mapped = self._mapped, None
         if mapped is not None:
             mapped.revoke()
-        self._forget(self)
+        self.first_close()

@@ -11,6 +11,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from nvcore.api.device import Device, InterruptKind
@@ -62,10 +63,8 @@ class Receiver:
         """The counterpart; also of a device that left."""
         connected, self._connected = self._connected, None
         if connected is not None:
-            try:
+            with suppress(DeviceGone):
                 connected[0].connect_interrupt(connected[1], 0, None)
-            except DeviceGone:
-                return
 
     def attach(self, session: FirmwareSession, tree: InterruptTree, invalidator: Invalidator, device: Device) -> None:
         """Serve this generation's session from now on."""
@@ -84,10 +83,8 @@ class Receiver:
         """Look again soon: a call was sent, an invalidate began. Any thread."""
         fd = self._wake_fd
         if fd >= 0:
-            try:
+            with suppress(OSError):  # it is awake, or gone
                 os.eventfd_write(fd, 1)
-            except (BlockingIOError, OSError):  # it is awake, or gone
-                return
 
     @interrupt_safe
     @signalling_safe
@@ -98,8 +95,8 @@ class Receiver:
 
     def _loop(self) -> None:
         poller = select.epoll()
-        poller.register(self._wake_fd, select.EPOLLIN)
-        poller.register(self._interrupt_fd, select.EPOLLIN)
+        for fd in (self._wake_fd, self._interrupt_fd):
+            poller.register(fd, select.EPOLLIN)
         pause = _POLL
         try:
             while not self._stopping:
@@ -110,10 +107,8 @@ class Receiver:
                 for fd, _ in poller.poll(pause if busy else idle):
                     pause = _POLL
                     fired = fired or fd == self._interrupt_fd
-                    try:
+                    with suppress(BlockingIOError):
                         os.eventfd_read(fd)
-                    except BlockingIOError:
-                        continue
                 pause = min(pause * 1.5, _POLL_MAX)
                 self._turn(fired)
         finally:

@@ -62,9 +62,8 @@ def _nothing() -> None:
 
 
 class Worker:
-    """A thread that runs jobs in order. on_error: told of every job that raised. The thread starts with the first job."""
-
-    __slots__ = ("_abandoned", "_clock", "_flag", "_ident", "_jobs", "_lock", "_on_error", "_running", "_stopping", "_thread", "name")
+    """A thread that runs jobs in order. on_error: told of every job that raised. abandoned: what hung here and was left behind. The thread
+    starts with the first job."""
 
     def __init__(self, name: str, clock: Clock, on_error: Callable[[str, BaseException], None] | None = None) -> None:
         self.name, self._clock, self._on_error = name, clock, on_error
@@ -75,12 +74,7 @@ class Worker:
         self._ident: int | None = None
         self._running: Job | None = None
         self._stopping = False
-        self._abandoned: list[str] = []
-
-    @property
-    def abandoned(self) -> tuple[str, ...]:
-        """What hung here and was left behind."""
-        return tuple(self._abandoned)
+        self.abandoned: tuple[str, ...] = ()
 
     def here(self) -> bool:
         """Whether the caller is this worker's thread."""
@@ -124,27 +118,20 @@ class Worker:
                 if job in self._jobs:  # it never started
                     job.call = _nothing
                 return
-            self._abandoned.append(job.what)
-            jobs = deque(self._jobs)
-            self._jobs.clear()
-            self._flag, self._jobs = threading.Semaphore(len(jobs)), jobs
-            self._ident, self._running = None, None
+            self.abandoned = (*self.abandoned, job.what)
+            self._flag = threading.Semaphore(len(self._jobs))
+            self._ident = self._running = None
         self._thread = start_thread(self.name, self._loop)
 
     def _loop(self) -> None:
-        flag, jobs = self._flag, self._jobs
+        flag = self._flag
         self._ident = threading.get_ident()
         while flag is self._flag:
             flag.acquire()
-            if flag is not self._flag:
-                return  # this thread was abandoned and its job came back late
-            if not jobs:
-                return  # stop
             with self._lock:
-                if flag is not self._flag:
-                    return
-                job = jobs.popleft()
-                self._running = job
+                if flag is not self._flag or not self._jobs:
+                    return  # this thread was abandoned and its job came back late; or the end
+                job = self._running = self._jobs.popleft()
             job.run(self._on_error)
             with self._lock:
                 if flag is self._flag:

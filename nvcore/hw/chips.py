@@ -11,7 +11,7 @@ from nvcore.api.errors import DeviceGone, NotSupportedError
 from nvcore.api.identity import ChipId
 from nvcore.hw.register import Field, Register, RegisterIo, is_bus_error
 
-__all__ = ["BOOT_0", "BOOT_1", "BOOT_42", "CHIPS", "ChipRow", "chip_row", "identify"]
+__all__ = ["BOOT_0", "BOOT_1", "BOOT_42", "CHIPS", "ChipRow", "bus_is_dead", "chip_row", "identify"]
 
 
 class BOOT_0(Register, offset=0x000000):
@@ -90,6 +90,11 @@ def chip_row(name: str) -> ChipRow:
     if row is None:
         raise NotSupportedError(f"no chip {name!r}", expected=", ".join(_BY_NAME), seen=name)
     return row
+
+
+def bus_is_dead(io: RegisterIo) -> bool:
+    """Whether an error pattern just read was the bus's and not one access's: the chip's identity is not there either."""
+    return is_bus_error(io.read32(BOOT_0.OFFSET))
 
 
 def identify(io: RegisterIo) -> ChipId:

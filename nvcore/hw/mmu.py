@@ -10,7 +10,10 @@ from typing import Final
 
 from nvcore.hw.register import Field, Register
 
-__all__ = ["INVALIDATE", "INVALIDATE_PDB", "INVALIDATE_PDB_HIGH", "PRAMIN", "PRAMIN_SIZE", "WINDOW", "WINDOW_HOPPER"]
+__all__ = [
+    "INVALIDATE", "INVALIDATE_ALL", "INVALIDATE_ONE", "INVALIDATE_PDB", "INVALIDATE_PDB_HIGH", "PRAMIN", "PRAMIN_SIZE", "WINDOW",
+    "WINDOW_HOPPER",
+]  # fmt: skip
 
 PRAMIN: Final = 0x700000
 """Where the window into VRAM lies in BAR0."""
@@ -44,6 +47,13 @@ class INVALIDATE(Register, offset=0xB830B0):
     use_size = Field(22, 22, "a size is given")
     cache_level = Field(26, 24, "0 all levels")
     trigger = Field(31, 31, "1 starts; reads 1 while busy")
+
+
+INVALIDATE_ONE: Final = INVALIDATE.of(all_addresses=1, system_membar=1, acknowledge=1, trigger=1).raw
+"""Drops all that came from the root directory in INVALIDATE_PDB."""
+
+INVALIDATE_ALL: Final = INVALIDATE_ONE | INVALIDATE.all_directories.mask
+"""Drops all, whatever root directory it came from."""
 
 
 class WINDOW(Register, offset=0x001700):

@@ -85,6 +85,8 @@ class Register:
         fields = {name: value for klass in reversed(cls.__mro__) for name, value in vars(klass).items() if isinstance(value, Field)}
         used = 0
         for name, field in fields.items():
+            if hasattr(Register, name):
+                raise ContractError(f"field {name} of {cls.__name__} would hide Register.{name}", remedy="give the field another name")
             if used & field.mask:
                 raise ContractError(f"field {name} of {cls.__name__} overlaps another", seen=f"{field.high}:{field.low}")
             used |= field.mask

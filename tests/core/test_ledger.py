@@ -13,7 +13,7 @@ from nvcore.api.errors import ContractError, OutOfResources, UsageError
 from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Range
 from nvcore.gpu.ledger import Holding, Ledger
-from nvcore.gpu.runs import Runs
+from nvcore.vmm.runs import Runs
 
 MIB = 1 << 20
 

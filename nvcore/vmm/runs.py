@@ -1,18 +1,18 @@
-"""Sets of disjoint runs of integers: the arithmetic below the ledger.
+"""Sets of disjoint runs of integers: the arithmetic below pools and ledgers.
 
 Owns nothing but its own list; no lock, no thread. Sorted, merged, half-open runs; searching is linear in the number of runs, which is the
-number of grants on a GPU, not of pages: clients allocate inside their grants by themselves.
+number of owners, not of pages.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from nvcore.api.errors import ContractError
 from nvcore.api.inventory import Range
 
-__all__ = ["Runs"]
+__all__ = ["Runs", "cut"]
 
 
 class Runs:
@@ -82,3 +82,20 @@ class Runs:
             if start >= low and start + size <= high:
                 return start
         return None
+
+
+def cut(whole: Range, at: Sequence[Range]) -> list[tuple[Range | None, Range]]:
+    """`whole` in pieces, in order: each with the one of the disjoint ranges `at` that it lies in, or None."""
+    pieces: list[tuple[Range | None, Range]] = []
+    start = whole.start
+    for known in sorted(at):
+        low, high = max(known.start, start), min(known.end, whole.end)
+        if low >= high:
+            continue
+        if start < low:
+            pieces.append((None, Range(start, low - start)))
+        pieces.append((known, Range(low, high - low)))
+        start = high
+    if start < whole.end:
+        pieces.append((None, Range(start, whole.end - start)))
+    return pieces
