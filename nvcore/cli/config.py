@@ -25,14 +25,11 @@ show: every value in effect, with --origin (or -o wide) the file and line that i
 
 
 def _check(given: Arguments, output: str, context: Context) -> int:
-    import sys
-    from contextlib import redirect_stdout
-
     from nvcore.plugins.host import PluginHost
 
     configuration = context.configuration()
     host = PluginHost("command", configuration=configuration)
-    with redirect_stdout(sys.stderr):  # what plugins print is no data
+    with context.aside():
         host.load(context.selection())  # raises ConfigError, exit 78
     unjudged = [plugin.name for plugin in host.plugins if plugin.state != "registered" and plugin.name in configuration.sections()]
     host.teardown()
@@ -43,9 +40,11 @@ def _check(given: Arguments, output: str, context: Context) -> int:
 
 
 def _show(given: Arguments, output: str, context: Context) -> int:
+    from json import dumps
+
     found = _values(context.configuration())
-    if output[:4] != "json":
-        found = [{**row, "value": _toml(row["value"])} for row in found]
+    if output[:4] != "json":  # texts, numbers, truths and lists are written the same in TOML
+        found = [{**row, "value": None if row["value"] is None else dumps(row["value"], ensure_ascii=False, default=str)} for row in found]
     columns = (("key", "KEY", "left"), ("value", "VALUE", "left"), ("origin", "ORIGIN", "left" if given.flag("origin") else "wide"))
     files = {"files": context.configuration().files}
     context.show(output, schema="nvcore.config/1", key="values", rows=found, columns=columns, name="key", extra=files)
@@ -70,14 +69,6 @@ def _leaves(path: Path, table: dict[str, Any]) -> dict[Path, object]:
     for key, value in table.items():
         found.update(_leaves((*path, key), value) if isinstance(value, dict) else {(*path, key): value})
     return found
-
-
-def _toml(value: object) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return f"[{', '.join(str(_toml(one)) for one in value)}]"
-    return None if value is None else f'"{value}"' if isinstance(value, str) else str(value)
 
 
 _VERBS = {"check": (_check, {}, (0, 0)), "show": (_show, rows({"--origin": "origin?"}), (0, 0))}

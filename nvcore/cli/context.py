@@ -14,11 +14,14 @@ from nvcore.plugins.select import Selection
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any, TextIO
 
     from nvcore.api.command import CommandIO
     from nvcore.cli.args import Arguments
     from nvcore.config.model import Configuration
+    from nvcore.plugins.index import Index
+    from nvcore.plugins.states import Plugin
 
 __all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context"]
 
@@ -105,6 +108,19 @@ class Context:
             return said
         lists = self.configuration().plugins
         return said.under(lists.only, lists.disable, lists.required)
+
+    def plugins(self, index: Index | None = None) -> list[Plugin]:
+        """The plugins of an index (without one: scanned now) under this selection; none is imported."""
+        from nvcore.plugins.index import scan
+        from nvcore.plugins.select import inventory, select
+
+        return select(inventory(index or scan()), self.selection())
+
+    def aside(self) -> AbstractContextManager[object]:
+        """What plugins print inside is no data: it goes to standard error."""
+        from contextlib import redirect_stdout
+
+        return redirect_stdout(self.stderr)
 
     def out(self, text: str) -> None:
         """Write data to standard output, control characters escaped (newline and tab are kept)."""

@@ -7,7 +7,6 @@ from nvcore.cli.nouns import NOUNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from nvcore.plugins.select import Selection
     from nvcore.plugins.states import Plugin
 
 __all__ = ["help_text", "unknown_noun"]
@@ -25,16 +24,13 @@ exit codes
 """
 
 
-def help_text(selection: Selection) -> str:
+def help_text(plugins: list[Plugin]) -> str:
     """The text of `nvcore --help`."""
-    from nvcore.plugins.index import scan
-    from nvcore.plugins.select import inventory, select
-
     lines = ["usage: nvcore [options] NOUN [VERB] [options] [words]", "", "nouns of the core"]
     size = max(map(len, NOUNS))
     lines += [f"  {noun.ljust(size)}  {summary}" for noun, (_, summary) in NOUNS.items()]
     theirs: dict[str, str] = {}
-    for plugin in select(inventory(scan()), selection):
+    for plugin in plugins:
         for noun in plugin.commands:
             state = "" if plugin.state == "selected" else f" ({plugin.state})"
             theirs.setdefault(noun, f"{plugin.distribution} {plugin.version}{state}")

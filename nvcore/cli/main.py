@@ -109,7 +109,7 @@ def _dispatch(argv: list[str]) -> int:
     if given.flag("help") or noun == "help":
         from nvcore.cli.help import help_text
 
-        context.out(help_text(context.selection()))
+        context.out(help_text(context.plugins()))
         return 0 if given.words or given.flag("help") else 2
     if noun in NOUNS:
         from nvcore.cli.verbs import dispatch
@@ -120,11 +120,9 @@ def _dispatch(argv: list[str]) -> int:
 
 def _plugin_command(noun: str, argv: list[str], context: Context) -> int:
     from nvcore.api.errors import PluginError
-    from nvcore.plugins.index import scan
     from nvcore.plugins.loader import import_object
-    from nvcore.plugins.select import inventory, select
 
-    plugins = select(inventory(scan()), context.selection())
+    plugins = context.plugins()
     owners = [plugin for plugin in plugins if noun in plugin.commands]
     if not owners:
         from nvcore.cli.help import unknown_noun

@@ -61,22 +61,13 @@ def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
     return found
 
 
-def _selected(context: Context, index: Index) -> list[dict[str, Any]]:
-    from nvcore.plugins.select import inventory, select
-
-    return [plugin.as_dict() for plugin in select(inventory(index), context.selection())]
-
-
 def _registered(context: Context, index: Index) -> list[dict[str, Any]]:
     """Import and register everything selected, and call the hooks."""
-    import sys
-    from contextlib import redirect_stdout
-
     from nvcore.plugins.host import PluginHost, RequiredPluginError
 
     host = PluginHost("doctor", configuration=context.configuration() if context.has_files else None)
     try:
-        with redirect_stdout(sys.stderr):  # what plugins print is no data
+        with context.aside():
             host.load(context.selection(), index=index)
     except RequiredPluginError as error:
         context.say(f"note: the daemon would not start: {error.what}")
@@ -92,7 +83,7 @@ def _list(given: Arguments, output: str, context: Context, *, doctor: bool = Fal
     found = None if given.flag("installed") or context.selects else _of_daemon(context, index)
     source = "daemon" if found is not None else "doctor" if doctor else "index"
     if found is None:
-        found = _registered(context, index) if doctor else _selected(context, index)
+        found = _registered(context, index) if doctor else [plugin.as_dict() for plugin in context.plugins(index)]
     problems: list[dict[str, Any]] = [dict(problem.as_dict()) for problem in index.problems]
     if given.words:
         name, problems = given.words[0], []
@@ -158,17 +149,13 @@ def _explained(found: Sequence[dict[str, Any]], problems: Sequence[dict[str, Any
 
 def _footprint(given: Arguments, output: str, context: Context) -> int:
     """What each plugin brought; `--deny PATTERN` (or `[plugins] deny`) exits 6 when something matches."""
-    import sys
-    from contextlib import redirect_stdout
-
     from nvcore.plugins.files import residue
     from nvcore.plugins.footprint import denied, footprint
     from nvcore.plugins.index import scan
-    from nvcore.plugins.select import inventory, select
 
     index = scan()
-    with redirect_stdout(sys.stderr):  # what plugins print is no data
-        found = footprint(index, select(inventory(index), context.selection()))
+    with context.aside():
+        found = footprint(index, context.plugins(index))
     patterns = given.many("deny") or list(context.configuration().plugins.deny)
     hits, left = denied(index, patterns), residue(index)
     if output not in ("table", "wide"):

@@ -65,11 +65,7 @@ def _ask(context: Context) -> dict[str, Any]:
         plugins = context.call("io.nvcore.Plugin.List")["plugins"]
         return {**context.call("io.nvcore.Host.Describe"), "plugins": plugins}
     except UnreachableError as error:
-        from nvcore.plugins.index import scan
-        from nvcore.plugins.select import inventory, select
-
-        plugins = [plugin.as_dict() for plugin in select(inventory(scan()), context.selection())]
-        return {"state": "no daemon", "error": error.as_dict(), "plugins": plugins}
+        return {"state": "no daemon", "error": error.as_dict(), "plugins": [plugin.as_dict() for plugin in context.plugins()]}
 
 
 def _code(state: dict[str, Any]) -> int:
