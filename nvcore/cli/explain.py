@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nvcore.cli.verbs import Noun
     from nvcore.plugins.index import Index
 
-__all__ = ["NOUNS", "page_folders", "pages"]
+__all__ = ["NOUNS", "pages"]
 
 
 _HELP = "usage: nvcore explain [CODE]\n\nCause and remedy of a problem, as in NVC-1104 or 1104; without a code, all of them.\n"
@@ -44,45 +44,21 @@ def _title(path: str) -> str:
         return file.readline().lstrip("# ").partition(": ")[2].strip()
 
 
-def page_folders(index: Index) -> list[str]:
-    """Folders that may hold pages: the core's, then `explain` beside each plugin's modules, without importing them."""
-    import nvcore
-
-    folders = [os.path.join(os.path.dirname(nvcore.__file__), "explain")]
-    for dist in index.plugins():
-        for point in dist.entry_points:
-            folder = _package_folder(point.module.partition(".")[0], dist.location)
-            if folder is not None and os.path.join(folder, "explain") not in folders:
-                folders.append(os.path.join(folder, "explain"))
-    return folders
-
-
-def _package_folder(package: str, location: str) -> str | None:
-    """Where a top-level package lies. `find_spec` of a top-level name imports nothing."""
-    beside = os.path.join(location, package)
-    if os.path.isdir(beside):
-        return beside
+def pages(index: Index) -> dict[str, str]:
+    """Code to the path of its page: those in the folder `explain` of the core and of each plugin's package, without importing it."""
+    from glob import escape, glob
     from importlib.util import find_spec
 
-    try:
-        spec = find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    return places[0] if places else None
-
-
-def pages(index: Index) -> dict[str, str]:
-    """Code to the path of its page; the core's own win."""
+    packages = ["nvcore", *(point.module.partition(".")[0] for dist in index.plugins() for point in dist.entry_points)]
     found: dict[str, str] = {}
-    for folder in page_folders(index):
+    for package in dict.fromkeys(packages):
         try:
-            names = os.listdir(folder)
-        except OSError:
+            spec = find_spec(package)  # a top-level name: nothing is imported for it
+        except (ImportError, ValueError):
             continue
-        for name in names:
-            if name.startswith("NVC-") and name.endswith(".md"):
-                found.setdefault(name[:-3], os.path.join(folder, name))
+        for folder in (spec and spec.submodule_search_locations) or ():
+            for path in glob(os.path.join(escape(folder), "explain", "NVC-*.md")):
+                found.setdefault(os.path.basename(path)[:-3], path)
     return found
 
 

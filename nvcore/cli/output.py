@@ -93,4 +93,4 @@ def document(schema: str, content: dict[str, Any], *, indent: int | None = 2) ->
     import time
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return json.dumps({"schema": schema, "generated_at": now, **content}, indent=indent) + "\n"
+    return json.dumps({"schema": schema, "generated_at": now, **content}, indent=indent, default=str) + "\n"
