@@ -32,6 +32,16 @@ def test_a_wrong_argument_is_named_and_the_boot_goes_on(change: dict[str, int]) 
     assert driver.env.violations.names == ["libos-argument"] and driver.env.memory.stray == []
 
 
+@pytest.mark.parametrize("name", [b"LOGINTR", b"LOGMNOC"])
+def test_a_log_region_that_the_image_does_not_know_is_taken_without_a_word(name: bytes) -> None:
+    """Drivers send LOGINTR to every chip; GA100's image, of the tu10x family, has no such log."""
+    driver = Driver(Env())
+    assert driver.env.chip.name == "GA100"
+    entry(driver, 1, id=int.from_bytes(name, "big"))
+    driver.boot()
+    assert driver.gsp.running and driver.env.violations.names == []
+
+
 def test_the_first_argument_is_loginit() -> None:
     driver = Driver(Env())
     entry(driver, 0, id=int.from_bytes(b"LOGKRNL", "big"))

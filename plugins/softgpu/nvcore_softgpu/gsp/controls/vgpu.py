@@ -29,6 +29,7 @@ def _manager(call: Call) -> VgpuManager:
 def _bootload(call: Call) -> int:
     if call.state.env.faults.take("gsp-halt@bootload") is not None:
         call.state.halt("fault gsp-halt@bootload")
+        return Status.OK  # nobody reads it: a dead firmware answers nothing
     return _manager(call).bootload(call.client, call.params)
 
 
