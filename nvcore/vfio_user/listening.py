@@ -16,6 +16,7 @@ from nvcore.api.errors import UsageError
 __all__ = ["MAX_PATH", "listen"]
 
 MAX_PATH: Final = 107
+"""Bytes of a path that fit into a socket's address."""
 
 
 def listen(path: str, *, mode: int = 0o600, backlog: int = 1) -> socket.socket:

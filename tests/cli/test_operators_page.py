@@ -99,7 +99,8 @@ def test_the_installation_on_the_page_goes_as_the_page_says(tmp_path: Path) -> N
         pytest.skip("run through `python3 dev.py test`, which builds the wheels")
     (tmp_path / "dist").symlink_to(os.environ["NVCORE_TEST_WHEELS"])
     house = f"PIP_NO_INDEX=1 PIP_FIND_LINKS={os.environ['NVCORE_TEST_WHEELHOUSE']} PIP_DISABLE_PIP_VERSION_CHECK=1"
-    env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": str(tmp_path)}
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    env = {"PATH": path, "HOME": str(tmp_path), "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": str(tmp_path)}
     for command in commands("console install"):
         line = command.line.replace("$PIP", f"env {house} {sys.executable} {os.environ['NVCORE_TEST_PIP']}")
         done = subprocess.run(

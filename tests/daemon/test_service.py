@@ -32,11 +32,10 @@ def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
     done = subprocess.run([tool, "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60)
     said = [line for line in done.stderr.splitlines() if "nvcore" in line]
     assert said == [], done.stderr
-    security = subprocess.run(
-        [tool, "security", "--offline=true", "--no-pager", str(unit)], capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin:/bin"}
-    )
+    security = subprocess.run([tool, "security", "--offline=true", "--no-pager", str(unit)], capture_output=True, text=True, timeout=60)
     score = re.search(r"nvcore\.service: ([\d.]+)", security.stdout)
-    assert security.returncode != 0 or score is None or float(score[1]) <= 5.0
+    if security.returncode == 0 and score:  # older ones cannot judge a file
+        assert float(score[1]) <= 5.0
 
 
 def test_it_says_what_the_exit_codes_mean_and_where_things_lie() -> None:
