@@ -1,7 +1,8 @@
 """Every place where a boot touches a register, and every call that it makes, disturbed in five ways.
 
 A place is (stage, register, direction); of a data port the first, the middle and the last access of the stage, of the firmware's doorbell
-every one. The stages of the boot are followed by "attach": the inventory is read, functions are published, tenants are built. A call is
+every one. The stages of the boot are followed by "attach": the inventory is read, functions are published, tenants are built; and, where
+asked for, by those of the unload, whose places follow the same rules. A call is
 disturbed in the same five ways: it is lost, done and not answered, or answered with zeros or ones where its data should be; the device that
 leaves at a call leaves at its doorbell.
 """
@@ -20,6 +21,7 @@ from tests.boots.rig import Slot, SlotHost, Usage, differences, inventories_equa
 KINDS = ("all-ones", "zero", "lost-write", "no-reply", "device-gone")
 SPOILS = {"all-ones": "all-ones", "zero": "zero", "lost-write": "lost", "no-reply": "silent"}
 SCALE = 0.001
+UNLOAD = "unload: "
 PROM = range(0x300000, 0x400000)
 DOORBELL = reg.GSP_QUEUE_HEAD.address(reg.GSP)
 PORTS = frozenset(
@@ -44,9 +46,10 @@ class Case(NamedTuple):
 
 
 class Undisturbed(NamedTuple):
-    """What a boot touches when nothing is wrong, and what it ends in."""
+    """What a boot touches when nothing is wrong, and what it ends in. unload: cases of the unload after it."""
 
     cases: tuple[Case, ...]
+    unload: tuple[Case, ...]
     places: int
     calls: int
     inventory: Inventory
@@ -63,8 +66,7 @@ def undisturbed(chip: str, version: str, folder: Path) -> Undisturbed:
         host.host.start()
         try:
             assert host.settle() == "running", host.gpu.state.cause
-            seen.append(("attach", inspector.trace(False)))
-            card.at_stage = lambda stage: None
+            seen.append(("attach", inspector.trace(True)))
             assert host.gpu.hardware is not None
             inventory = host.gpu.hardware.inventory
             calls = sum(inspector.view()["gsp"]["functions"].values())
@@ -73,16 +75,21 @@ def undisturbed(chip: str, version: str, folder: Path) -> Undisturbed:
     cases: list[Case] = []
     places = 0
     before: str | None = None
+    boot = 0
     for stage, counts in seen:
         for offset, write, nth, what in _places(counts):
-            places += 1
             direction = "write" if write else "read"
             cases += [
                 Case(stage, what, kind, before, f"{kind}:{offset:#x},{direction},{nth}") for kind in KINDS if write or kind != "lost-write"
             ]
+            places += boot == 0
         before = stage
+        if stage == "attach":
+            boot = len(cases)
+    unload = [case._replace(stage=f"{UNLOAD}{case.stage}") for case in cases[boot:]]
+    cases = cases[:boot]
     cases += [Case("calls", f"call {n}", kind, None, f"rpc-spoil:{how},{n}") for n in range(1, calls + 1) for kind, how in SPOILS.items()]
-    return Undisturbed(tuple(cases), places, calls, inventory)
+    return Undisturbed(tuple(cases), tuple(unload), places, calls, inventory)
 
 
 def _places(counts: dict[tuple[int, bool], int]) -> list[tuple[int, bool, int, str]]:
@@ -161,10 +168,17 @@ def _one(card: Slot, case: Case, reference: Inventory, folder: Path, again: bool
         gone = card.card.model.watch.gone
         differ = [] if gone else differences(host)
         assert not differ, f"{outcome} ({host.gpu.state.cause}): {differ}"
+        if case.before == "attach":
+            inspector.arm(case.fault)
     finally:
         hung = host.stop()
     assert hung == [], hung
+    gone = card.card.model.watch.gone
     acted = bool(inspector.faults_acted())
+    if case.stage.startswith(UNLOAD):
+        report = host.gpu.unload_report
+        assert report is not None and (report.clean or report.cause), report
+        outcome = "gone, the host released" if gone else "clean" if report.clean else "not clean, and said"
     holder = card.card.holder
     assert holder is None or all(buffer.closed for buffer in holder._buffers), "the host still holds the device"
     if not gone:
