@@ -97,7 +97,4 @@ class Inventory:
 
     def engine(self, name: str) -> Engine:
         """The engine of that name. Raises KeyError."""
-        for engine in self.engines:
-            if engine.name == name:
-                return engine
-        raise KeyError(name)
+        return {engine.name: engine for engine in self.engines}[name]

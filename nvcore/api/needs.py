@@ -49,11 +49,8 @@ def merge_needs(needs: Iterable[tuple[str, BootNeeds]]) -> BootNeeds:
         functions = max(functions, need.virtual_functions)
         for key, value in need.settings.items():
             if settings.setdefault(key, value) != value:
-                raise ConflictError(
-                    f"clients {owner[key]} and {name} want different values of the firmware setting {key}",
-                    expected=settings[key],
-                    seen=value,
-                    remedy="select only one of the two plugins, or set the value in their configuration",
-                )
+                what = f"clients {owner[key]} and {name} want different values of the firmware setting {key}"
+                remedy = "select only one of the two plugins, or set the value in their configuration"
+                raise ConflictError(what, expected=settings[key], seen=value, remedy=remedy)
             owner.setdefault(key, name)
     return BootNeeds(vgpu, functions, display, settings)
