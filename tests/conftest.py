@@ -6,6 +6,7 @@ A test that cannot run here calls `pytest.skip` with the reason. In CI every ski
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     _note(report)
+
+
+def pytest_collection_finish() -> None:
+    """What pytest and the imports made stays until the end: no collection of a test's own garbage need look at it again.
+
+    A host that stops collects, and so does the check for leaks; with 2,000 collected tests on the heap that was half of the time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
