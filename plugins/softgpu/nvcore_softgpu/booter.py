@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from nvcore_softgpu.chips import Chip
 from nvcore_softgpu.falcon import Falcon
 from nvcore_softgpu.faults import value_of
-from nvcore_softgpu.ports import Aperture, Faults, Gsp, ImageShelf, Memory, Ticker, Violations
+from nvcore_softgpu.ports import Aperture, Environment, Gsp, ImageShelf
 from nvcore_softgpu.programs import BootProgram
 from nvcore_softgpu.registers.file import OGKM, RegisterFile
 from nvcore_softgpu.vbios import DMAP, FWSEC_FRTS, FWSEC_SB, Rom
@@ -34,8 +34,8 @@ WPR2_LO, WPR2_HI = 0x1FA824, 0x1FA828
 SCRATCH: Final = 0x001400
 
 
-class Gpu(Protocol):
-    """What the boot programs see of the model."""
+class Gpu(Environment, Protocol):
+    """What the boot programs see of the model: what the firmware sees, and the blocks that they drive."""
 
     @property
     def chip(self) -> Chip:
@@ -43,28 +43,8 @@ class Gpu(Protocol):
         ...
 
     @property
-    def memory(self) -> Memory:
-        """Physical memory."""
-        ...
-
-    @property
-    def violations(self) -> Violations:
-        """The journal."""
-        ...
-
-    @property
-    def faults(self) -> Faults:
-        """Armed faults."""
-        ...
-
-    @property
     def gsp(self) -> Gsp:
         """The firmware."""
-        ...
-
-    @property
-    def ticker(self) -> Ticker:
-        """Time."""
         ...
 
     @property
