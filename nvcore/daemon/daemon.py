@@ -31,6 +31,7 @@ __all__ = ["Daemon"]
 
 RECENT: Final = 20  # events in a description
 DENY_AGE: Final = 60.0  # seconds
+_LOOK: Final = 0.02  # seconds between two looks at GPUs that boot
 _log = logging.getLogger("nvcore.daemon")
 
 
@@ -57,7 +58,10 @@ class Daemon:
         self.plugin_host.load(self.selection)
         self.host = self._make_host()
         self._serve()
-        self.host.start()
+        self.host.start(wait=False)
+        deadline = time.monotonic() + self.host.settings.boot
+        while not self._settled() and time.monotonic() < deadline and not self.stop_requested(_LOOK):
+            pass
         self.plugin_host.start(self)
         self.state = "running"
 
@@ -127,9 +131,13 @@ class Daemon:
         for number in signals:
             signal.signal(number, lambda *_: None)
 
-    def wait(self) -> None:
-        """Until a stop is requested; at once when one was before."""
-        select.select([self._wake[0]], [], [])
+    def stop_requested(self, timeout: float | None) -> bool:
+        """Whether a stop is requested, now or within `timeout` seconds; None: for ever."""
+        return bool(select.select([self._wake[0]], [], [], timeout)[0])
+
+    def _settled(self) -> bool:
+        """Whether every GPU runs or has a state that says why not."""
+        return all(gpu.state.name not in ("found", "identified", "booting") for gpu in self.host.gpus)
 
     @property
     def partial(self) -> bool:

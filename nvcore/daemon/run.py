@@ -82,7 +82,7 @@ def _run(given: Arguments, output: str, context: Context) -> int:
         status = f"{running} of {len(configuration.gpus)} GPUs running"
         context.say(f"nvcore: ready, {status}, socket {daemon.socket}")
         notify("READY=1", f"STATUS={status}")
-        daemon.wait()
+        daemon.stop_requested(None)
         context.say("nvcore: stopping")
         code = 7 if daemon.partial else 0
     finally:

@@ -48,6 +48,20 @@ def test_a_signal_stops_it_in_order(daemon: Daemons, number: int) -> None:
     assert not host.socket.exists() and "Traceback" not in host.log.read_text()
 
 
+def test_a_stop_is_heard_while_a_gpu_still_boots(daemon: Daemons, firmware: Path) -> None:
+    slow = f"{GPU0}&firmware={firmware}&fault=gfw-never"
+    host = daemon(*SET, "--gpu", slow).start(ready=False)
+    deadline = time.monotonic() + 20
+    while host.run("status", code=None).returncode == 5:
+        assert time.monotonic() < deadline, host.log.read_text()
+    document = host.json("status", code=None)
+    assert (document["state"], document["gpus"][0]["state"], document["partial"]) == ("starting", "booting", False)
+    began = time.monotonic()
+    host.process.send_signal(signal.SIGTERM)
+    assert host.manager.wait("STOPPING=1", host.process) and time.monotonic() - began < 1.5
+    assert host.wait() == 7 and not host.socket.exists()
+
+
 def test_the_stop_command_returns_when_the_next_daemon_may_start(daemon: Daemons) -> None:
     host = daemon(*BARE).start()
     for _ in range(3):
