@@ -17,8 +17,7 @@ from typing import Literal
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ContractError
 from nvcore.api.marks import may_sleep, signalling_safe
-from nvcore.locks import allocate, might_wait, signalling
-from nvcore.locks.plain import NOTHING
+from nvcore.locks import NOTHING, allocate, might_wait, signalling
 
 __all__ = ["Fence", "FenceState", "Timeline"]
 

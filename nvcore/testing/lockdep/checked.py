@@ -1,6 +1,6 @@
 """Locks with the validator on: every acquisition is checked before it can block, and noted with its place.
 
-Owns the wrappers. `nvcore.locks.plain` holds the same names for the validator off. Runs in any thread.
+Owns the wrappers. `nvcore.locks` defines the same names for the validator off. Runs in any thread.
 """
 
 from __future__ import annotations
