@@ -1,8 +1,8 @@
 """The embedded host: what `nvcore run` starts, and what a test or a program can hold in its hand.
 
-Owns the GPUs, the buses and the event log of one host. Offers come from outside (the plugin host, or a test): this module imports no
-plugin. The caller's thread waits; everything else happens on the threads of each GPU, so that two GPUs are two failure domains. Nothing
-here is imported that a host without GPUs does not need.
+Owns the GPUs and the event log of one host, and what offers open for all of them: buses, backends, client drivers, one of each. Offers come
+from outside (the plugin host, or a test): this module imports no plugin. The caller's thread waits; everything else happens on the threads
+of each GPU, so that two GPUs are two failure domains. Nothing here is imported that a host without GPUs does not need.
 """
 
 from __future__ import annotations
@@ -12,41 +12,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nvcore.api.clock import SYSTEM, Clock
-from nvcore.api.errors import ContractError, NotFoundError, NvcoreError, PluginError, WaitTimeout
+from nvcore.api.errors import ContractError, NotFoundError, PluginError, WaitTimeout
 from nvcore.api.marks import may_sleep
 from nvcore.events import EventLog
 from nvcore.gpu.settings import HostSettings
+from nvcore.locks import Lock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nvcore.api.client import ClientDriver
     from nvcore.api.device import Bus, BusEvent, Device
+    from nvcore.api.firmware import FirmwareBackend
     from nvcore.api.function import Function
     from nvcore.api.offers import BusOffer, ClientOffer, Finding, FirmwareOffer
     from nvcore.gpu.life import Gpu
     from nvcore.gpu.threads import Job
-    from nvcore.hostlib.parts import Parts
 
 __all__ = ["Host"]
-
-
-class _NoBus:
-    """Stands for a bus that is not there: a GPU on it fails with the reason."""
-
-    def __init__(self, error: NvcoreError) -> None:
-        self._error = error
-
-    def open(self, source: str) -> Device:
-        raise self._error
-
-    def scan(self) -> Sequence[str]:
-        return ()
-
-    def subscribe(self, callback: Callable[[BusEvent], None]) -> Callable[[], None]:
-        return self.close
-
-    def close(self) -> None:
-        return None
 
 
 class Host:
@@ -54,6 +37,7 @@ class Host:
 
     sources: devices to drive, as in "softgpu:ga100?vram=40G". buses, backends, clients: offers. state_dir: where saved states and the
     clients' folders live; None: a temporary folder that goes with the host. Use it as a context manager, or `start` and `stop` it.
+    problems: what went wrong with buses, backends and clients, by name. changed: called after every change of a GPU's state.
     """
 
     def __init__(
@@ -65,14 +49,16 @@ class Host:
         self.settings = config or HostSettings()
         self.events = events or EventLog(clock)
         self.sources = tuple(dict.fromkeys(sources))
-        self._bus_offers, self._backends, self._clients = tuple(buses), tuple(backends), tuple(clients)
-        self._state_dir, self._temporary = state_dir, state_dir is None
-        self._on_change = on_change
-        self._buses: dict[str, Bus] = {}
-        self._endings: list[Callable[[], None]] = []
-        self._gpus: list[Gpu] = []
-        self._parts: Parts | None = None
+        self.backends, self.clients = tuple(backends), tuple(clients)
+        self.changed: Callable[[], None] = on_change or (lambda: None)
+        self.problems: dict[str, str] = {}  # replaced as a whole: any thread reads it
         self.hanging: list[str] = []
+        self._state_dir, self._temporary = state_dir, state_dir is None
+        self._bus_offers = tuple(buses)
+        self._opened: dict[tuple[str, str], Any] = {}
+        self._endings: list[Callable[[], None]] = []
+        self._lock = Lock("host-offers")
+        self._gpus: list[Gpu] = []
 
     # what there is
 
@@ -85,11 +71,6 @@ class Host:
     def functions(self) -> tuple[Function, ...]:
         """All functions of all booted GPUs."""
         return tuple(function for gpu in self._gpus for function in gpu.functions)
-
-    @property
-    def problems(self) -> dict[str, str]:
-        """What went wrong with backends and clients, by name."""
-        return dict(self._parts.problems) if self._parts else {}
 
     def gpu(self, name: str) -> Gpu:
         """A GPU by bus address, UUID or source. Raises NotFoundError."""
@@ -104,7 +85,7 @@ class Host:
     def start(self, *, wait: bool = True) -> Host:
         """Bring all GPUs up, in parallel. With `wait` returns when each runs or has a state that says why not; a GPU that does not get
         there within `settings.boot` goes on by itself. Raises ContractError when started before."""
-        if self._parts is not None:
+        if self._gpus:
             raise ContractError("this host was started before", remedy="make a new one")
         if self.sources:
             self._start_gpus(wait)
@@ -112,13 +93,8 @@ class Host:
 
     def _start_gpus(self, wait: bool) -> None:
         from nvcore.gpu.life import Gpu
-        from nvcore.hostlib.parts import Parts
 
-        self._parts = Parts(
-            clock=self.clock, events=self.events, settings=self.settings, backends=self._backends, clients=self._clients,
-            state_dir=self._folder(), changed=self._changed,
-        )  # fmt: skip
-        self._gpus = [Gpu(source, self._bus(source), self._parts) for source in self.sources]
+        self._gpus = [Gpu(source, self) for source in self.sources]
         jobs = []
         for gpu in self._gpus:
             gpu.life.start()
@@ -135,7 +111,11 @@ class Host:
             except WaitTimeout as error:
                 yield gpu, error
 
-    def _folder(self) -> Path:
+    # what its GPUs share
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of saved states and clients; made when it is first needed."""
         if self._state_dir is None:
             from pathlib import Path
             from tempfile import mkdtemp
@@ -144,33 +124,67 @@ class Host:
         self._state_dir.mkdir(parents=True, exist_ok=True)
         return self._state_dir
 
-    def _changed(self) -> None:
-        if self._on_change is not None:
-            self._on_change()
+    def blame(self, name: str, cause: str) -> None:
+        """Enter what went wrong with a bus, a backend or a client."""
+        self.problems = {**self.problems, name: cause}
 
-    def _bus(self, source: str) -> Bus:
+    def _once(self, what: str, name: str, open: Callable[[], Any]) -> Any:
+        """What an offer opens, opened once per host. Raises PluginError when it cannot be; it is among the problems then."""
+        with self._lock:
+            if (what, name) not in self._opened:
+                try:
+                    self._opened[what, name] = open()
+                except Exception as error:  # isolation boundary: hook
+                    from nvcore.gpu.threads import describe_error
+
+                    seen, _, remedy = describe_error(error)
+                    self.blame(name, seen)
+                    remedy = remedy or "see: nvcore plugins doctor"
+                    raise PluginError(f"{what} {name} cannot be opened", seen=seen, remedy=remedy) from error
+            return self._opened[what, name]
+
+    @may_sleep
+    def open_device(self, source: str) -> Device:
+        """The device that a source names, on the one bus that serves its scheme. Raises NotFoundError, PluginError, what the bus raises."""
         scheme = source.partition(":")[0]
-        if scheme not in self._buses:
-            bus = self._open_bus(scheme)
-            self._buses[scheme] = bus
-            self._endings.append(bus.subscribe(self._bus_event))
-        return self._buses[scheme]
-
-    def _open_bus(self, scheme: str) -> Bus:
         offers = [offer for offer in self._bus_offers if scheme in offer.schemes]
-        names = ", ".join(scheme for offer in self._bus_offers for scheme in offer.schemes)
         if not offers:
+            known = ", ".join(scheme for offer in self._bus_offers for scheme in offer.schemes)
             remedy = "install the plugin of this bus"
-            return _NoBus(NotFoundError(f"no bus serves {scheme!r}", expected=names or "a device plugin", remedy=remedy))
+            raise NotFoundError(f"no bus serves {scheme!r}", expected=known or "a device plugin", remedy=remedy)
         if len(offers) > 1:
             both = " and ".join(offer.name for offer in offers)
-            return _NoBus(PluginError(f"buses {both} both serve {scheme!r}", expected="one", remedy="select only one of the plugins"))
+            raise PluginError(f"buses {both} both serve {scheme!r}", expected="one", remedy="select only one of the plugins")
+
+        def open() -> Bus:
+            bus = offers[0].open(self.settings.buses.get(scheme, {}))
+            self._endings += [bus.close, bus.subscribe(self._bus_event)]
+            return bus
+
+        device: Device = self._once("bus", scheme, open).open(source)
+        return device
+
+    @may_sleep
+    def open_backend(self, offer: FirmwareOffer) -> FirmwareBackend:
+        """The backend behind an offer. Raises PluginError when it cannot be opened."""
+        backend: FirmwareBackend = self._once("firmware backend", offer.name, offer.open)
+        return backend
+
+    @may_sleep
+    def open_driver(self, offer: ClientOffer) -> ClientDriver | None:
+        """The driver behind an offer; None when it cannot be opened: the client is then dropped."""
         try:
-            return offers[0].open(self.settings.buses.get(scheme, {}))
-        except Exception as error:  # isolation boundary: hook
-            if isinstance(error, NvcoreError):
-                return _NoBus(error)
-            return _NoBus(PluginError(f"bus {scheme} cannot be opened", seen=f"{type(error).__name__}: {error}"))
+            driver: ClientDriver = self._once("client", offer.name, offer.open)
+            return driver
+        except PluginError as error:
+            self.drop_client(offer.name)
+            self.events.publish("plugin", str(error), owner=offer.name)
+            return None
+
+    def drop_client(self, name: str) -> None:
+        """Forget a client that broke or was stopped: it is matched no more."""
+        self.clients = tuple(offer for offer in self.clients if offer.name != name)
+        self._opened.pop(("client", name), None)
 
     def _bus_event(self, event: BusEvent) -> None:
         """A device came or went. Runs in the bus's thread: stores and hands over."""
@@ -191,9 +205,7 @@ class Host:
         for end in reversed(self._endings):
             end()
         self._endings.clear()
-        for bus in reversed(tuple(self._buses.values())):
-            bus.close()
-        self._buses.clear()
+        self._opened.clear()
         if jobs:
             import gc
 
@@ -236,8 +248,7 @@ class Host:
                 limit = timeout or 2 * self.settings.call
                 gpu.life.call(partial(gpu.detach, attachment), f"stop of {name} on {gpu.name}", limit)
                 left += 1
-        if self._parts is not None:
-            self._parts.drop_client(name)
+        self.drop_client(name)
         return left
 
     @may_sleep

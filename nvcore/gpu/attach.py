@@ -16,57 +16,57 @@ from nvcore.gpu.threads import describe_error
 
 if TYPE_CHECKING:
     from nvcore.gpu.life import Gpu
-    from nvcore.hostlib.parts import Parts
+    from nvcore.host import Host
 
 __all__ = ["attach_clients"]
 
 
-def attach_clients(gpu: Gpu, parts: Parts) -> None:
+def attach_clients(gpu: Gpu, host: Host) -> None:
     """Probe every client on every published function that is its own."""
     for function in gpu.functions:
         if not function.published or function.owner is not None:
             continue
-        offers = [offer for offer in parts.clients if function.kind in offer.functions]
-        claims = [(offer, driver) for offer in offers if (driver := _matching(gpu, parts, offer, function)) is not None]
+        offers = [offer for offer in host.clients if function.kind in offer.functions]
+        claims = [(offer, driver) for offer in offers if (driver := _matching(gpu, host, offer, function)) is not None]
         if len(claims) > 1:
             names = " and ".join(offer.name for offer, _ in claims)
             gpu.conflicts.append(f"clients {names} both claim {function.name}: none got it")
             gpu.publish("client", gpu.conflicts[-1], function=function.name, code="NVC-1005", action="select only one of them")
         elif claims:
-            _attach(gpu, parts, *claims[0], function)
+            _attach(gpu, host, *claims[0], function)
 
 
-def _matching(gpu: Gpu, parts: Parts, offer: ClientOffer, function: Function) -> ClientDriver | None:
-    driver = parts.client_driver(offer)
+def _matching(gpu: Gpu, host: Host, offer: ClientOffer, function: Function) -> ClientDriver | None:
+    driver = host.open_driver(offer)
     try:
         return driver if driver is not None and driver.match(function) else None
     except Exception as error:  # isolation boundary: worker
-        _failed(gpu, parts, offer, function, error)
+        _failed(gpu, host, offer, function, error)
         return None
 
 
-def _attach(gpu: Gpu, parts: Parts, offer: ClientOffer, driver: ClientDriver, function: Function) -> None:
+def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, function: Function) -> None:
     def raised(what: str, error: BaseException) -> None:
         cause, code, _ = describe_error(error)
         gpu.publish("client", f"{what} raised: {cause}", owner=offer.name, code=code)
 
-    folder = parts.state_dir / "clients" / offer.name
+    folder = host.state_dir / "clients" / offer.name
     folder.mkdir(parents=True, exist_ok=True)
     attachment = Attachment(offer, driver, function, gpu.clock, gpu.calls, raised)
-    context = Context(gpu, attachment, parts.settings.clients.get(offer.name), folder)
+    context = Context(gpu, attachment, host.settings.clients.get(offer.name), folder)
     gpu.attachments.append(attachment)
     gpu.own(function, offer.name)
     try:
-        attachment.probe(context, parts.settings.call)
+        attachment.probe(context, host.settings.call)
     except Exception as error:  # isolation boundary: worker
         attachment.hung = describe_error(error)[0]
         gpu.abandon(attachment, f"probe failed: {attachment.hung}")
-        _failed(gpu, parts, offer, function, error)
+        _failed(gpu, host, offer, function, error)
         return
     gpu.publish("client", f"{offer.name} drives {function.name}", function=function.name, owner=offer.name)
 
 
-def _failed(gpu: Gpu, parts: Parts, offer: ClientOffer, function: Function, error: BaseException) -> None:
+def _failed(gpu: Gpu, host: Host, offer: ClientOffer, function: Function, error: BaseException) -> None:
     cause, code, remedy = describe_error(error)
-    parts.problems[offer.name] = cause
+    host.blame(offer.name, cause)
     gpu.publish("client", f"{offer.name} failed on {function.name}: {cause}", owner=offer.name, code=code, action=remedy)

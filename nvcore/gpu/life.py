@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from nvcore.api.clock import Clock
-from nvcore.api.device import Bus, Device, VirtualFunction
+from nvcore.api.device import Device, VirtualFunction
 from nvcore.api.errors import BootError, ConflictError, DeviceGone, NotRunningError, NotSupportedError, NvcoreError
 from nvcore.api.events import EventKind, Rung
 from nvcore.api.firmware import BootReport, BootStage, FirmwareBackend, FirmwareSession, OpenContext, UnloadReport
@@ -34,12 +34,13 @@ from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Invalidator
 from nvcore.gpu.receiver import Receiver
 from nvcore.gpu.threads import Worker, describe_error
+from nvcore.hostlib.saved import SavedStates
 from nvcore.hw.chips import chip_row, identify
 
 if TYPE_CHECKING:
     from nvcore.events import EventLog
     from nvcore.gpu.settings import HostSettings
-    from nvcore.hostlib.parts import Parts
+    from nvcore.host import Host
 
 __all__ = ["Gpu", "GpuState", "StateName"]
 
@@ -59,11 +60,11 @@ class GpuState:
 class Gpu:
     """One GPU of a host, named by its `source` until its bus address is known."""
 
-    def __init__(self, source: str, bus: Bus, parts: Parts) -> None:
-        self.source, self.name, self._bus, self._parts = source, source, bus, parts
-        self.clock: Clock = parts.clock
-        self.events: EventLog = parts.events
-        self.settings: HostSettings = parts.settings
+    def __init__(self, source: str, host: Host) -> None:
+        self.source, self.name, self._host = source, source, host
+        self.clock: Clock = host.clock
+        self.events: EventLog = host.events
+        self.settings: HostSettings = host.settings
         self.state = GpuState("found", self.clock.now())
         self.identity: GpuIdentity | None = None
         self.device: Device | None = None
@@ -79,6 +80,7 @@ class Gpu:
         self.stages: list[BootStage] = []
         self.ladder = Ladder(self)
         self._generation = 0
+        self._saved = SavedStates(host.state_dir / "gpus")
         self.life = Worker(f"life {source}", self.clock, self._job_failed)
         self.calls = Worker(f"calls {source}", self.clock)
         self._receiver: Receiver | None = None
@@ -110,7 +112,7 @@ class Gpu:
         """Enter a state and say so in the event log."""
         self.state = GpuState(name, self.clock.now(), cause, code, remedy)
         self.publish("state", f"{name}: {cause}" if cause else name, code=code, action=remedy)
-        self._parts.changed()
+        self._host.changed()
 
     def _job_failed(self, what: str, error: BaseException) -> None:
         self.publish("state", f"{what} failed: {describe_error(error)[0]}", code="NVC-1000")
@@ -134,12 +136,12 @@ class Gpu:
         clients' needs are plugins, and one that breaks its contract fails this GPU, not the host."""
         try:
             device, identity = self._open_device()
-            offer = boot.choose_backend(identity.chip, self._parts.backends, self.settings.gpu(self.source).backend)
-            self.backend = self._parts.open_backend(offer)
-            self.needs = boot.needs_of(identity, self._parts.clients)
+            offer = boot.choose_backend(identity.chip, self._host.backends, self.settings.gpu(self.source).backend)
+            self.backend = self._host.open_backend(offer)
+            self.needs = boot.needs_of(identity, self._host.clients)
             self.set_state("booting")
             self._boot(device, identity)
-            attach_clients(self, self._parts)
+            attach_clients(self, self._host)
         except Exception as error:  # isolation boundary: worker
             self._boot_failed(error)
             return
@@ -148,7 +150,7 @@ class Gpu:
 
     def _open_device(self) -> tuple[Device, GpuIdentity]:
         if self.device is None:
-            self.device = self._bus.open(self.source)
+            self.device = self._host.open_device(self.source)
         device = self.device
         if self.identity is None:
             chip = identify(device.bars[0])
@@ -185,7 +187,7 @@ class Gpu:
     def _open_session(self, device: Device, identity: GpuIdentity) -> FirmwareSession:
         """Open the firmware; what an earlier process of ours left running is taken down first, by its own saved unload."""
         assert self.backend is not None
-        settings, store = self.settings.gpu(self.source), self._parts.saved_states
+        settings, store = self.settings.gpu(self.source), self._saved
         self.boot_report, self.unload_report, self.stages = None, None, []
         device.set_bus_master(True)
         context = OpenContext(
@@ -203,14 +205,16 @@ class Gpu:
         return session
 
     def _boot_failed(self, error: Exception) -> None:
+        cause, code, remedy = describe_error(error)
         if isinstance(error, BootError) and isinstance(error.report, BootReport):
             self.boot_report = error.report
+            code = error.report.code or code  # what ended the boot, not that it ended: this is what is explained
         if isinstance(error, ConflictError):
             self.conflicts = [error.what]
         if self.hardware is not None:
             self._take_firmware_down("the boot failed")
         state: StateName = "unsupported" if isinstance(error, NotSupportedError) else "failed"
-        self._rest(state, *describe_error(error), "see the boot report (nvcore gpus describe), then: nvcore gpus retry")
+        self._rest(state, cause, code, remedy, "see the boot report (nvcore gpus describe), then: nvcore gpus retry")
 
     # faults that others report
 
@@ -257,7 +261,7 @@ class Gpu:
         self._revoke_grants(cause, attachment)
         attachment.remove(0.0)
         self._left(attachment, f"abandoned: {cause}", "revoked")
-        self._parts.problems[attachment.name] = cause
+        self._host.blame(attachment.name, cause)
 
     # down
 
@@ -295,7 +299,7 @@ class Gpu:
         report = self.unload_report = session.unload()
         self.receiver.detach()
         if report.clean:
-            self._parts.saved_states.drop(self.name)
+            self._saved.drop(self.name)
         return report
 
     def _disable_functions(self, device: Device) -> None:

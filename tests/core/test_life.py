@@ -153,7 +153,7 @@ def test_a_firmware_that_somebody_else_left_is_named_and_not_touched(rig: Rig) -
 def test_a_device_that_leaves_is_lost_and_a_retry_finds_it_again(rig: Rig) -> None:
     host = rig.start()
     lease = rig.a.tenant.tables
-    host._buses["fake"].remove("fake:one")
+    host._opened["bus", "fake"].remove("fake:one")
     until(lambda: rig.gpu.state.name == "lost", "lost")
     assert not lease.valid and rig.a.tenant.faults[0].rung.value == "lost"
     assert [what for what, _ in rig.a.tenant.journal] == ["on_fault", "quiesce gpu-lost", "remove"]

@@ -275,7 +275,7 @@ def test_a_device_that_shares_no_memory_is_reached_behind_bar1(
 def test_a_firmware_left_by_our_last_process_is_found_and_taken_down(images: Path, tmp_path: Path) -> None:
     rig = SoftRig(images, tmp_path)
     rig.host.start()
-    bus = rig.host._buses["softgpu"]
+    bus = rig.host._opened["bus", "softgpu"]
     device = rig.gpu.device
     for tenant in (rig.a.tenant, rig.b.tenant):
         tenant.stop()
