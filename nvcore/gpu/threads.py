@@ -151,8 +151,9 @@ class Worker:
 
 
 def describe_error(error: BaseException) -> tuple[str, str | None, str | None]:
-    """(cause, code, remedy) of what was raised."""
+    """(cause, code, remedy) of what was raised; of a boot that stopped, the code of what stopped it."""
     if isinstance(error, NvcoreError):
         seen = f"; seen {error.seen}" if error.seen else ""
-        return f"{error.what}{seen}", error.code, error.remedy
+        report = getattr(error, "report", None)
+        return f"{error.what}{seen}", getattr(report, "code", None) or error.code, error.remedy
     return f"{type(error).__name__}: {error}", None, None
