@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import Event as Flag
 from typing import Final
 
@@ -46,9 +47,7 @@ class Subscription:
     @interrupt_safe
     def offer(self, event: Event) -> None:
         """Take the event if it passes the filters; called by the log under its lock."""
-        if self._kinds is not None and event.kind not in self._kinds:
-            return
-        if self._owners is not None and event.owner not in self._owners:
+        if (self._kinds is not None and event.kind not in self._kinds) or (self._owners is not None and event.owner not in self._owners):
             return
         queue = self._queue
         if len(queue) >= self._limit:
@@ -64,12 +63,10 @@ class Subscription:
         """Everything queued now, oldest first. A gap is told as one event of kind "lost-events" in front, with the sequence of the last one
         lost."""
         self._flag.clear()
-        queue, events = self._queue, []
-        while queue:
-            try:
-                events.append(queue.popleft())
-            except IndexError:  # the log dropped our oldest in between
-                break
+        events: list[Event] = []
+        with suppress(IndexError):  # until it is empty; the log may drop our oldest in between
+            while True:
+                events.append(self._queue.popleft())
         lost, self._lost = self._lost, 0
         if lost:
             first = events[0] if events else None

@@ -124,33 +124,28 @@ def same_resources(old: Inventory, new: Inventory) -> None:
 
 def functions_of(identity: GpuIdentity, inventory: Inventory, families: Mapping[str, int], needs: BootNeeds) -> tuple[Function, ...]:
     """What the GPU offers, with the reason and the remedy for what it does not."""
+    vgpu, missing = inventory.vgpu, [name for name in ("memory", "channel") if name not in families]
+    other = "use a firmware version that has it (see: nvcore firmware list)"
+    again = None if needs.display else "reset the GPU with the client selected: nvcore gpus reset"
+    refused: dict[FunctionKind, tuple[tuple[bool, str, str | None], ...]] = {
+        "vgpu": (
+            (not needs.vgpu_host, "the GPU was not booted as a vGPU host: no client asked for it before the boot",
+             "reset the GPU with the client selected"),
+            (vgpu.reason is not None or not vgpu.host, vgpu.reason or "the firmware runs, but not as a vGPU host",
+             "see: nvcore firmware list"),
+            ("vgpu" not in families, "the firmware has no family vgpu", other),
+            (vgpu.functions == 0, "the GPU offers no virtual functions", "enable SR-IOV in the platform's firmware"),
+        ),
+        "graphics": ((bool(missing), f"the firmware has no family {' and '.join(missing)}", "use a backend that has it"),),
+        "display": (
+            (not inventory.heads, "the chip has no heads", again),
+            ("display" not in families, "the firmware has no family display", again),
+            (not needs.display, "no client asked for heads before the boot", again),
+        ),
+    }  # fmt: skip
 
-    def function(kind: FunctionKind, reason: str | None, remedy: str | None) -> Function:
+    def function(kind: FunctionKind) -> Function:
+        reason, remedy = next(((reason, remedy) for holds, reason, remedy in refused[kind] if holds), (None, None))
         return Function(f"{identity.address}/{kind}", kind, identity, reason is None, reason, remedy)
 
-    missing = [name for name in ("memory", "channel") if name not in families]
-    graphics = f"the firmware has no family {' and '.join(missing)}" if missing else None
-    display = None if inventory.heads else "the chip has no heads"
-    if display is None and "display" not in families:
-        display = "the firmware has no family display"
-    if display is None and not needs.display:
-        display = "no client asked for heads before the boot"
-    return (
-        function("vgpu", *_vgpu_reason(inventory, families, needs)),
-        function("graphics", graphics, "use a backend that has it" if graphics else None),
-        function(
-            "display", display, "reset the GPU with the client selected: nvcore gpus reset" if display and not needs.display else None
-        ),
-    )
-
-
-def _vgpu_reason(inventory: Inventory, families: Mapping[str, int], needs: BootNeeds) -> tuple[str | None, str | None]:
-    if not needs.vgpu_host:
-        return "the GPU was not booted as a vGPU host: no client asked for it before the boot", "reset the GPU with the client selected"
-    if inventory.vgpu.reason is not None or not inventory.vgpu.host:
-        return inventory.vgpu.reason or "the firmware runs, but not as a vGPU host", "see: nvcore firmware list"
-    if "vgpu" not in families:
-        return "the firmware has no family vgpu", "use a firmware version that has it (see: nvcore firmware list)"
-    if inventory.vgpu.functions == 0:
-        return "the GPU offers no virtual functions", "enable SR-IOV in the platform's firmware"
-    return None, None
+    return tuple(function(kind) for kind in refused)

@@ -13,23 +13,15 @@ from contextlib import suppress
 
 from nvcore.api.errors import DeviceGone, UsageError
 from nvcore.api.marks import interrupt_safe, may_sleep
+from nvcore.hw import interrupts as hw
 from nvcore.hw.chips import bus_is_dead
-from nvcore.hw.interrupts import (
-    LEAF,
-    LEAF_ENABLE_CLEAR,
-    LEAF_ENABLE_SET,
-    LEAVES_PER_TOP_BIT,
-    TOP,
-    TOP_ENABLE_CLEAR,
-    TOP_ENABLE_SET,
-    VECTORS_PER_LEAF,
-)  # fmt: skip
 from nvcore.hw.register import RegisterIo, is_bus_error
 from nvcore.locks import Lock, eventfd
 
 __all__ = ["InterruptTree", "Line"]
 
 _ONES = 0xFFFFFFFF
+_TOP, _HOLD_BACK, _LET_THROUGH = hw.TOP.OFFSET, hw.TOP_ENABLE_CLEAR.OFFSET, hw.TOP_ENABLE_SET.OFFSET
 
 
 class Line:
@@ -48,11 +40,11 @@ class Line:
 
 
 class InterruptTree:
-    """The tree of one GPU. leaves: leaf registers of the chip."""
+    """The tree of one GPU. leaves: leaf registers of the chip; spurious: how often nothing was pending."""
 
     def __init__(self, io: RegisterIo, leaves: int) -> None:
         self._io, self._leaves = io, leaves
-        self._top = (1 << (leaves // LEAVES_PER_TOP_BIT)) - 1
+        self._top = (1 << (leaves // hw.LEAVES_PER_TOP_BIT)) - 1
         self._lock = Lock("interrupt-routes", leaf=True)
         self._routes: dict[int, tuple[Line, ...]] = {}
         self._listened: set[int] = set()
@@ -65,65 +57,64 @@ class InterruptTree:
         """Clear every enable, then let messages through, and enable what is routed already (after a reset)."""
         io = self._io
         with self._lock:
-            TOP_ENABLE_CLEAR(self._top).write(io)
-            for leaf in range(self._leaves):
-                LEAF_ENABLE_CLEAR(_ONES).write(io, index=leaf)
-                LEAF(_ONES).write(io, index=leaf)
-                if self._enabled[leaf]:
-                    LEAF_ENABLE_SET(self._enabled[leaf]).write(io, index=leaf)
+            io.write32(_HOLD_BACK, self._top)
+            for leaf, enabled in enumerate(self._enabled):
+                hw.LEAF_ENABLE_CLEAR(_ONES).write(io, index=leaf)
+                hw.LEAF(_ONES).write(io, index=leaf)
+                if enabled:
+                    hw.LEAF_ENABLE_SET(enabled).write(io, index=leaf)
             self._masked = False
-            TOP_ENABLE_SET(self._top).write(io)
+            io.write32(_LET_THROUGH, self._top)
 
     def mask_all(self) -> None:
         """Hold every message back until `open`. Any thread; a device that left is masked anyway."""
         with self._lock:
             self._masked = True
             with suppress(DeviceGone):
-                TOP_ENABLE_CLEAR(self._top).write(self._io)
+                self._io.write32(_HOLD_BACK, self._top)
 
     @may_sleep
     def route(self, vector: int) -> Line:
         """A new line that counts `vector`; several owners may count one. Raises UsageError for a vector outside of the tree."""
-        line = Line(self, self._checked(vector))
-        self._add(vector, line)
+        self._check(vector)
+        line = Line(self, vector)
+        with self._lock:
+            self._routes[vector] = (*self._routes.get(vector, ()), line)
+            self._enable(vector)
         return line
 
     @may_sleep
     def listen(self, vector: int) -> None:
         """Enable a vector whose owner is the receiver thread itself: it looks at the firmware after every `service`."""
-        self._listened.add(vector)
-        self._add(self._checked(vector), None)
-
-    def _checked(self, vector: int) -> int:
-        if not 0 <= vector < self._leaves * VECTORS_PER_LEAF:
-            raise UsageError("no such interrupt vector", expected=f"0 to {self._leaves * VECTORS_PER_LEAF - 1}", seen=vector)
-        return vector
-
-    def _add(self, vector: int, line: Line | None) -> None:
-        leaf, bit = vector // VECTORS_PER_LEAF, 1 << vector % VECTORS_PER_LEAF
+        self._check(vector)
         with self._lock:
-            self._routes[vector] = (*self._routes.get(vector, ()), *([line] if line else []))
-            if not self._enabled[leaf] & bit:
-                self._enabled[leaf] |= bit
-                if not self._masked:
-                    LEAF_ENABLE_SET(bit).write(self._io, index=leaf)
+            self._listened.add(vector)
+            self._enable(vector)
+
+    def _check(self, vector: int) -> None:
+        if not 0 <= vector < self._leaves * hw.VECTORS_PER_LEAF:
+            raise UsageError("no such interrupt vector", expected=f"0 to {self._leaves * hw.VECTORS_PER_LEAF - 1}", seen=vector)
+
+    def _enable(self, vector: int) -> None:
+        leaf, bit = vector // hw.VECTORS_PER_LEAF, 1 << vector % hw.VECTORS_PER_LEAF
+        if not self._enabled[leaf] & bit and not self._masked:
+            hw.LEAF_ENABLE_SET(bit).write(self._io, index=leaf)
+        self._enabled[leaf] |= bit
 
     def drop(self, line: Line) -> None:
         """Take a line off its vector, and the vector off the hardware with its last line."""
-        leaf, bit = line.vector // VECTORS_PER_LEAF, 1 << line.vector % VECTORS_PER_LEAF
+        vector = line.vector
+        leaf, bit = vector // hw.VECTORS_PER_LEAF, 1 << vector % hw.VECTORS_PER_LEAF
         with self._lock:
             fd, line.fd = line.fd, -1
             if fd < 0:
                 return
-            rest = tuple(other for other in self._routes.get(line.vector, ()) if other is not line)
-            if rest or line.vector in self._listened:
-                self._routes[line.vector] = rest
-            else:
-                self._routes.pop(line.vector, None)
+            self._routes[vector] = tuple(other for other in self._routes.get(vector, ()) if other is not line)
+            if not self._routes[vector] and vector not in self._listened:
                 self._enabled[leaf] &= ~bit
                 if not self._masked:
                     with suppress(DeviceGone):
-                        LEAF_ENABLE_CLEAR(bit).write(self._io, index=leaf)
+                        hw.LEAF_ENABLE_CLEAR(bit).write(self._io, index=leaf)
             os.close(fd)  # under the lock: `service` must not write to a number that somebody else was given
 
     @interrupt_safe
@@ -136,29 +127,28 @@ class InterruptTree:
         with self._lock:
             if self._masked:
                 return 0
-            io.write32(TOP_ENABLE_CLEAR.OFFSET, self._top)
-            top = io.read32(TOP.OFFSET)
+            io.write32(_HOLD_BACK, self._top)
+            top = io.read32(_TOP)
             if is_bus_error(top) and bus_is_dead(io):
                 raise DeviceGone("the interrupt tree cannot be read", seen=f"{top:#010x}", where="TOP")
             for leaf in range(self._leaves):
-                if not top >> (leaf // LEAVES_PER_TOP_BIT) & 1:
-                    continue
-                address = LEAF.OFFSET + LEAF.STRIDE * leaf
-                pending = io.read32(address) & self._enabled[leaf]
-                if not pending:
-                    continue
-                io.write32(address, pending)
-                while pending:
-                    low = pending & -pending
-                    pending ^= low
-                    taken += 1
-                    self._deliver(leaf * VECTORS_PER_LEAF + low.bit_length() - 1)
-            io.write32(TOP_ENABLE_SET.OFFSET, self._top)
+                if top >> (leaf // hw.LEAVES_PER_TOP_BIT) & 1:
+                    taken += self._take(io, leaf)
+            io.write32(_LET_THROUGH, self._top)
         if not taken:
             self.spurious += 1
         return taken
 
-    def _deliver(self, vector: int) -> None:
-        for line in self._routes.get(vector, ()):
-            with suppress(BlockingIOError):  # the owner has 2^64 - 2 counts to read: it will not miss this one
-                os.eventfd_write(line.fd, 1)
+    def _take(self, io: RegisterIo, leaf: int) -> int:
+        """Acknowledge what is pending in a leaf and count it to its owners; how many vectors."""
+        address = hw.LEAF.OFFSET + hw.LEAF.STRIDE * leaf
+        left = pending = io.read32(address) & self._enabled[leaf]
+        if pending:
+            io.write32(address, pending)
+        while left:
+            low = left & -left
+            left ^= low
+            for line in self._routes.get(leaf * hw.VECTORS_PER_LEAF + low.bit_length() - 1, ()):
+                with suppress(BlockingIOError):  # the owner has 2^64 - 2 counts to read: it will not miss this one
+                    os.eventfd_write(line.fd, 1)
+        return pending.bit_count()

@@ -8,6 +8,7 @@ fallocate(2).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nvcore.api.device import Device
 from nvcore.api.errors import DeviceGone, NotSupportedError, OutOfResources, UsageError
 from nvcore.api.inventory import Range
-from nvcore.hw.mmu import PRAMIN, PRAMIN_SIZE, WINDOW, WINDOW_HOPPER
+from nvcore.hw.mmu import WINDOW, WINDOW_HOPPER, window_steps
 from nvcore.locks import Lock
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ def _libc() -> Any:
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
     return libc
+
+
+def _zeros(size: int) -> Iterator[tuple[int, memoryview]]:
+    """`size` bytes of zeros in blocks: (offset, block)."""
+    block = memoryview(bytes(min(size, 1 << 16)))
+    for at in range(0, size, len(block)):
+        yield at, block[: size - at]
 
 
 class Mapped:
@@ -92,10 +100,8 @@ class Extent:
         if whole and _libc().fallocate(self._fd, _PUNCH, offset, item.size) == 0:
             return
         mapped = self.map(item)
-        block, view = bytes(min(item.size, 1 << 20)), mapped.view
-        for at in range(0, item.size, len(block)):
-            step = min(len(block), item.size - at)
-            view[at : at + step] = block[:step]
+        for at, block in _zeros(item.size):
+            mapped.view[at : at + len(block)] = block
         mapped.revoke()
 
     def close(self) -> None:
@@ -109,8 +115,6 @@ class Extent:
 
 class VramAccess:
     """Access of the core to one GPU's VRAM."""
-
-    __slots__ = ("_bar", "_device", "_lock", "_window", "bar1", "mapped", "shares")
 
     def __init__(self, device: Device, *, page_tables: int) -> None:
         self._device, self._bar = device, device.bars[0]
@@ -139,28 +143,22 @@ class VramAccess:
         if self.mapped and self.bar1 is not None and address + size <= self.mapped:
             return self.bar1.read(address, size)
         parts = []
-        while size:
-            skew = address % 0x10000
-            step = min(size, PRAMIN_SIZE - skew)
+        for base, place, _, step in window_steps(address, size):
             with self._lock:
-                self._bar.write32(self._window, address >> 16)
-                parts.append(self._bar.read(PRAMIN + skew, step))
-            address, size = address + step, size - step
+                self._bar.write32(self._window, base)
+                parts.append(self._bar.read(place, step))
         return b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Store bytes in VRAM, behind BAR1 or through the window."""
-        view, at = memoryview(data).cast("B"), 0
+        view = memoryview(data).cast("B")
         if self.mapped and self.bar1 is not None and address + len(view) <= self.mapped:
             self.bar1.write(address, view)
             return
-        while at < len(view):
-            skew = (address + at) % 0x10000
-            step = min(len(view) - at, PRAMIN_SIZE - skew)
+        for base, place, at, step in window_steps(address, len(view)):
             with self._lock:
-                self._bar.write32(self._window, (address + at) >> 16)
-                self._bar.write(PRAMIN + skew, view[at : at + step])
-            at += step
+                self._bar.write32(self._window, base)
+                self._bar.write(place, view[at : at + step])
 
     def zero(self, item: Range) -> None:
         """Fill with zeros, through a descriptor of its own where the device gives one: writing through the window what can be punched takes
@@ -172,6 +170,5 @@ class VramAccess:
             return
         if self._device.gone:
             raise DeviceGone("memory of a device that left cannot be scrubbed")
-        block = bytes(0x10000)
-        for at in range(item.start, item.end, len(block)):
-            self.write(at, memoryview(block)[: min(len(block), item.end - at)])
+        for at, block in _zeros(item.size):
+            self.write(item.start + at, block)

@@ -17,8 +17,6 @@ class GpuSettings:
     time_scale: multiplies every limit of the backend (software models are slow).
     """
 
-    __slots__ = ("backend", "time_scale", "version")
-
     def __init__(self, *, version: str | None = None, backend: str | None = None, time_scale: float = 1.0) -> None:
         self.version, self.backend, self.time_scale = version, backend, time_scale
 
@@ -32,20 +30,11 @@ class HostSettings:
     scheme.
     """
 
-    __slots__ = ("boot", "buses", "call", "clients", "gpus", "invalidate", "quiesce", "settle")
-
     def __init__(
-        self,
-        *,
-        quiesce: float = 5.0,
-        invalidate: float = 2.0,
-        boot: float = 300.0,
-        call: float = 60.0,
-        settle: float = 60.0,
-        gpus: Mapping[str, GpuSettings] | None = None,
-        clients: Mapping[str, object] | None = None,
+        self, *, quiesce: float = 5.0, invalidate: float = 2.0, boot: float = 300.0, call: float = 60.0, settle: float = 60.0,
+        gpus: Mapping[str, GpuSettings] | None = None, clients: Mapping[str, object] | None = None,
         buses: Mapping[str, Mapping[str, object]] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.quiesce, self.invalidate, self.boot, self.call, self.settle = quiesce, invalidate, boot, call, settle
         self.gpus, self.clients, self.buses = dict(gpus or {}), dict(clients or {}), dict(buses or {})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from nvcore.api.events import Event
@@ -46,39 +47,27 @@ def describe_report(report: BootReport | None) -> dict[str, Any] | None:
     return None if report is None else {**plain(report), "seconds": report.seconds}
 
 
+def _pick(value: object, **paths: str) -> dict[str, Any]:
+    """Attributes of a value under other names; all None where there is no value."""
+    return {name: None if value is None else plain(attrgetter(path)(value)) for name, path in paths.items()}
+
+
 def _grant(grant: GpuGrant) -> dict[str, Any]:
-    return {
-        **{field: getattr(grant, field) for field in ("name", "label", "state", "client", "function", "vm", "generation")},
-        "parent": grant.parent.name if grant.parent else None,
-        "vram": plain(grant.vram),
-        "channels": plain(grant.channels),
-        "functions": list(grant.functions),
-    }
+    fields = ("name", "label", "state", "client", "function", "vm", "generation", "vram", "channels", "functions")
+    return {**_pick(grant, **{field: field for field in fields}), **_pick(grant.parent, parent="name")}
 
 
 def summarise_gpu(gpu: Gpu) -> dict[str, Any]:
     """One row of a list."""
-    hardware, report = gpu.hardware, gpu.boot_report
-    rows = {row.kind: row for row in hardware.ledger.rows()} if hardware else {}
-    vram = rows.get("vram")
+    books = {row.kind: row for row in gpu.hardware.ledger.rows()} if gpu.hardware else {}
     return {
         "source": gpu.source,
-        "address": gpu.identity.address if gpu.identity else None,
-        "uuid": gpu.identity.uuid if gpu.identity else None,
-        "chip": gpu.identity.chip.name if gpu.identity else None,
-        "state": gpu.state.name,
-        "cause": gpu.state.cause,
-        "code": gpu.state.code,
-        "remedy": gpu.state.remedy,
-        "since": gpu.state.wall,
-        "firmware": report.image.version if report else None,
-        "firmware_kind": report.image.kind if report else None,
+        **_pick(gpu.identity, address="address", uuid="uuid", chip="chip.name"),
+        **_pick(gpu.state, state="name", cause="cause", code="code", remedy="remedy", since="wall"),
+        **_pick(gpu.boot_report, firmware="image.version", firmware_kind="image.kind"),
         "generation": gpu.generation,
-        "vram_total": vram.total if vram else None,
-        "vram_owned": vram.owned if vram else None,
-        "vram_quarantined": vram.quarantined if vram else None,
-        "functions_total": rows["functions"].total if "functions" in rows else None,
-        "functions_owned": rows["functions"].owned if "functions" in rows else None,
+        **_pick(books.get("vram"), vram_total="total", vram_owned="owned", vram_quarantined="quarantined"),
+        **_pick(books.get("functions"), functions_total="total", functions_owned="owned"),
         "faults": {rung.value: count for rung, count in gpu.ladder.counts.items()},
         "conflicts": list(gpu.conflicts),
     }

@@ -1,18 +1,19 @@
 """The MMU's registers that the core writes: invalidate, the window into VRAM, the blocks behind BAR1 and BAR2.
 
-Data only. Source: open-gpu-kernel-modules 570.144 dev_vm.h (NV_VIRTUAL_FUNCTION_PRIV_MMU_INVALIDATE*), dev_bus.h (NV_PBUS_BAR0_WINDOW,
-NV_PBUS_BAR1_BLOCK), Hopper's dev_xtl_ep_pri.h (NV_XAL_EP_BAR0_WINDOW); Linux 7.3 nouveau nvkm/subdev/mmu.
+Data, and how an access splits into windows. Source: open-gpu-kernel-modules 570.144 dev_vm.h (NV_VIRTUAL_FUNCTION_PRIV_MMU_INVALIDATE*),
+dev_bus.h (NV_PBUS_BAR0_WINDOW, NV_PBUS_BAR1_BLOCK), Hopper's dev_xtl_ep_pri.h (NV_XAL_EP_BAR0_WINDOW); Linux 7.3 nouveau nvkm/subdev/mmu.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from nvcore.hw.register import Field, Register
 
 __all__ = [
     "INVALIDATE", "INVALIDATE_ALL", "INVALIDATE_ONE", "INVALIDATE_PDB", "INVALIDATE_PDB_HIGH", "PRAMIN", "PRAMIN_SIZE", "WINDOW",
-    "WINDOW_HOPPER",
+    "WINDOW_HOPPER", "window_steps",
 ]  # fmt: skip
 
 PRAMIN: Final = 0x700000
@@ -20,6 +21,17 @@ PRAMIN: Final = 0x700000
 
 PRAMIN_SIZE: Final = 0x100000
 """Bytes of the window; its base moves in steps of 64 KiB."""
+
+
+def window_steps(address: int, size: int) -> Iterator[tuple[int, int, int, int]]:
+    """The accesses that reach `size` bytes of VRAM from `address` on through the window, each as (value of WINDOW, offset in BAR0, offset
+    from `address`, bytes)."""
+    at = 0
+    while at < size:
+        base, skew = divmod(address + at, 0x10000)
+        step = min(size - at, PRAMIN_SIZE - skew)
+        yield base, PRAMIN + skew, at, step
+        at += step
 
 
 class INVALIDATE_PDB(Register, offset=0xB830A0):
