@@ -118,7 +118,7 @@ def _gpu(table: dict[str, Any], at: int, origins: dict[Path, str]) -> Gpu:
         raise ConfigError("a [[gpu]] has no source", where=place(origins, path), expected='source = "SCHEME:…"')
     if ":" not in source:
         raise wrong_type((*path, "source"), source, "SCHEME:REST, as in pci:0000:41:00.0", origins)
-    return Gpu(source, values["firmware"], place(origins, path))
+    return Gpu(source, values["firmware"], values["backend"], place(origins, path))
 
 
 def _table(path: Path, table: Any, keys: Mapping[str, Key], origins: dict[Path, str]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ HOST: dict[str, Key] = {
 GPU: dict[str, Key] = {
     "source": Key("text", None, "where the device comes from, as in softgpu:ga100?vram=40G, pci:0000:41:00.0, vfio-user:/path"),
     "firmware": Key("text", None, "label of the firmware version to boot; by default the backend's choice"),
+    "backend": Key("text", None, "firmware backend (plugin or offer name), where two claim the chip"),
 }
 LISTS: dict[str, Key] = {
     "only": Key("texts", None, "load these plugins and no other"),
@@ -58,10 +59,10 @@ class Host:
 class Gpu:
     """One `[[gpu]]`: see GPU. where: file and line."""
 
-    __slots__ = ("firmware", "source", "where")
+    __slots__ = ("backend", "firmware", "source", "where")
 
-    def __init__(self, source: str, firmware: str | None, where: str) -> None:
-        self.source, self.firmware, self.where = source, firmware, where
+    def __init__(self, source: str, firmware: str | None, backend: str | None, where: str) -> None:
+        self.source, self.firmware, self.backend, self.where = source, firmware, backend, where
 
 
 class Lists:

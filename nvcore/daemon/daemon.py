@@ -77,14 +77,16 @@ class Daemon:
 
     def _make_host(self) -> Host:
         gpus, scale = self.configuration.gpus, self.configuration.host.time_scale
-        settings = {gpu.source: GpuSettings(version=gpu.firmware, time_scale=scale) for gpu in gpus}
+        settings = {gpu.source: GpuSettings(version=gpu.firmware, backend=gpu.backend, time_scale=scale) for gpu in gpus}
+        clients = self.plugin_host.collect("nvcore_client_drivers")
+        records = {offer.name: self.plugin_host.info(offer.plugin).config for offer in clients}
         return Host(
             settings,
             buses=self.plugin_host.collect("nvcore_buses"),
-            backends=self.plugin_host.collect("nvcore_firmware_backends"),
-            clients=self.plugin_host.collect("nvcore_client_drivers"),
+            backends=self.plugin_host.collect("nvcore_firmware_backends", contested=True),  # the core names both for the GPU they fight over
+            clients=clients,
             state_dir=self.state_dir,
-            config=HostSettings(gpus=settings, quiesce=5.0 * scale, invalidate=2.0 * scale),
+            config=HostSettings(gpus=settings, clients=records, quiesce=5.0 * scale, invalidate=2.0 * scale),
         )
 
     def _serve(self) -> None:

@@ -166,9 +166,12 @@ class PluginHost:
         """What the hooks of a plugin were given; its configuration record is `.config`. Raises NotFoundError."""
         return self._info(self.plugin(name))
 
-    def collect(self, hook: str) -> list[Any]:
-        """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here."""
+    def collect(self, hook: str, *, contested: bool = False) -> list[Any]:
+        """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here.
+        contested: with it, for a user who reports the conflict where it matters."""
         offers = sorted(self._offers[hook], key=lambda pair: pair[0].key)
+        if contested:
+            return [offer for _, offer in offers]
         return [left for _, offer in offers if (left := uncontested(hook, offers, offer)) is not None]
 
     def claim(self, hook: str, claim: str) -> Any:
