@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 from nvcore.api.errors import ContractError, FirmwareDead, NvcoreError, WaitTimeout
 from nvcore.api.families.channel import ChannelFamily, ChannelRef
 from nvcore.api.families.memory import MemoryFamily, SpaceRef
-from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
+from nvcore.api.grant import AddressSpace, Channel
+from nvcore.api.marks import follows, interrupt_safe, signalling_safe
 from nvcore.gpu.doorbell import ChannelDoorbell
 from nvcore.gpu.invalidate import Ticket, TicketRing
 from nvcore.gpu.owned import Owned
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["GpuChannel", "GpuSpace"]
 
 
+@follows(AddressSpace)
 class GpuSpace(Owned):
     """An address space whose tables its client owns. stuck: hardware may still walk the tables although the space is gone."""
 
@@ -40,7 +42,6 @@ class GpuSpace(Owned):
         self._gate.check()
         return cast(MemoryFamily, self.grant.hardware.family("memory"))
 
-    @may_sleep
     def link(self, root: int, *, entries: int) -> None:
         """Tell the hardware where the root directory lies. Raises UsageError outside of the grant, FirmwareDead."""
         family = self._family()
@@ -50,7 +51,6 @@ class GpuSpace(Owned):
         family.set_page_directory(self.ref, root, entries=entries)
         self._root = root
 
-    @may_sleep
     def unlink(self) -> None:
         """Unlink the root; the hardware has left the tables when this returns. When it raises, it may not have: the memory is not free
         again before a reset."""
@@ -68,7 +68,6 @@ class GpuSpace(Owned):
             raise
         self._root = None
 
-    @signalling_safe
     def invalidate(self) -> Ticket:
         """Start dropping cached translations of this space."""
         if self._gate.open:
@@ -76,7 +75,6 @@ class GpuSpace(Owned):
         self._dead_ticket.error = self._gate.cause
         return self._dead_ticket
 
-    @may_sleep
     def close(self) -> None:
         """Unlink and free. Idempotent; on a dead generation it only forgets."""
         if not self.first_close():
@@ -92,6 +90,7 @@ class GpuSpace(Owned):
                 self._family().free_space(ref)
 
 
+@follows(Channel)
 class GpuChannel(Owned):
     """A channel. `doorbell` is what a submission path keeps."""
 
@@ -118,14 +117,12 @@ class GpuChannel(Owned):
         was, self.doorbell.armed = self.alive, False
         return was
 
-    @may_sleep
     def disable(self) -> None:
         """Take it off its runlist. Idempotent; nothing to do on a dead generation."""
         self.kill()
         if self._gate.open and not self.closed:
             self._family().disable(self.ref)
 
-    @may_sleep
     def close(self) -> None:
         """Disable and free it; then its fault buffer, which the hardware does not reach any more. Idempotent."""
         self.kill()

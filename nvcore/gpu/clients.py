@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nvcore.api.client import Client, ClientDriver, ClientStatus, QuiesceReason
+from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, QuiesceReason
 from nvcore.api.clock import Clock
 from nvcore.api.device import VirtualFunction
 from nvcore.api.errors import ContractError, NotFoundError, PluginError, WaitTimeout
@@ -21,7 +21,7 @@ from nvcore.api.events import EventKind, Fault, VgpuPluginEvent
 from nvcore.api.families import Family
 from nvcore.api.function import Function
 from nvcore.api.grant import Grant, GrantRequest, LedgerRow
-from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
+from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
 from nvcore.api.offers import ClientOffer
 from nvcore.gpu.grants import GpuGrant
 from nvcore.gpu.threads import Job, Worker, describe_error
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Attachment", "Context"]
 
 
+@follows(ClientContext)
 class Context:
     """As `nvcore.api.client.ClientContext`, for one attachment. Its client may keep it, the GPU's parts are gone with `end`."""
 
@@ -61,7 +62,6 @@ class Context:
         """The GPU's generation."""
         return self._hardware.gate.generation
 
-    @may_sleep
     def grant(self, request: GrantRequest) -> Grant:
         """A top-level grant. Raises OutOfResources with the books unchanged."""
         self._hardware.gate.check()
@@ -73,7 +73,6 @@ class Context:
         """A family of the running firmware; None without."""
         return self._held.session.family(name) if self._held is not None and self._held.gate.open else None
 
-    @may_sleep
     def virtual_function(self, number: int) -> VirtualFunction:
         """VF `number`, from 1. Raises NotFoundError."""
         functions = self._gpu.virtual_functions
@@ -85,7 +84,6 @@ class Context:
         """The GPU's books."""
         return self._hardware.ledger.rows()
 
-    @signalling_safe
     def report(
         self, kind: EventKind, text: str, *, grant: str | None = None, vm: str | None = None, code: str | None = None,
         action: str | None = None,
@@ -102,7 +100,6 @@ class Context:
 
         return end
 
-    @may_sleep
     def run(self, call: Callable[[], object], *, timeout: float) -> object:
         """Run `call` on the life-cycle thread (at once when this is it)."""
         return self._gpu.run(call, f"a call of {self._owner}", timeout)

@@ -103,10 +103,9 @@ class Ladder:
         """A fault of the whole GPU. Closes the gate now (no doorbell rings, no call starts), hands the rest to the receiver thread. The
         first cause wins."""
         hardware = self._gpu.hardware
-        if hardware is not None:
+        if hardware is not None and hardware.gate.close(cause):  # else the GPU is down already, and its first cause is on record
             fault = self._fault(rung, cause.split(":")[0], text or cause)
-            if hardware.gate.close(cause):  # else the GPU is down already, and its first cause is on record
-                self._gpu.receiver.urgent(lambda: self._disable(hardware, fault), "disabling the GPU")
+            self._gpu.receiver.urgent(lambda: self._disable(hardware, fault), "disabling the GPU")
 
     def meet_grant(self, grant: GpuGrant, cause: str, text: str = "") -> None:
         """A fault that one channel's end did not cure. Disables every channel of the grant now."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, NvcoreError, OutOfResources, UsageError
 from nvcore.api.families.channel import ChannelFamily, ChannelSpec
 from nvcore.api.families.memory import MemoryFamily
-from nvcore.api.grant import GrantRequest, GrantState
+from nvcore.api.grant import Grant, GrantRequest, GrantState
 from nvcore.api.inventory import Range
-from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
+from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
 from nvcore.gpu.channels import GpuChannel, GpuSpace
 from nvcore.gpu.interrupts import Line
 from nvcore.gpu.leases import MemoryLease
@@ -35,6 +35,7 @@ __all__ = ["GpuGrant"]
 _Part = TypeVar("_Part", bound="Owned | Line | GpuGrant")
 
 
+@follows(Grant)
 class GpuGrant:
     """One grant. `client` is the owner's name, `function` the function it was asked for; `problems` what could not be taken down properly;
     `publish` writes a line into the event log, `about` it."""
@@ -106,7 +107,6 @@ class GpuGrant:
 
     # what its owner does with it
 
-    @may_sleep
     def child(self, request: GrantRequest) -> GpuGrant:
         """Cut a child out of this grant. Raises OutOfResources or UsageError with the books unchanged. Memory that the device shares as one
         piece with what is under a lease is not cut; where a piece was mapped before, the cut may lose the piece's contents."""
@@ -120,7 +120,6 @@ class GpuGrant:
             self._extents.pop(item).close()  # no extent covers two owners; nobody has a lease in it
         return self._adopt(child)
 
-    @may_sleep
     def map(self, range: Range) -> MemoryLease:
         """A lease on memory of this grant. Raises UsageError outside of it, LeaseRevoked when the grant is gone."""
         hardware = self._live()
@@ -132,13 +131,11 @@ class GpuGrant:
             self._extents[extent.range] = extent
         return self._adopt(MemoryLease(self, range, extent.map(range) if extent is not None else None))
 
-    @may_sleep
     def create_space(self) -> GpuSpace:
         """An address space for channels of this grant. Raises NotSupportedError, FirmwareDead, FirmwareRefused."""
         family = cast(MemoryFamily, self._live().family("memory"))
         return self._adopt(GpuSpace(self, family.create_space(self.tenant)))
 
-    @may_sleep
     def create_channel(
         self, space: GpuSpace, engine: str, *, ring_address: int, ring_entries: int, instance: int, userd: int, privileged: bool = False
     ) -> GpuChannel:
@@ -182,7 +179,6 @@ class GpuGrant:
             remedy="close a channel, or ask for a grant with more channels",
         )
 
-    @may_sleep
     def interrupt(self, engine: str) -> Line:
         """Count the engine's non-stall interrupts. Raises NotFoundError; UsageError for an engine that raises none."""
         hardware = self._live()
@@ -191,19 +187,16 @@ class GpuGrant:
             raise UsageError(f"engine {engine} raises no non-stall interrupt")
         return self._adopt(hardware.tree.route(vector))
 
-    @may_sleep
     def allocate_dma(self, size: int, *, label: str) -> GrantBuffer:
         """Host memory for the device, freed with the grant after its channels stopped."""
         return self._adopt(GrantBuffer(self, self._live().device.allocate_dma(size, label=label)))
 
-    @may_sleep
     def scrub(self, range: Range) -> None:
         """Fill memory of the grant with zeros. Raises UsageError outside of it, DeviceGone."""
         self.require_vram(range.start, range.size, "a range to scrub")
         for known, piece in cut(range, tuple(self._extents)):
             (self.hardware.vram if known is None else self._extents[known]).zero(piece)
 
-    @may_sleep
     def release(self) -> None:
         """Give everything back, in the order of this module's heading. Idempotent."""
         if not self.ended:

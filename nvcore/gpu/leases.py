@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError
+from nvcore.api.grant import Lease
 from nvcore.api.inventory import Range
-from nvcore.api.marks import may_sleep, signalling_safe
+from nvcore.api.marks import follows
 from nvcore.gpu.memory import Mapped
 from nvcore.gpu.owned import Owned
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MemoryLease"]
 
 
+@follows(Lease)
 class MemoryLease(Owned):
     """A claim on `range` (VRAM addresses). mapped: the memory in this process, or None where every access goes through the window."""
 
@@ -45,7 +47,6 @@ class MemoryLease(Owned):
         if offset < 0 or size < 0 or offset + size > self.range.size:
             raise ContractError("access outside of a lease", expected=f"within {self.range.size:#x} bytes", seen=f"{offset:#x} + {size:#x}")
 
-    @signalling_safe
     def read(self, offset: int, size: int) -> bytes:
         """Bytes at `offset`. Raises LeaseRevoked, ContractError."""
         self._check(offset, size)
@@ -54,7 +55,6 @@ class MemoryLease(Owned):
             return bytes(mapped.view[offset : offset + size])
         return self._vram.read(self.range.start + offset, size)
 
-    @signalling_safe
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Store at `offset`. Raises LeaseRevoked, ContractError."""
         size = data.nbytes if isinstance(data, memoryview) else len(data)
@@ -65,7 +65,6 @@ class MemoryLease(Owned):
         else:
             self._vram.write(self.range.start + offset, data)
 
-    @may_sleep
     def view(self) -> memoryview:
         """The whole lease, writable. Raises LeaseRevoked; NotSupportedError where the device cannot be mapped revocably."""
         self._check(0, 0)
@@ -73,7 +72,6 @@ class MemoryLease(Owned):
             raise NotSupportedError("this device's memory cannot be mapped", remedy="use read and write of the lease")
         return self._mapped.view
 
-    @may_sleep
     def release(self) -> None:
         """Give it back. Idempotent."""
         self.revoke("released by its holder")

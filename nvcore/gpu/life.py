@@ -17,7 +17,7 @@ import attrs
 
 from nvcore.api.clock import Clock
 from nvcore.api.device import Device, VirtualFunction
-from nvcore.api.errors import BootError, ConflictError, DeviceGone, NotRunningError, NotSupportedError, NvcoreError
+from nvcore.api.errors import BootError, ConflictError, DeviceGone, NotSupportedError, NvcoreError
 from nvcore.api.events import EventKind, Rung
 from nvcore.api.firmware import BootReport, BootStage, FirmwareBackend, FirmwareSession, OpenContext, UnloadReport
 from nvcore.api.function import Function
@@ -83,7 +83,7 @@ class Gpu:
         self._saved = SavedStates(host.state_dir / "gpus")
         self.life = Worker(f"life {source}", self.clock, self._job_failed)
         self.calls = Worker(f"calls {source}", self.clock)
-        self._receiver: Receiver | None = None
+        self.receiver = Receiver(f"receive {source}", self.ladder.meet_gpu, self._device_gone, self._job_failed)
 
     # state
 
@@ -96,13 +96,6 @@ class Gpu:
         """A generation that nobody had."""
         self._generation += 1
         return self._generation
-
-    @property
-    def receiver(self) -> Receiver:
-        """The receiver thread. Raises NotRunningError before the device was opened."""
-        if self._receiver is None:
-            raise NotRunningError(f"GPU {self.name} has no receiver", seen=self.state.name)
-        return self._receiver
 
     def publish(self, kind: EventKind, text: str, **about: Any) -> None:
         """Write a line about this GPU into the event log; about: as in `EventLog.publish`."""
@@ -160,13 +153,10 @@ class Gpu:
         return device, self.identity
 
     def _boot(self, device: Device, identity: GpuIdentity) -> None:
-        if self._receiver is None:
-            self._receiver = Receiver(f"receive {self.name}", self.ladder.meet_gpu, self._device_gone, self._job_failed)
         session = self._open_session(device, identity)
         tree = InterruptTree(device.bars[0], chip_row(identity.chip.name).interrupt_leaves)
-        invalidator = Invalidator(device.bars[0], self.clock, self.ladder.meet_gpu, self.settings.invalidate, self._receiver.wake)
-        self._receiver.connect(device)
-        self._receiver.attach(session, tree, invalidator, device)
+        invalidator = Invalidator(device.bars[0], self.clock, self.ladder.meet_gpu, self.settings.invalidate, self.receiver.wake)
+        self.receiver.attach(device, session, tree, invalidator)
         try:
             inventory = boot.read_inventory(session)
             functions = min(self.needs.virtual_functions, inventory.vgpu.functions) if inventory.vgpu.host else 0
@@ -236,8 +226,7 @@ class Gpu:
         self._unload(hardware.session)
         device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
         session = self._open_session(device, self.identity)
-        self.receiver.connect(device)
-        self.receiver.attach(session, hardware.tree, hardware.invalidator, device)
+        self.receiver.attach(device, session, hardware.tree, hardware.invalidator)
         try:
             inventory = boot.read_inventory(session)
             boot.same_resources(hardware.inventory, inventory)
@@ -309,9 +298,6 @@ class Gpu:
                 device.enable_functions(0)
 
     def _forget_hardware(self) -> None:
-        if self._receiver is not None:
-            self._receiver.detach()
-            self._receiver.disconnect()
         for buffer in self.hardware.limbo if self.hardware is not None else ():
             buffer.close()
         self.hardware, self.functions, self.virtual_functions = None, (), ()
@@ -406,8 +392,5 @@ class Gpu:
     @may_sleep
     def end_threads(self, timeout: float) -> list[str]:
         """Stop the threads; the names of those that hang."""
-        hanging = [worker.name for worker in (self.calls, self.life) if not worker.stop(timeout)]
-        if self._receiver is not None and not self._receiver.stop(timeout):
-            hanging.append(f"receive {self.name}")
-        self._receiver = None
+        hanging = [worker.name for worker in (self.calls, self.life, self.receiver) if not worker.stop(timeout)]
         return hanging + [what for worker in (self.calls, self.life) for what in worker.abandoned]

@@ -31,51 +31,42 @@ _IDLE_WITHOUT_INTERRUPT: Final = 0.02
 
 
 class Receiver:
-    """on_dead(cause): the session died. on_gone(cause): the device reads as error patterns. on_error: an urgent job or the session
-    raised."""
+    """on_dead(cause): the session died; on_gone(cause): the device reads as error patterns; both may be told again. on_error: an urgent job
+    or the session raised."""
 
     def __init__(
         self, name: str, on_dead: Callable[[str], None], on_gone: Callable[[str], None], on_error: Callable[[str, BaseException], None]
     ) -> None:
-        self._name, self._on_dead, self._on_gone, self._on_error = name, on_dead, on_gone, on_error
+        self.name, self._on_dead, self._on_gone, self._on_error = name, on_dead, on_gone, on_error
         self._urgent: deque[tuple[Callable[[], Any], str]] = deque()
-        self._target: tuple[FirmwareSession, InterruptTree, Invalidator, Device] | None = None
+        self._target: tuple[Device, FirmwareSession, InterruptTree, Invalidator] | None = None
         self._connected: tuple[Device, InterruptKind] | None = None
         self._stopping = False
-        self._dead_told: object = None
         self._wake_fd = eventfd()
         self._interrupt_fd = eventfd()
         self._thread = start_thread(name, self._loop)
 
     @may_sleep
-    def connect(self, device: Device) -> bool:
-        """Have the device's first vector (MSI, else MSI-X, else INTx) counted here; False when it has none: then the receiver polls."""
+    def attach(self, device: Device, session: FirmwareSession, tree: InterruptTree, invalidator: Invalidator) -> None:
+        """Serve this generation's session from now on: the device's first vector (MSI, else MSI-X, else INTx) is counted here; where it has
+        none, the receiver polls."""
         kinds: tuple[InterruptKind, ...] = ("msi", "msix", "intx")
         for kind in kinds:
             if device.interrupts.get(kind):
                 device.connect_interrupt(kind, 0, self._interrupt_fd)
                 self._connected = (device, kind)
-                return True
-        return False
+                break
+        self._target = (device, session, tree, invalidator)
+        self.wake()
 
     @may_sleep
-    def disconnect(self) -> None:
-        """The counterpart; also of a device that left."""
-        connected, self._connected = self._connected, None
+    def detach(self) -> None:
+        """Serve none; also of a device that left."""
+        connected, self._connected, self._target = self._connected, None, None
+        self.wake()
         if connected is not None:
             with suppress(DeviceGone):
                 connected[0].connect_interrupt(connected[1], 0, None)
-
-    def attach(self, session: FirmwareSession, tree: InterruptTree, invalidator: Invalidator, device: Device) -> None:
-        """Serve this generation's session from now on."""
-        self._dead_told = None
-        self._target = (session, tree, invalidator, device)
-        self.wake()
-
-    def detach(self) -> None:
-        """Serve none."""
-        self._target = None
-        self.wake()
 
     @interrupt_safe
     @signalling_safe
@@ -93,37 +84,30 @@ class Receiver:
         self._urgent.append((call, what))
         self.wake()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no urgent work waits."""
+        return not self._urgent
+
     def _loop(self) -> None:
-        poller = select.epoll()
-        for fd in (self._wake_fd, self._interrupt_fd):
-            poller.register(fd, select.EPOLLIN)
         pause = _POLL
-        try:
+        with select.epoll() as poller:
+            for fd in (self._wake_fd, self._interrupt_fd):
+                poller.register(fd, select.EPOLLIN)
             while not self._stopping:
-                busy, idle = self._busy()
-                if not busy:
-                    pause = _POLL
-                fired = False
-                for fd, _ in poller.poll(pause if busy else idle):
-                    pause = _POLL
-                    fired = fired or fd == self._interrupt_fd
+                target = self._target
+                rest = None if target is None else _IDLE if self._connected else _IDLE_WITHOUT_INTERRUPT
+                busy = bool(self._urgent or (target is not None and (target[1].waiting or target[3].busy)))
+                fired = [fd for fd, _ in poller.poll(pause if busy else rest)]
+                pause = min(pause * 1.5, _POLL_MAX) if busy and not fired else _POLL
+                for fd in fired:
                     with suppress(BlockingIOError):
                         os.eventfd_read(fd)
-                pause = min(pause * 1.5, _POLL_MAX)
-                self._turn(fired)
-        finally:
-            poller.close()
-
-    def _busy(self) -> tuple[bool, float | None]:
-        target = self._target
-        if target is None:
-            return bool(self._urgent), None
-        return bool(self._urgent or target[0].waiting or target[2].busy), _IDLE if self._connected else _IDLE_WITHOUT_INTERRUPT
+                self._turn(self._interrupt_fd in fired)
 
     def _turn(self, fired: bool) -> None:
-        target = self._target
-        if target is not None:
-            session, tree, invalidator, device = target
+        if self._target is not None:
+            device, session, tree, invalidator = self._target
             try:
                 with atomic():
                     if fired or self._connected is None:
@@ -131,14 +115,14 @@ class Receiver:
                     session.receive()
                     invalidator.poll()
             except DeviceGone as error:
-                self._tell_dead(session, self._on_gone, error.what)
+                self._on_gone(error.what)
             except Exception as error:  # isolation boundary: worker
                 self._on_error("receiver", error)
-                self._tell_dead(session, self._on_dead, f"receiver-failed: {type(error).__name__}: {error}")
+                self._on_dead(f"receiver-failed: {type(error).__name__}: {error}")
             if device.gone:
-                self._tell_dead(session, self._on_gone, "it left its bus")
+                self._on_gone("it left its bus")
             elif session.dead is not None:
-                self._tell_dead(session, self._on_dead, session.dead)
+                self._on_dead(session.dead)
         while self._urgent:
             call, what = self._urgent.popleft()
             try:
@@ -146,21 +130,15 @@ class Receiver:
             except Exception as error:  # isolation boundary: worker
                 self._on_error(what, error)
 
-    def _tell_dead(self, session: FirmwareSession, tell: Callable[[str], None], cause: str) -> None:
-        if self._dead_told is not session:
-            self._dead_told = session
-            tell(cause)
-
     @may_sleep
     def stop(self, timeout: float) -> bool:
-        """End the thread and close both descriptors; False when it hangs."""
+        """End the thread and close both descriptors; False when it hangs. Idempotent."""
         self._stopping = True
-        self.disconnect()
-        self.wake()
+        self.detach()
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
-        for fd in (self._wake_fd, self._interrupt_fd):
+        fds, self._wake_fd, self._interrupt_fd = {self._wake_fd, self._interrupt_fd}, -1, -1
+        for fd in fds - {-1}:
             os.close(fd)
-        self._wake_fd = self._interrupt_fd = -1
         return True
