@@ -27,7 +27,8 @@ def test_a_missing_judge_fails_ci(tmp_path: Path, body: str, ci: str, status: in
     (tmp_path / "test_it.py").write_text(body)
     (tmp_path / "test_fine.py").write_text(PASSES)
     env = {k: v for k, v in os.environ.items() if not k.startswith("NVCORE_")} | {"CI": ci}
-    command = [sys.executable, "-P", "-m", "pytest", "-ra", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--rootdir", str(tmp_path), str(tmp_path)]
+    without = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    command = [sys.executable, "-P", "-m", "pytest", "-ra", *without, "--rootdir", str(tmp_path), str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == status, done.stdout
     assert ("must not be skipped" in done.stdout) == bool(status)
