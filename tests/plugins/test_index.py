@@ -71,6 +71,7 @@ def test_an_editable_install_is_found_like_importlib_metadata_finds_it(tmp_path:
     (source / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n[project]\nname = "toy-edit"\nversion = "2.5"\n'
         '[project.entry-points."nvcore.client.v1"]\nedit = "toy_edit"\n'
+        '[tool.hatch.build]\ndev-mode-dirs = ["."]\n'  # without it hatchling needs one package more
     )
     pip = [sys.executable, "-m", "pip"]
     if "NVCORE_TEST_PIP" in os.environ:  # dev.py's environments have no pip of their own
