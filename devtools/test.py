@@ -7,6 +7,7 @@ Python's safe path keeps the checkout's own packages out of the tests and of eve
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,8 @@ def pytest(arguments: list[str], **more: str) -> int:
     cache = f"cache_dir={STATE / 'cache/pytest'}"
     command = [str(python_of(folder)), "-P", "-m", "pytest", "-o", cache, "--durations=8", "--durations-min=3", *arguments]
     sys.stdout.flush()
+    # a shell ignores SIGINT for what it starts in the background, and the programs that tests interrupt would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
 
