@@ -58,26 +58,21 @@ class Host:
         self._opened: dict[tuple[str, str], Any] = {}
         self._endings: list[Callable[[], None]] = []
         self._lock = Lock("host-offers")
-        self._gpus: list[Gpu] = []
+        self.gpus: tuple[Gpu, ...] = ()  # in the order of the sources, whatever their state
 
     # what there is
 
     @property
-    def gpus(self) -> tuple[Gpu, ...]:
-        """All GPUs, in the order of the sources, whatever their state."""
-        return tuple(self._gpus)
-
-    @property
     def functions(self) -> tuple[Function, ...]:
         """All functions of all booted GPUs."""
-        return tuple(function for gpu in self._gpus for function in gpu.functions)
+        return tuple(function for gpu in self.gpus for function in gpu.functions)
 
     def gpu(self, name: str) -> Gpu:
         """A GPU by bus address, UUID or source. Raises NotFoundError."""
-        for gpu in self._gpus:
+        for gpu in self.gpus:
             if name in (gpu.name, gpu.source) or (gpu.identity is not None and name == gpu.identity.uuid):
                 return gpu
-        raise NotFoundError(f"no GPU {name!r}", expected=", ".join(gpu.name for gpu in self._gpus) or "none configured", seen=name)
+        raise NotFoundError(f"no GPU {name!r}", expected=", ".join(gpu.name for gpu in self.gpus) or "none configured", seen=name)
 
     # start and stop
 
@@ -85,7 +80,7 @@ class Host:
     def start(self, *, wait: bool = True) -> Host:
         """Bring all GPUs up, in parallel. With `wait` returns when each runs or has a state that says why not; a GPU that does not get
         there within `settings.boot` goes on by itself. Raises ContractError when started before."""
-        if self._gpus:
+        if self.gpus:
             raise ContractError("this host was started before", remedy="make a new one")
         if self.sources:
             self._start_gpus(wait)
@@ -94,9 +89,9 @@ class Host:
     def _start_gpus(self, wait: bool) -> None:
         from nvcore.gpu.life import Gpu
 
-        self._gpus = [Gpu(source, self) for source in self.sources]
+        self.gpus = tuple(Gpu(source, self) for source in self.sources)
         jobs = []
-        for gpu in self._gpus:
+        for gpu in self.gpus:
             gpu.life.start()
             gpu.calls.start()
             jobs.append((gpu, gpu.life.post(gpu.bring_up, "boot")))
@@ -189,7 +184,7 @@ class Host:
     def _bus_event(self, event: BusEvent) -> None:
         """A device came or went. Runs in the bus's thread: stores and hands over."""
         self.events.publish("device", f"{event.source} {event.kind}")
-        for gpu in self._gpus:
+        for gpu in self.gpus:
             if gpu.source == event.source and event.kind == "removed":
                 gpu.removed()
 
@@ -197,10 +192,10 @@ class Host:
     def stop(self, timeout: float = 60.0) -> list[str]:
         """Everything down in reverse order, within `timeout` seconds: clients leave, firmware is unloaded, devices and buses are released.
         The names of what hung and was abandoned. Idempotent."""
-        jobs = [(gpu, gpu.life.post(gpu.take_down, "unload")) for gpu in reversed(self._gpus) if gpu.state.name != "released"]
+        jobs = [(gpu, gpu.life.post(gpu.take_down, "unload")) for gpu in reversed(self.gpus) if gpu.state.name != "released"]
         deadline = self.clock.now() + timeout
         self.hanging += [f"unload of {gpu.name}" for gpu, _ in self._late(jobs, deadline)]
-        for gpu in reversed(self._gpus):
+        for gpu in reversed(self.gpus):
             self.hanging += gpu.end_threads(max(0.1, min(5.0, deadline - self.clock.now())))
         for end in reversed(self._endings):
             end()
@@ -243,7 +238,7 @@ class Host:
     def stop_client(self, name: str, *, timeout: float | None = None) -> int:
         """Have a client leave all GPUs, in order, for good; from how many functions it left. The GPUs run on."""
         left = 0
-        for gpu in reversed(self._gpus):
+        for gpu in reversed(self.gpus):
             for attachment in [attachment for attachment in gpu.attachments if attachment.name == name]:
                 limit = timeout or 2 * self.settings.call
                 gpu.life.call(partial(gpu.detach, attachment), f"stop of {name} on {gpu.name}", limit)
@@ -256,7 +251,7 @@ class Host:
         """Findings about this host: every GPU's state, its books, its objects in the firmware."""
         from nvcore.hostlib.doctor import check_gpus
 
-        return check_gpus(self._gpus)
+        return check_gpus(self.gpus)
 
     @may_sleep
     def dump(self, folder: Path) -> list[Path]:
@@ -273,7 +268,7 @@ class Host:
         return {
             "version": __version__,
             "sources": list(self.sources),
-            "gpus": [describe_gpu(gpu) for gpu in self._gpus],
+            "gpus": [describe_gpu(gpu) for gpu in self.gpus],
             "problems": self.problems,
             "last_event": self.events.last,
         }
@@ -282,4 +277,4 @@ class Host:
         """One JSON-able row a GPU."""
         from nvcore.hostlib.describe import summarise_gpu
 
-        return [summarise_gpu(gpu) for gpu in self._gpus]
+        return [summarise_gpu(gpu) for gpu in self.gpus]

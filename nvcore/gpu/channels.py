@@ -128,9 +128,6 @@ class GpuChannel(Owned):
         self.kill()
         if not self.first_close():
             return
-        hardware = self.grant.hardware
-        with hardware.lock:
-            hardware.channels.pop((self.runlist, self.channel), None)
         ref, buffer, self._buffer = self.ref, self._buffer, None
         del self.ref
         try:
@@ -138,7 +135,7 @@ class GpuChannel(Owned):
                 self._family().destroy(ref)
         except NvcoreError:
             if buffer is not None and self._gate.open:  # it may still be written to
-                hardware.limbo.append(buffer)
+                self.grant.hardware.limbo.append(buffer)
                 buffer = None
             raise
         finally:

@@ -8,13 +8,12 @@ Source: DESIGN "Faults"; attribution by channel id: open-gpu-kernel-modules befo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from nvcore.api.errors import NvcoreError
 from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareHalted, FirmwareMessage, Rung, VgpuPluginEvent
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
-from nvcore.gpu.threads import Job, describe_error
+from nvcore.gpu.threads import Job, describe_error, fails
 
 if TYPE_CHECKING:
     from nvcore.api.client import QuiesceReason
@@ -90,8 +89,7 @@ class Ladder:
 
     @staticmethod
     def _find_channel(hardware: Hardware, event: ChannelFault) -> GpuChannel | None:
-        with hardware.lock:
-            found = [channel for (_, number), channel in hardware.channels.items() if number == event.channel]
+        found = [channel for (_, number), channel in hardware.channels.items() if number == event.channel]
         if len(found) > 1 and event.engine is not None:
             found = [channel for channel in found if channel.engine == event.engine] or found
         return found[0] if found else None
@@ -139,23 +137,16 @@ class Ladder:
         """The GPU rung's "disable": no call into the firmware. Bus master off, doorbells and leases revoked, interrupts masked; then all
         owners told."""
         cause = hardware.gate.cause or fault.cause
-        problems: list[str] = []
-
-        def step(call: Callable[..., object], *args: object) -> None:
-            try:
-                call(*args)
-            except NvcoreError as error:
-                problems.append(str(error))
-
+        done = ["GPU disabled, all owners told"]
         hardware.session.declare_dead(cause)
         hardware.invalidator.fail_all(cause)
-        step(hardware.device.set_bus_master, False)
+        fails(done, "bus master", hardware.device.set_bus_master, False)
         for grant in hardware.top_grants:
             grant.kill()
             grant.set_quiescing(True)
-            step(grant.revoke_leases, cause)
-        step(hardware.tree.mask_all)
-        self._tell(fault, None, "; ".join(["GPU disabled, all owners told", *problems]))
+            fails(done, "leases", grant.revoke_leases, cause)
+        fails(done, "interrupts", hardware.tree.mask_all)
+        self._tell(fault, None, "; ".join(done))
         told = [(attachment, attachment.tell(fault)) for attachment in tuple(self._gpu.attachments)]
         self._gpu.life.post(lambda: self._climb_gpu(fault, told), "fault of the GPU")
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, NvcoreError, OutOfResources, UsageError
+from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, OutOfResources, UsageError
 from nvcore.api.families.channel import ChannelFamily, ChannelSpec
 from nvcore.api.families.memory import MemoryFamily
 from nvcore.api.grant import Grant, GrantRequest, GrantState
@@ -24,6 +24,7 @@ from nvcore.gpu.interrupts import Line
 from nvcore.gpu.leases import MemoryLease
 from nvcore.gpu.memory import Extent
 from nvcore.gpu.owned import GrantBuffer, Owned
+from nvcore.gpu.threads import fails
 from nvcore.vmm.runs import cut
 
 if TYPE_CHECKING:
@@ -101,9 +102,10 @@ class GpuGrant:
             self._tenant = self._live().session.open_tenant(self.name)
         return self._tenant
 
-    def objects(self) -> dict[str, int]:
-        """How many objects of each kind it has in the firmware."""
-        return {"client": int(self._tenant is not None), "space": len(self._of(GpuSpace)), "channel": len(self._of(GpuChannel))}
+    @property
+    def has_root(self) -> bool:
+        """Whether it has a root in the firmware now."""
+        return self._tenant is not None
 
     # what its owner does with it
 
@@ -113,7 +115,7 @@ class GpuGrant:
         child = GpuGrant(self._live(), self.client, self.function, request, self)
         taken = child.vram
         touched = [item for item in self._extents if any(item.overlaps(one) for one in taken)]
-        if any(lease.range.overlaps(item) for lease in self._of(MemoryLease) for item in (*taken, *touched)):
+        if any(lease.range.overlaps(item) for lease in self.parts(MemoryLease) for item in (*taken, *touched)):
             child._leave("released")
             raise UsageError("memory under a lease cannot be cut out of a grant", remedy="release the lease first, or name vram_at")
         for item in touched:
@@ -159,15 +161,13 @@ class GpuGrant:
             undo.pop_all()
             undo.callback(channel.close)
             self._adopt(channel)
-            with hardware.lock:
-                hardware.channels[runlist, number] = channel
             family.create_engine_object(channel.ref)
             family.enable(channel.ref)
             undo.pop_all()
         return channel
 
     def _free_id(self, runlist: int) -> int:
-        used = {channel.channel for channel in self._of(GpuChannel) if channel.runlist == runlist}
+        used = {channel.channel for channel in self.parts(GpuChannel) if channel.runlist == runlist}
         ids = self.channels
         for number in (number for item in ids for number in range(item.start, item.end)):
             if number not in used:
@@ -208,23 +208,23 @@ class GpuGrant:
     @signalling_safe
     def kill(self) -> None:
         """Revoke every doorbell of the grant and its children; no call into the firmware."""
-        for channel in self._of(GpuChannel):
+        for channel in self.parts(GpuChannel):
             channel.kill()
-        for child in self._of(GpuGrant):
+        for child in self.parts(GpuGrant):
             child.kill()
 
     def revoke_leases(self, cause: str) -> None:
         """Take back all leases, children's included."""
-        for lease in self._of(MemoryLease):
+        for lease in self.parts(MemoryLease):
             lease.revoke(cause)
-        for child in self._of(GpuGrant):
+        for child in self.parts(GpuGrant):
             child.revoke_leases(cause)
 
     def set_quiescing(self, quiescing: bool) -> None:
         """Between a fault and resume nothing new is handed out."""
         if not self.ended:
             self.state = "quiescing" if quiescing else "live"
-        for child in self._of(GpuGrant):
+        for child in self.parts(GpuGrant):
             child.set_quiescing(quiescing)
 
     @may_sleep
@@ -238,26 +238,26 @@ class GpuGrant:
         """The grant's rung of the ladder: disable its channels, unset its page directories, invalidate, scrub; then a new generation.
         Raises what the firmware or the invalidate answers: the next rung's business. Children, which hold what is theirs, are reset with
         it."""
-        for child in self._of(GpuGrant):
+        for child in self.parts(GpuGrant):
             child.reset(generation)
         self.kill()
-        for channel in self._of(GpuChannel):
+        for channel in self.parts(GpuChannel):
             channel.disable()
-        for space in self._of(GpuSpace):
+        for space in self.parts(GpuSpace):
             space.unlink()
         self._begin_anew(generation, "grant reset")
 
     @may_sleep
     def renew(self, generation: int) -> None:
         """After a firmware reboot: the same resources, zeroed, under a new generation; what hung below in the old firmware is forgotten."""
-        for child in self._of(GpuGrant):
+        for child in self.parts(GpuGrant):
             child.renew(generation)
         self._begin_anew(generation, "the firmware was restarted")
 
     def _begin_anew(self, generation: int, cause: str) -> None:
         self.kill()
         self.revoke_leases(cause)
-        parts: list[GpuChannel | GpuSpace] = [*self._of(GpuChannel), *self._of(GpuSpace)]
+        parts: list[GpuChannel | GpuSpace] = [*self.parts(GpuChannel), *self.parts(GpuSpace)]
         for part in parts:
             part.close()
         self._close_tenant()
@@ -273,36 +273,27 @@ class GpuGrant:
     def _take_down(self, final: GrantState, cause: str) -> None:
         hardware, self.state = self.hardware, final
         self.kill()
-        stuck = not hardware.gate.open or hardware.device.gone
+        problems, stuck = self.problems, not hardware.gate.open or hardware.device.gone
 
-        def fails(what: str, call: Callable[[], None]) -> bool:
-            """Make the call; whether it raised, which is then among the problems."""
-            try:
-                call()
-            except NvcoreError as error:
-                self.problems.append(f"{what}: {error}")
-                return True
-            return False
-
-        for child in self._of(GpuGrant):
+        for child in self.parts(GpuGrant):
             child._take_down(final, cause)
             stuck |= bool(child.problems)
-        for channel in self._of(GpuChannel):
-            stuck |= fails(f"channel {channel.channel}", channel.close)
-        for space in self._of(GpuSpace):
-            stuck |= fails("address space", space.close) | space.stuck
-        stuck |= fails("firmware tenant", self._close_tenant)
+        for channel in self.parts(GpuChannel):
+            stuck |= fails(problems, f"channel {channel.channel}", channel.close)
+        for space in self.parts(GpuSpace):
+            stuck |= fails(problems, "address space", space.close) | space.stuck
+        stuck |= fails(problems, "firmware tenant", self._close_tenant)
         self.revoke_leases(cause)
-        buffers = self._of(GrantBuffer)
+        buffers = self.parts(GrantBuffer)
         if stuck and hardware.gate.open:  # a channel that may still run may still write: its host memory stays until reset
             hardware.limbo.extend(buffers)
             buffers = []
         for buffer in buffers:
-            fails("DMA buffer", buffer.close)
-        for line in self._of(Line):
-            fails("interrupt", line.close)
+            fails(problems, "DMA buffer", buffer.close)
+        for line in self.parts(Line):
+            fails(problems, "interrupt", line.close)
         for item in () if stuck else self.vram:
-            stuck |= fails("scrub", partial(self.scrub, item))
+            stuck |= fails(problems, "scrub", self.scrub, item)
         self._leave(final, quarantine=("vram", "channels", "functions") if stuck else ())
         text = f"{final}: {self.label}: {cause}" + (f"; {'; '.join(self.problems)}" if self.problems else "")
         self.publish("grant", text, action="quarantined until reset" if stuck else "scrubbed")
@@ -341,7 +332,7 @@ class GpuGrant:
             raise DeviceGone(f"the device of grant {self.name} left")
         return hardware
 
-    def _of(self, kind: type[_Part]) -> list[_Part]:
+    def parts(self, kind: type[_Part]) -> list[_Part]:
         """Its parts of a kind, newest first."""
         return [part for part in reversed(tuple(self._parts)) if isinstance(part, kind)]
 

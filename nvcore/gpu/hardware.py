@@ -18,6 +18,7 @@ from nvcore.api.firmware import FirmwareSession
 from nvcore.api.inventory import Engine, Inventory, Range
 from nvcore.api.marks import may_sleep
 from nvcore.events import EventLog
+from nvcore.gpu.channels import GpuChannel, GpuSpace
 from nvcore.gpu.doorbell import Gate
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Invalidator
@@ -26,7 +27,6 @@ from nvcore.gpu.memory import VramAccess
 from nvcore.locks import Lock
 
 if TYPE_CHECKING:
-    from nvcore.gpu.channels import GpuChannel
     from nvcore.gpu.grants import GpuGrant
 
 __all__ = ["Hardware"]
@@ -51,7 +51,6 @@ class Hardware:
         self.vram = VramAccess(device, page_tables=inventory.page_tables)
         self.lock = Lock("gpu-registry", leaf=True)
         self.grants: dict[str, GpuGrant] = {}
-        self.channels: dict[tuple[int, int], GpuChannel] = {}  # by runlist and id
         self.limbo: list[DmaBuffer] = []  # host memory that hardware may still write to; freed after the next reset
         self.serials = count(1)  # of the grants' names
 
@@ -59,6 +58,12 @@ class Hardware:
     def top_grants(self) -> list[GpuGrant]:
         """Grants that are no children, oldest first."""
         return [grant for grant in tuple(self.grants.values()) if grant.parent is None]
+
+    @property
+    def channels(self) -> dict[tuple[int, int], GpuChannel]:
+        """All channels, by runlist and id."""
+        found = [channel for grant in tuple(self.grants.values()) for channel in grant.parts(GpuChannel)]
+        return {(channel.runlist, channel.channel): channel for channel in found}
 
     def family(self, name: str) -> Family:
         """A family of this generation's firmware. Raises FirmwareDead with the first cause, NotSupportedError."""
@@ -110,6 +115,6 @@ class Hardware:
 
     def counts(self) -> dict[str, int]:
         """Objects in the firmware that the core knows of, by the session's kinds."""
-        with self.lock:
-            objects = [grant.objects() for grant in self.grants.values()]
-        return {kind: sum(one[kind] for one in objects) for kind in ("client", "space", "channel")}
+        grants = tuple(self.grants.values())
+        roots, spaces = sum(grant.has_root for grant in grants), sum(len(grant.parts(GpuSpace)) for grant in grants)
+        return {"client": roots, "space": spaces, "channel": len(self.channels)}

@@ -33,7 +33,7 @@ from nvcore.gpu.hardware import Hardware
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Invalidator
 from nvcore.gpu.receiver import Receiver
-from nvcore.gpu.threads import Worker, describe_error
+from nvcore.gpu.threads import Worker, describe_error, fails
 from nvcore.hostlib.saved import SavedStates
 from nvcore.hw.chips import chip_row, identify
 
@@ -336,13 +336,6 @@ class Gpu:
         """Clients leave in reverse order, the firmware is unloaded, the books close; the problems met. reset: where the unload asks for
         it."""
         problems: list[str] = []
-
-        def step(call: Callable[..., object], *args: object) -> None:
-            try:
-                call(*args)
-            except NvcoreError as error:
-                problems.append(str(error))
-
         for attachment in reversed(tuple(self.attachments)):
             self.detach(attachment)
         self._revoke_grants(cause)
@@ -350,12 +343,12 @@ class Gpu:
         if hardware is not None:
             device = hardware.device
             if self.virtual_functions and not device.gone:
-                step(device.enable_functions, 0)
-            step(hardware.tree.mask_all)
+                fails(problems, "virtual functions", device.enable_functions, 0)
+            fails(problems, "interrupts", hardware.tree.mask_all)
             hardware.gate.close(cause)
             report = self._unload(hardware.session)
             if reset and report.needs_reset and not device.gone:
-                step(device.reset)
+                fails(problems, "reset", device.reset)
             if not report.clean:
                 problems.append(f"the unload was not clean: {report.cause}")
             self.publish("unload", "firmware unloaded" if report.clean else problems[-1])

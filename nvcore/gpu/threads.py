@@ -17,7 +17,7 @@ from nvcore.api.errors import ContractError, NvcoreError, WaitTimeout
 from nvcore.api.marks import may_sleep, signalling_safe
 from nvcore.locks import Lock, start_thread
 
-__all__ = ["Job", "Worker"]
+__all__ = ["Job", "Worker", "describe_error", "fails"]
 
 
 class Job:
@@ -148,6 +148,16 @@ class Worker:
         if thread is not threading.current_thread():
             thread.join(timeout)
         return not thread.is_alive()
+
+
+def fails(problems: list[str], what: str, call: Callable[..., object], *args: object) -> bool:
+    """Make a call, a step of a way down that goes on whatever happens; whether it raised, which is then among the problems."""
+    try:
+        call(*args)
+    except NvcoreError as error:
+        problems.append(f"{what}: {error}")
+        return True
+    return False
 
 
 def describe_error(error: BaseException) -> tuple[str, str | None, str | None]:
