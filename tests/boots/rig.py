@@ -88,7 +88,7 @@ class Slot:
         self.chip, self.version, self.clock = chip, version, clock
         self.images = images or synthetic_images()
         self.bus = SoftBus(clock=clock)
-        self.source = f"softgpu:{chip}?vram={vram}&address=0000:41:00.0" + (f"&name={name}" if name else "")
+        self.source = f"softgpu:{chip}?vram={vram}&firmware={self.images}&address=0000:41:00.0" + (f"&name={name}" if name else "")
         self.bus.open(self.source).close()
         self.at_stage: Callable[[str], None] = lambda stage: None
 

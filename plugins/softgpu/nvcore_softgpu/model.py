@@ -263,6 +263,7 @@ class Model:
         self.host.reset()
         self.ticker.close()
         self.memory.close()
+        self.shelf, self.programs = None, ()  # its files stay mapped as long as the shelf lives
 
     # --- views --------------------------------------------------------------------------------------------------------------------
 
