@@ -38,6 +38,12 @@ class FWSEC_SB_SCRATCH(Register, offset=0x001454):
     error = Field(15, 0, "0 = good")
 
 
+class ROM_SHADOW(Register, offset=0x088050):
+    """Turing to Ada, in the mirror of configuration space: whether the ROM is answered from a shadow, which may lack FWSEC."""
+
+    enabled = Field(0, 0, "1 = the shadow answers; cleared while PROM is read")
+
+
 class DEBUG_FUSE(Register, offset=0x82074C):
     """GA100 and later: which FWSEC the GSP accepts."""
 

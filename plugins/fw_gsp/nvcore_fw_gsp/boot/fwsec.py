@@ -25,9 +25,6 @@ __all__ = ["FwsecSb", "prepare_fwsec"]
 
 _PROM: Final = 0x300000
 _PROM_SIZE: Final = 0x100000
-_SHADOW: Final = 0x88050
-"""ROM shadow enable, bit 0, in the mirror of the configuration space."""
-
 _IMEM_SIZE: Final = 0x10000
 _DMA_CONTEXT: Final = 4
 _DESCRIPTOR: Final = struct.Struct("<16x16xIQIIIIIQIII")
@@ -70,8 +67,8 @@ class FwsecSb:
 def prepare_fwsec(io: BootIo, memory: HostMemory, generic: GenericBootloader) -> FwsecSb:
     """Read the ROM, find FWSEC, put code and data with the command SB into DMA memory. Raises the errors of `vbios`, FwsecFailed."""
     bar = io.bar
-    shadow = bar.read32(_SHADOW)
-    bar.write32(_SHADOW, shadow & ~1)
+    shadow = io.read(breg.ROM_SHADOW)
+    io.write(shadow.replace(enabled=0))
     try:
         vbios = read_vbios(open_rom([("PROM", lambda offset, size: bar.read(_PROM + offset, size), _PROM_SIZE)]))
         fwsec = Fwsec(vbios, debug=not io.read(breg.DEBUG_FUSE).production)
@@ -85,7 +82,7 @@ def prepare_fwsec(io: BootIo, memory: HostMemory, generic: GenericBootloader) ->
             )
         load = fwsec.load("sb")
     finally:
-        bar.write32(_SHADOW, shadow)
+        io.write(shadow)
     code = memory.put("FWSEC code", load.code)
     data = memory.put("FWSEC data", bytes(load.data))
     descriptor = _DESCRIPTOR.pack(
