@@ -81,7 +81,6 @@ class Register:
             raise ContractError(
                 f"register {cls.__name__} misdeclared", expected="aligned offset; stride for arrays", seen=f"{offset:#x}, {stride}"
             )
-        cls.OFFSET, cls.STRIDE, cls.COUNT = offset, stride, count
         fields = {name: value for klass in reversed(cls.__mro__) for name, value in vars(klass).items() if isinstance(value, Field)}
         used = 0
         for name, field in fields.items():
@@ -90,7 +89,7 @@ class Register:
             if used & field.mask:
                 raise ContractError(f"field {name} of {cls.__name__} overlaps another", seen=f"{field.high}:{field.low}")
             used |= field.mask
-        cls.FIELDS = fields
+        cls.OFFSET, cls.STRIDE, cls.COUNT, cls.FIELDS = offset, stride, count, fields
 
     def __init__(self, raw: int) -> None:
         object.__setattr__(self, "raw", raw & _ALL_ONES)

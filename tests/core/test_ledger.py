@@ -13,7 +13,7 @@ from nvcore.api.errors import ContractError, OutOfResources, UsageError
 from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Range
 from nvcore.gpu.ledger import Holding, Ledger
-from nvcore.vmm.runs import Runs
+from nvcore.vmm.runs import Runs, cut
 
 MIB = 1 << 20
 
@@ -122,6 +122,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
 LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
 TestLedger = LedgerMachine.TestCase
+
+
+@given(st.sets(st.integers(0, 30)), st.integers(0, 30), st.integers(1, 30))
+@settings(max_examples=100, deadline=None)
+def test_a_range_is_cut_at_the_borders_of_others_and_nothing_of_it_is_lost(borders: set[int], start: int, size: int) -> None:
+    edges = sorted(borders)
+    known = [Range(low, high - low) for low, high in zip(edges[::2], edges[1::2], strict=False)]
+    pieces = cut(Range(start, size), known)
+    assert [unit for _, piece in pieces for unit in range(piece.start, piece.end)] == list(range(start, start + size))
+    for home, piece in pieces:
+        assert home.contains(piece) if home is not None else not any(item.overlaps(piece) for item in known)
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 40), st.booleans()), max_size=40))

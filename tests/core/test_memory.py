@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 
@@ -158,3 +159,25 @@ def test_a_channel_that_may_still_run_keeps_its_host_memory_until_reset(rig: Rig
     assert [finding.code for finding in rig.host.doctor() if finding.severity == "warning"] == ["NVC-4011"]
     rig.session.halt("dies")
     until(lambda: rig.gpu.generation == 2 and not any(buffer.label == "ring" for buffer in rig.fake.buffers), "freed after the reset")
+
+
+def test_who_keeps_what_it_was_granted_keeps_nothing_of_the_firmware(rig: Rig) -> None:
+    host = rig.start()
+    tenant = rig.a.tenant
+    buffer, child = tenant.grant.allocate_dma(0x1000, label="ring"), tenant.grant.child(GrantRequest("child", channels=1))
+    kept = (tenant.context, tenant.grant, child, tenant.space, tenant.channel, tenant.tables, buffer)
+    hardware = weakref.ref(rig.gpu.hardware)  # what leads to the session and its memory
+    host.stop()
+    gc.collect()
+    assert hardware() is None and not hasattr(tenant.space, "ref") and not hasattr(tenant.channel, "ref")
+    assert tenant.grant.state == child.state == "released" and (*tenant.grant.vram, *child.channels) == () and len(kept) == 7
+    for ask in (lambda: tenant.grant.map(Range(0, 0x1000)), lambda: tenant.grant.tenant, lambda: child.child(GrantRequest("late"))):
+        with pytest.raises(LeaseRevoked):
+            ask()
+    for ask in (lambda: tenant.context.grant(GrantRequest("late")), tenant.context.ledger):
+        with pytest.raises(ContractError):
+            ask()
+    tenant.context.report("client", "a late word is heard")
+    assert tenant.context.family("memory") is None and not tenant.channel.doorbell.ring() and tenant.space.invalidate().error
+    for close in (tenant.channel.close, tenant.space.close, tenant.tables.release, buffer.close, tenant.grant.release):
+        close()

@@ -8,12 +8,13 @@ import threading
 import pytest
 
 from nvcore.api.clock import SYSTEM
-from nvcore.api.errors import DeviceGone, UsageError, WaitTimeout
+from nvcore.api.errors import ContractError, DeviceGone, UsageError, WaitTimeout
 from nvcore.events import EventLog
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Invalidator, TicketRing
 from nvcore.gpu.threads import Worker
 from nvcore.hw.mmu import INVALIDATE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
+from nvcore.hw.register import Field, Register
 from nvcore.testing.clock import VirtualClock
 from tests.core.conftest import Rig, until
 
@@ -220,3 +221,13 @@ def test_a_job_that_raises_or_exits_ends_no_thread() -> None:
     assert worker.call(lambda: "alive", "asks", 2.0) == "alive"
     assert errors == ["divides: ZeroDivisionError", "exits: ContractError"]
     worker.stop(2.0)
+
+
+# registers
+
+
+@pytest.mark.parametrize("name", ["address", "read", "write", "replace", "raw", "OFFSET"])
+def test_a_field_that_would_hide_what_every_register_has_is_refused(name: str) -> None:
+    with pytest.raises(ContractError, match=f"would hide Register.{name}"):
+        type("HIDING", (Register,), {name: Field(0, 0, "a bit")}, offset=0x10)
+    assert type("PLAIN", (Register,), {f"{name}_": Field(0, 0, "a bit")}, offset=0x10).FIELDS
