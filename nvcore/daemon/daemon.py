@@ -83,7 +83,8 @@ class Daemon:
         return Host(
             settings,
             buses=self.plugin_host.collect("nvcore_buses"),
-            backends=self.plugin_host.collect("nvcore_firmware_backends", contested=True),  # the core names both for the GPU they fight over
+            # also those that fight over a chip: the core names both for the GPU
+            backends=self.plugin_host.collect("nvcore_firmware_backends", contested=True),
             clients=clients,
             state_dir=self.state_dir,
             config=HostSettings(gpus=settings, clients=records, quiesce=5.0 * scale, invalidate=2.0 * scale),

@@ -27,7 +27,8 @@ class Daemon:
         self._socket.bind(str(path))
         self._socket.listen()
         self._answer = answer
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         while True:
@@ -44,7 +45,9 @@ class Daemon:
                 link.sendall(self._answer(request))
 
     def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)  # a thread in accept keeps a closed socket alive
         self._socket.close()
+        self._thread.join(5)
 
 
 def reply(**parameters: Any) -> bytes:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 _OWN = ("nvcore_fw_gsp", "nvcore_vfio", "nvcore_softgpu", "nvcore_drm")
 
 
