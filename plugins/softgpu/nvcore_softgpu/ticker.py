@@ -10,11 +10,14 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from nvcore.api.clock import Clock
 
 __all__ = ["ModelTicker"]
+
+_IDLE: Final = 60.0
+"""Seconds that the thread sleeps at most while nothing is due."""
 
 
 class ModelTicker:
@@ -75,9 +78,6 @@ class ModelTicker:
                 if self._closed:
                     return
                 self.run_due()
-                wait = self._heap[0][0] - self._clock.now() if self._heap else None
+                wait = self._heap[0][0] - self._clock.now() if self._heap else _IDLE
                 self._changed.clear()
-            if wait is None:
-                self._changed.wait()  # nothing is due: no time is waited for
-            else:
-                self._clock.wait(self._changed, max(wait, 0.0))
+            self._clock.wait(self._changed, max(wait, 0.0))
