@@ -30,8 +30,6 @@ QUEUE: Final = 1024
 class Subscription:
     """One subscriber's bounded queue. Read it from one thread; `close` from any."""
 
-    __slots__ = ("_clock", "_close", "_flag", "_kinds", "_limit", "_lost", "_on_ready", "_owners", "_queue", "closed")
-
     def __init__(
         self, close: Callable[[Subscription], None], clock: Clock, limit: int, kinds: Iterable[str] | None, owners: Iterable[str] | None,
         on_ready: Callable[[], None] | None,
@@ -90,8 +88,6 @@ class Subscription:
 
 class EventLog:
     """The events of one host."""
-
-    __slots__ = ("_clock", "_lock", "_ring", "_sequence", "_sinks", "_wall")
 
     def __init__(self, clock: Clock = SYSTEM, *, ring: int = RING, wall: Callable[[], float] = time.time) -> None:
         self._clock, self._wall = clock, wall

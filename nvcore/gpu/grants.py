@@ -168,16 +168,14 @@ class GpuGrant:
 
     def _free_id(self, runlist: int) -> int:
         used = {channel.channel for channel in self.parts(GpuChannel) if channel.runlist == runlist}
-        ids = self.channels
-        for number in (number for item in ids for number in range(item.start, item.end)):
+        ids = [number for item in self.channels for number in range(item.start, item.end)]
+        for number in ids:
             if number not in used:
                 return number
         raise OutOfResources(
-            f"no free channel id in {self.name} on runlist {runlist}",
-            expected="a channel id of the grant",
-            seen=f"{len(used)} in use of {sum(item.size for item in ids)}",
-            remedy="close a channel, or ask for a grant with more channels",
-        )
+            f"no free channel id in {self.name} on runlist {runlist}", expected="a channel id of the grant",
+            seen=f"{len(used)} in use of {len(ids)}", remedy="close a channel, or ask for a grant with more channels",
+        )  # fmt: skip
 
     def interrupt(self, engine: str) -> Line:
         """Count the engine's non-stall interrupts. Raises NotFoundError; UsageError for an engine that raises none."""

@@ -18,7 +18,7 @@ from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
 from nvcore.hw.chips import bus_is_dead
 from nvcore.hw.mmu import INVALIDATE, INVALIDATE_ALL, INVALIDATE_ONE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
 from nvcore.hw.register import RegisterIo, is_bus_error
-from nvcore.locks import Lock
+from nvcore.locks import Lock, might_wait
 
 __all__ = ["Invalidator", "Ticket", "TicketRing"]
 
@@ -51,8 +51,6 @@ class Ticket:
     @may_sleep
     def wait(self, timeout: float) -> bool:
         """Wait until done, at most `timeout` seconds; whether it is. The GPU's own limit ends it earlier with an error."""
-        from nvcore.locks import might_wait
-
         might_wait("invalidate ticket")
         clock = self._invalidator.clock
         deadline, pause = clock.now() + timeout, 0.00005

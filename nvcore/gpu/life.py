@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from nvcore.api.clock import Clock
 from nvcore.api.device import Device, VirtualFunction
 from nvcore.api.errors import BootError, ConflictError, DeviceGone, NotSupportedError, NvcoreError
 from nvcore.api.events import EventKind, Rung
@@ -23,7 +22,7 @@ from nvcore.api.firmware import BootReport, BootStage, FirmwareBackend, Firmware
 from nvcore.api.function import Function
 from nvcore.api.identity import GpuIdentity
 from nvcore.api.marks import may_sleep
-from nvcore.api.needs import NO_NEEDS, BootNeeds
+from nvcore.api.needs import NO_NEEDS
 from nvcore.gpu import boot
 from nvcore.gpu.attach import attach_clients
 from nvcore.gpu.clients import Attachment
@@ -38,8 +37,6 @@ from nvcore.hostlib.saved import SavedStates
 from nvcore.hw.chips import chip_row, identify
 
 if TYPE_CHECKING:
-    from nvcore.events import EventLog
-    from nvcore.gpu.settings import HostSettings
     from nvcore.host import Host
 
 __all__ = ["Gpu", "GpuState", "StateName"]
@@ -49,8 +46,6 @@ StateName = Literal["found", "identified", "unsupported", "booting", "running", 
 
 class GpuState:
     """A state with its reason. cause: the first one, in words; since: monotonic seconds; wall: seconds since the epoch."""
-
-    __slots__ = ("cause", "code", "name", "remedy", "since", "wall")
 
     def __init__(self, name: StateName, since: float, cause: str | None = None, code: str | None = None, remedy: str | None = None) -> None:
         self.name, self.since, self.wall = name, since, time.time()
@@ -62,15 +57,13 @@ class Gpu:
 
     def __init__(self, source: str, host: Host) -> None:
         self.source, self.name, self._host = source, source, host
-        self.clock: Clock = host.clock
-        self.events: EventLog = host.events
-        self.settings: HostSettings = host.settings
+        self.clock, self.events, self.settings = host.clock, host.events, host.settings
         self.state = GpuState("found", self.clock.now())
         self.identity: GpuIdentity | None = None
         self.device: Device | None = None
         self.backend: FirmwareBackend | None = None
         self.hardware: Hardware | None = None
-        self.needs: BootNeeds = NO_NEEDS
+        self.needs = NO_NEEDS
         self.functions: tuple[Function, ...] = ()
         self.virtual_functions: Sequence[VirtualFunction] = ()
         self.attachments: list[Attachment] = []
