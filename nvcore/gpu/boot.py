@@ -37,19 +37,15 @@ def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | 
     if len(claims) > 1:
         names = " and ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in claims)
         raise ConflictError(
-            f"two firmware backends claim {chip.name}: {names}",
-            expected="one backend a chip",
-            seen=names,
+            f"two firmware backends claim {chip.name}: {names}", expected="one backend a chip", seen=names,
             remedy="select only one of the plugins (-p no:NAME), or name one for this GPU in the configuration",
-        )
+        )  # fmt: skip
     if not claims:
         known = sorted({name for offer in offers for name in offer.chips})
         raise NotSupportedError(
-            f"no firmware backend drives {chip.name}",
-            expected=", ".join(known) or "a firmware plugin",
-            seen=chip.name,
+            f"no firmware backend drives {chip.name}", expected=", ".join(known) or "a firmware plugin", seen=chip.name,
             remedy="install a plugin of family firmware that does (see: nvcore plugins list)",
-        )
+        )  # fmt: skip
     return claims[0]
 
 

@@ -68,6 +68,11 @@ class GpuSpace(Owned):
             raise
         self._root = None
 
+    def leave(self) -> None:
+        """As `unlink`; nothing to do on a dead generation."""
+        if self._gate.open:
+            self.unlink()
+
     def invalidate(self) -> Ticket:
         """Start dropping cached translations of this space."""
         if self._gate.open:
@@ -82,8 +87,7 @@ class GpuSpace(Owned):
         alive, ref = self._gate.open, self.ref
         self.stuck = self.stuck or (self._root is not None and not alive)
         try:
-            if alive:
-                self.unlink()
+            self.leave()
         finally:
             del self.ref
             if alive:

@@ -195,7 +195,7 @@ class Ladder:
             return
         generation = gpu.next_generation()
         try:
-            grant.reset(generation)
+            grant.renew(generation, "grant reset")
         except NvcoreError as error:
             self.meet_gpu("grant-reset-failed", f"{grant.name}: {describe_error(error)[0]}")
             return

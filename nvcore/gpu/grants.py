@@ -197,8 +197,7 @@ class GpuGrant:
 
     def release(self) -> None:
         """Give everything back, in the order of this module's heading. Idempotent."""
-        if not self.ended:
-            self._take_down("released", "released by its owner")
+        self.revoke("released by its owner", "released")
 
     # what the core does with it
 
@@ -226,34 +225,23 @@ class GpuGrant:
             child.set_quiescing(quiescing)
 
     @may_sleep
-    def revoke(self, cause: str) -> None:
+    def revoke(self, cause: str, final: GrantState = "revoked") -> None:
         """The core takes the grant back without its owner."""
         if not self.ended:
-            self._take_down("revoked", cause)
+            self._take_down(final, cause)
 
     @may_sleep
-    def reset(self, generation: int) -> None:
-        """The grant's rung of the ladder: disable its channels, unset its page directories, invalidate, scrub; then a new generation.
-        Raises what the firmware or the invalidate answers: the next rung's business. Children, which hold what is theirs, are reset with
-        it."""
+    def renew(self, generation: int, cause: str) -> None:
+        """Begin anew under a new generation with the same resources, zeroed; what hung below in the firmware is gone. Where the firmware
+        runs on (the grant's rung of the ladder): disable the channels, unset the page directories, invalidate, then scrub. Raises what the
+        firmware or the invalidate answers: the next rung's business. Children, which hold what is theirs, come first."""
         for child in self.parts(GpuGrant):
-            child.reset(generation)
+            child.renew(generation, cause)
         self.kill()
         for channel in self.parts(GpuChannel):
             channel.disable()
         for space in self.parts(GpuSpace):
-            space.unlink()
-        self._begin_anew(generation, "grant reset")
-
-    @may_sleep
-    def renew(self, generation: int) -> None:
-        """After a firmware reboot: the same resources, zeroed, under a new generation; what hung below in the old firmware is forgotten."""
-        for child in self.parts(GpuGrant):
-            child.renew(generation)
-        self._begin_anew(generation, "the firmware was restarted")
-
-    def _begin_anew(self, generation: int, cause: str) -> None:
-        self.kill()
+            space.leave()
         self.revoke_leases(cause)
         parts: list[GpuChannel | GpuSpace] = [*self.parts(GpuChannel), *self.parts(GpuSpace)]
         for part in parts:
@@ -274,7 +262,7 @@ class GpuGrant:
         problems, stuck = self.problems, not hardware.gate.open or hardware.device.gone
 
         for child in self.parts(GpuGrant):
-            child._take_down(final, cause)
+            child.revoke(cause, final)
             stuck |= bool(child.problems)
         for channel in self.parts(GpuChannel):
             stuck |= fails(problems, f"channel {channel.channel}", channel.close)

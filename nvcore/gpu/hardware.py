@@ -102,7 +102,7 @@ class Hardware:
         if not self.vram.shares:
             self.map_behind_bar1()  # before the scrub, which goes through it
         for grant in self.top_grants:
-            grant.renew(generation)
+            grant.renew(generation, "the firmware was restarted")
         for item in self.ledger.quarantined("vram"):
             self.vram.zero(item)
         self.ledger.lift_quarantine()

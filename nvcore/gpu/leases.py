@@ -39,11 +39,8 @@ class MemoryLease(Owned):
 
     def _check(self, offset: int, size: int) -> None:
         if self._cause is not None:
-            raise LeaseRevoked(
-                f"the lease on [{self.range.start:#x}, {self.range.end:#x}) of {self.grant.name} is gone",
-                seen=self._cause,
-                remedy="acquire the memory again after resume, or give up",
-            )
+            what = f"the lease on [{self.range.start:#x}, {self.range.end:#x}) of {self.grant.name} is gone"
+            raise LeaseRevoked(what, seen=self._cause, remedy="acquire the memory again after resume, or give up")
         if offset < 0 or size < 0 or offset + size > self.range.size:
             raise ContractError("access outside of a lease", expected=f"within {self.range.size:#x} bytes", seen=f"{offset:#x} + {size:#x}")
 
