@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nvcore.api.client import ClientDriver
 from nvcore.api.function import Function
 from nvcore.api.offers import ClientOffer
-from nvcore.gpu.clients import Attachment, Context
+from nvcore.gpu.clients import Attachment
 from nvcore.gpu.threads import describe_error
 
 if TYPE_CHECKING:
@@ -46,18 +46,13 @@ def _matching(gpu: Gpu, host: Host, offer: ClientOffer, function: Function) -> C
 
 
 def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, function: Function) -> None:
-    def raised(what: str, error: BaseException) -> None:
-        cause, code, _ = describe_error(error)
-        gpu.publish("client", f"{what} raised: {cause}", owner=offer.name, code=code)
-
     folder = host.state_dir / "clients" / offer.name
     folder.mkdir(parents=True, exist_ok=True)
-    attachment = Attachment(offer, driver, function, gpu.clock, gpu.calls, raised)
-    context = Context(gpu, attachment, host.settings.clients.get(offer.name), folder)
+    attachment = Attachment(gpu, offer, driver, function, folder)
     gpu.attachments.append(attachment)
     gpu.own(function, offer.name)
     try:
-        attachment.probe(context, host.settings.call)
+        attachment.probe(host.settings.call)
     except Exception as error:  # isolation boundary: worker
         attachment.hung = describe_error(error)[0]
         gpu.abandon(attachment, f"probe failed: {attachment.hung}")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, QuiesceReason
-from nvcore.api.clock import Clock
 from nvcore.api.device import VirtualFunction
 from nvcore.api.errors import ContractError, NotFoundError, PluginError, WaitTimeout
 from nvcore.api.events import EventKind, Fault, VgpuPluginEvent
@@ -37,14 +36,13 @@ __all__ = ["Attachment", "Context"]
 class Context:
     """As `nvcore.api.client.ClientContext`, for one attachment. Its client may keep it, the GPU's parts are gone with `end`."""
 
-    def __init__(self, gpu: Gpu, attachment: Attachment, config: object, state_dir: Path) -> None:
+    def __init__(self, gpu: Gpu, owner: str, function: Function, state_dir: Path) -> None:
         assert gpu.hardware is not None and gpu.identity is not None  # a function is published only by a booted GPU
-        self._gpu, self._owner = gpu, attachment.name
+        self._gpu, self._owner, self.function = gpu, owner, function
         self._held: Hardware | None = gpu.hardware
-        self.function = attachment.function
         self.gpu, self.inventory, self.clock = gpu.identity, gpu.hardware.inventory, gpu.clock
-        self.config, self.state_dir = config, state_dir
-        self.log = logging.getLogger(f"nvcore.client.{attachment.name}")
+        self.config, self.state_dir = gpu.settings.clients.get(owner), state_dir
+        self.log = logging.getLogger(f"nvcore.client.{owner}")
         self.vgpu_callbacks: tuple[Callable[[VgpuPluginEvent], None], ...] = ()
 
     def end(self) -> None:
@@ -106,19 +104,20 @@ class Context:
 
 
 class Attachment:
-    """One client on one function. `client` is None before probe and after it left; `hung`: why nothing more is asked of it; `on_error` is
-    told what a callback on the delivery thread raised, which is the client's own fault: quiesce decides whether it is still at work."""
+    """One client on one function. `client` is None before probe and after it left; `hung`: why nothing more is asked of it."""
 
-    def __init__(
-        self, offer: ClientOffer, driver: ClientDriver, function: Function, clock: Clock, calls: Worker,
-        on_error: Callable[[str, BaseException], None],
-    ) -> None:  # fmt: skip
+    def __init__(self, gpu: Gpu, offer: ClientOffer, driver: ClientDriver, function: Function, state_dir: Path) -> None:
         self.name, self.plugin, self.driver, self.function = offer.name, offer.plugin, driver, function
-        self._clock, self._calls = clock, calls
+        self.context = Context(gpu, offer.name, function, state_dir)
+        self._clock, self._calls = gpu.clock, gpu.calls
         self.client: Client | None = None
-        self.context: Context | None = None
         self.hung: str | None = None
-        self.delivery = Worker(f"deliver {function.name}", clock, on_error)
+        self.delivery = Worker(f"deliver {function.name}", gpu.clock, self._raised)
+
+    def _raised(self, what: str, error: BaseException) -> None:
+        """A callback on the delivery thread raised: its own fault, told and left at that; quiesce decides whether it is still at work."""
+        cause, code, _ = describe_error(error)
+        self.context.report("client", f"{what} raised: {cause}", code=code)
 
     def _ask(self, what: str, call: Callable[[], Any], timeout: float) -> Any:
         return self._calls.call(call, f"{self.name}: {what}", timeout, abandon=True)
@@ -136,11 +135,10 @@ class Attachment:
             self.hung = describe_error(error)[0]
         return self.hung is None
 
-    def probe(self, context: Context, timeout: float) -> None:
+    def probe(self, timeout: float) -> None:
         """Have the driver take the function. Raises what it raises, WaitTimeout, PluginError."""
-        self.context = context
         self.delivery.start()
-        self.client = self._ask("probe", lambda: self.driver.probe(context), timeout)
+        self.client = self._ask("probe", lambda: self.driver.probe(self.context), timeout)
         if self.client is None:
             raise PluginError(f"{self.name} took {self.function.name} and gave no client")
 
@@ -156,7 +154,7 @@ class Attachment:
     @interrupt_safe
     def tell_vgpu(self, event: VgpuPluginEvent) -> None:
         """Hand a vGPU event to the delivery thread."""
-        for callback in self.context.vgpu_callbacks if self.context is not None else ():
+        for callback in self.context.vgpu_callbacks:
             self.delivery.post(partial(callback, event), f"{self.name}: vGPU event")
 
     @may_sleep
@@ -177,8 +175,7 @@ class Attachment:
         client, self.client = self.client, None
         self._obeys(client, "remove", timeout, lambda client: client.remove())
         self.delivery.stop(0.0 if self.hung else timeout)
-        if self.context is not None:
-            self.context.end()
+        self.context.end()
         return self.hung
 
     def status(self) -> ClientStatus:
