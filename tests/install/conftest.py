@@ -71,7 +71,7 @@ class Environments:
         folder = self._folder / name
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
         pip = [sys.executable, os.environ["NVCORE_TEST_PIP"], "--python", str(folder / "bin/python"), "-q"]
-        subprocess.run([*pip, "install", "--no-index", *links, *requirements], check=True, timeout=300)
+        subprocess.run([*pip, "install", "--no-index", "--no-compile", *links, *requirements], check=True, timeout=300)
         return Clean(folder)
 
 
