@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, Protocol, TextIO
+
+    from nvcore.api.offers import ConfigSection
 else:
     Protocol = object  # typing costs a bare start; these classes are for type checkers and readers
 
@@ -46,6 +48,9 @@ class CommandIO(Protocol):
         """Print rows. output: "table", "wide", "json", "jsonl" or "name", else UsageError. columns: (key, heading, kind), kind "left",
         "right" or "wide" (shown by `-o wide` only). schema and key: of the JSON document and the array in it. name: what `-o name` prints.
         """
+
+    def section(self, offer: ConfigSection) -> Any:
+        """The record of the plugin's own section, as the daemon would make it from the same files. Raises ConfigError."""
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         """One call to the daemon's control socket, as in "io.nvcore.Vgpu.List".

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from nvcore.api.command import CommandIO
+    from nvcore.api.offers import ConfigSection
     from nvcore.cli.args import Arguments
     from nvcore.config.model import Configuration
     from nvcore.plugins.index import Index
@@ -149,6 +150,12 @@ class Context:
             self.stdout.write("".join(safe(str(row.get(name)), self.plain) + "\n" for row in rows))
         else:
             self.stdout.write(table(rows, [column for column in columns if output == "wide" or column[2][:4] != "wide"], self.plain))
+
+    def section(self, offer: ConfigSection) -> Any:
+        """The record of a plugin's section; see CommandIO.section."""
+        from nvcore.config.sections import build
+
+        return build(offer, self.configuration().section(offer.name) if self.has_files else None)
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         """One call to the daemon; see CommandIO.call."""

@@ -25,6 +25,10 @@ class Screen:
 
     def __init__(self):
         self.shown, self.said = [], []
+        self.folders = ()
+
+    def section(self, offer):
+        return offer.record(firmware_dir=self.folders)
 
     def say(self, text):
         self.said.append(text)
@@ -49,8 +53,9 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
 
 
-def run(*argv):
+def run(*argv, folders=()):
     screen = Screen()
+    screen.folders = folders
     return command([str(word) for word in argv], screen), screen
 
 
@@ -130,3 +135,14 @@ def test_fetch_puts_images_where_asked(tmp_path, machine, monkeypatch):
 def test_wrong_words_are_usage_errors(argv):
     with pytest.raises(UsageError):
         run(*argv)
+
+
+def test_the_folders_of_the_configuration_are_looked_in_too(tmp_path):
+    write.write_set(str(tmp_path / "configured"))
+    write.write_set(str(tmp_path / "asked"))
+    code, screen = run("list", "--chip", "ga100", folders=(str(tmp_path / "configured"),))
+    assert code == 0 and [row["folder"] for row in screen.rows] == [str(tmp_path / "configured/ga100")]
+    code, screen = run("verify", "--root", tmp_path / "asked", "--chip", "ga100", folders=(str(tmp_path / "configured"),))
+    assert {Path(row["file"]).relative_to(tmp_path).parts[0] for row in screen.rows} == {"asked", "configured"}
+    code, screen = run("list", "--root", tmp_path / "none", folders=(str(tmp_path / "empty"),))
+    assert code == 3 and str(tmp_path / "empty") in screen.said[0]

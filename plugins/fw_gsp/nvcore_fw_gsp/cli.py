@@ -51,26 +51,32 @@ def command(argv: Sequence[str], io: CommandIO) -> int:
     return run(words, io)
 
 
-def _sets(words: argparse.Namespace) -> list[Any]:
+def _roots(words: argparse.Namespace, io: CommandIO) -> Sequence[str]:
+    """Folders that are looked in: the one asked for, then those of the daemon's configuration and the usual ones."""
+    from nvcore_fw_gsp.images.find import search_roots
+    from nvcore_fw_gsp.operator import SECTION
+
+    return search_roots([*([words.root] if words.root else []), *io.section(SECTION).firmware_dir])
+
+
+def _sets(words: argparse.Namespace, io: CommandIO) -> list[Any]:
     """Image sets of the chips asked for, or of all."""
     from nvcore_fw_gsp.images.chips import CHIPS
-    from nvcore_fw_gsp.images.find import find, search_roots
+    from nvcore_fw_gsp.images.find import find
 
-    roots = search_roots([words.root] if words.root else [])
+    roots = _roots(words, io)
     chips = [chip.upper() for chip in words.chip] or [chip.name for chip in CHIPS]
     return [found for chip in chips for found in find(chip, roots)]
 
 
 def _nothing(words: argparse.Namespace, io: CommandIO) -> int:
-    from nvcore_fw_gsp.images.find import search_roots
-
-    io.say(f"no firmware images in {', '.join(search_roots([words.root] if words.root else []))}")
+    io.say(f"no firmware images in {', '.join(_roots(words, io))}")
     io.say("nvcore firmware fetch gets them without root")
     return 3
 
 
 def _list(words: argparse.Namespace, io: CommandIO) -> int:
-    sets = _sets(words)
+    sets = _sets(words, io)
     rows = [
         {
             "name": f"{one.chip.name}/{one.version}",
@@ -100,7 +106,7 @@ def _list(words: argparse.Namespace, io: CommandIO) -> int:
 def _verify(words: argparse.Namespace, io: CommandIO) -> int:
     from nvcore_fw_gsp.images.verify import verify_sets
 
-    rows = verify_sets(_sets(words))
+    rows = verify_sets(_sets(words, io))
     columns = [("file", "FILE", "left"), ("kind", "KIND", "left"), ("state", "STATE", "left"), ("checked", "CHECKED", "wide")]
     io.show(words.output, schema="nvcore.firmware.verify/1", key="files", rows=rows, columns=columns, name="file")
     if not rows:

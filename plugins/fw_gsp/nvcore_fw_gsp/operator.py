@@ -14,7 +14,7 @@ import attrs
 from nvcore.api import hookimpl
 from nvcore.api.offers import ConfigSection, HostInfo
 
-__all__ = ["FwGspConfig", "nvcore_config_sections"]
+__all__ = ["SECTION", "FwGspConfig", "nvcore_config_sections"]
 
 
 def _absolute(record: object, field: object, folders: tuple[str, ...]) -> None:
@@ -30,7 +30,10 @@ class FwGspConfig:
     firmware_dir: tuple[str, ...] = attrs.field(default=(), validator=_absolute)
 
 
+SECTION = ConfigSection("fw_gsp", "where firmware images lie", FwGspConfig)
+
+
 @hookimpl
 def nvcore_config_sections(host: HostInfo) -> Iterable[ConfigSection]:
     """The section `[plugins.fw_gsp]`."""
-    return [ConfigSection("fw_gsp", "where firmware images lie", FwGspConfig)]
+    return [SECTION]
