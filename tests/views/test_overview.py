@@ -28,7 +28,14 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def svg(view: RenderableType, width: int) -> str:
     console = Console(
-        record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor", legacy_windows=False, highlight=False
+        record=True,
+        width=width,
+        height=50,  # with a width alone and TERM=dumb rich takes 80 columns
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        legacy_windows=False,
+        highlight=False,
     )
     console.print(view)
     return console.export_svg(title="nvcore status", unique_id="nvcore")
