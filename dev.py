@@ -19,6 +19,16 @@ COMMANDS = {
 }
 
 
+USAGE = {
+    "test": "  [PYTEST ARGUMENT…]: only the tests that they name, without lint\n",
+    "bench": "  [NAME…]: only these of tests/bench\n",
+    "wheels": "  [FOLDER]: copy them there\n",
+    "lab": "  [--refresh]: make it anew\n",
+    "system": "  [PYTEST ARGUMENT…]: only the tests that they name\n",
+    "snapshot": "  [--check]: only compare\n",
+}
+
+
 def usage() -> str:
     """What `dev.py --help` prints."""
     return "usage: python3 dev.py COMMAND [ARGUMENT...]\n\n" + "".join(f"  {name:<9} {text}\n" for name, text in COMMANDS.items())
@@ -35,6 +45,9 @@ def main(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         sys.stderr.write(f"error: no command {argv[0]!r}\n\n{usage()}")
         return 2
+    if argv[0] != "demo" and {"-h", "--help"} & set(argv[1:]):  # the demo has options of its own and says so itself
+        sys.stdout.write(f"python3 dev.py {argv[0]}: {COMMANDS[argv[0]]}\n{USAGE.get(argv[0], '')}")
+        return 0
     from importlib import import_module
 
     from devtools.say import Failed

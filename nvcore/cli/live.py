@@ -61,7 +61,8 @@ def _details(gpu: dict[str, Any]) -> str:
     lines += [f"  {key}: {gpu[key]}" for key in ("cause", "code", "remedy", "uuid", "source", "firmware", "generation") if gpu.get(key)]
     if boot := gpu.get("boot"):
         image = boot["image"]
-        lines.append(f"boot, {boot['seconds']:.3f} s, image {image['version']} ({image['kind']}) of {image['location']}")
+        which = f"image {image['version']} ({image['kind']}) of {image['location']}" if image["problem"] is None else "no usable image"
+        lines.append(f"boot, {boot['seconds']:.3f} s, {which}")
         for stage in boot["stages"]:
             lines.append(f"  {stage['seconds']:8.3f} s  {stage['outcome']:7}  {stage['name']}  {stage['detail']}".rstrip())
             if stage["outcome"] == "failed":

@@ -68,6 +68,8 @@ def take_down_leftover(backend: FirmwareBackend, context: OpenContext, reset: Ca
     if context.saved is None:
         return None
     report = backend.recover(context)
+    if report.clean and all(stage.outcome == "skipped" for stage in report.stages):
+        return "an earlier process left the record of a firmware; none is up"
     if report.clean and not report.needs_reset:
         return "a firmware that an earlier process left was taken down"
     if not report.needs_reset:

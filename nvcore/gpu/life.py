@@ -181,7 +181,7 @@ class Gpu:
         said = boot.take_down_leftover(self.backend, context, device.reset)
         if said is not None:
             store.drop(self.name)
-            self.publish("boot", said, action="saved unload")
+            self.publish("boot", said)
             device.set_bus_master(True)
         session = self.backend.open(context)
         self.boot_report = session.report

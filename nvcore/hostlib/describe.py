@@ -59,12 +59,13 @@ def _grant(grant: GpuGrant) -> dict[str, Any]:
 
 def summarise_gpu(gpu: Gpu) -> dict[str, Any]:
     """One row of a list."""
+    booted = gpu.boot_report if gpu.boot_report is not None and gpu.boot_report.image.problem is None else None
     books = {row.kind: row for row in gpu.hardware.ledger.rows()} if gpu.hardware else {}
     return {
         "source": gpu.source,
         **_pick(gpu.identity, address="address", uuid="uuid", chip="chip.name"),
         **_pick(gpu.state, state="name", cause="cause", code="code", remedy="remedy", since="wall"),
-        **_pick(gpu.boot_report, firmware="image.version", firmware_kind="image.kind"),
+        **_pick(booted, firmware="image.version", firmware_kind="image.kind"),
         "generation": gpu.generation,
         **_pick(books.get("vram"), vram_total="total", vram_owned="owned", vram_quarantined="quarantined"),
         **_pick(books.get("functions"), functions_total="total", functions_owned="owned"),

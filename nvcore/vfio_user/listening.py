@@ -11,7 +11,7 @@ import socket
 import stat
 from typing import Final
 
-from nvcore.api.errors import UsageError
+from nvcore.api.errors import ConflictError, UsageError
 
 __all__ = ["MAX_PATH", "listen"]
 
@@ -22,7 +22,8 @@ MAX_PATH: Final = 107
 def listen(path: str, *, mode: int = 0o600, backlog: int = 1) -> socket.socket:
     """A socket that listens at `path`, with that mode from the first moment. A stale one is replaced.
 
-    Raises UsageError for a path that is too long, that somebody serves, or where something else lies. The caller unlinks it in the end.
+    Raises UsageError for a path that is too long, ConflictError for one that somebody serves or where something else lies. The caller
+    unlinks it in the end.
     """
     length = len(os.fsencode(path))
     if length > MAX_PATH:
@@ -48,7 +49,7 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise UsageError(f"{path} is in the way", expected="a free path or a stale socket", seen="no socket", remedy="remove it")
+        raise ConflictError(f"{path} is in the way", expected="a free path or a stale socket", seen="no socket", remedy="remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.settimeout(2.0)
         try:
@@ -56,6 +57,6 @@ def _remove_stale(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
         except OSError as error:
-            raise UsageError(f"{path} is in the way", expected="a free path or a stale socket", seen=error.strerror) from error
+            raise ConflictError(f"{path} is in the way", expected="a free path or a stale socket", seen=error.strerror) from error
         else:
-            raise UsageError(f"{path} is served by another process", remedy="stop it, or choose another path")
+            raise ConflictError(f"{path} is served by another process", remedy="stop it, or choose another path")

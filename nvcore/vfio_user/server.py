@@ -37,8 +37,8 @@ Handler = Callable[[Message], bytes]
 class DeviceServer:
     """Exports `device` at the socket `path`.
 
-    on_problem is told, in words, of every refused request and of how a connection ended. Raises UsageError for a path that is too long or
-    served by somebody else; a stale socket file is replaced.
+    on_problem is told, in words, of every refused request and of how a connection ended. Raises UsageError for a path that is too long,
+    ConflictError for one that somebody serves; a stale socket file is replaced.
     """
 
     def __init__(self, device: Device, path: str, *, on_problem: Callable[[str], None] = lambda text: None) -> None:

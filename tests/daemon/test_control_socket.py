@@ -227,7 +227,7 @@ def test_a_request_without_end_is_cut_off_at_the_limit(server: ControlServer) ->
 
 
 def test_a_stale_socket_is_replaced_a_served_one_and_a_long_path_refused(server: ControlServer, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="served by another process"):
+    with pytest.raises(ConflictError, match="served by another process"):
         ControlServer(server.path).start()
     with pytest.raises(UsageError, match="too long"):
         ControlServer(str(tmp_path / ("x" * 120))).start()

@@ -9,6 +9,7 @@ from typing import Any
 
 from nvcore.api.clock import SYSTEM
 from nvcore.api.errors import FirmwareRefused, NotFoundError, OutOfResources
+from nvcore.api.events import VgpuPluginEvent
 from nvcore.api.families.vgpu import VgpuSpec, VgpuTypeSpec
 from nvcore.api.function import Function
 from nvcore.api.grant import GrantRequest
@@ -154,6 +155,7 @@ class FakeContext:
         self.leases = 0
         self.reports: list[str] = []
         self.unreadable: set[int] = set()
+        self.subscribers: list[Callable[[VgpuPluginEvent], None]] = []
 
     def grant(self, request: GrantRequest) -> FakeGrant:
         usable = self.inventory.regions[0].range
@@ -169,6 +171,10 @@ class FakeContext:
         if number in self.unreadable:
             raise NotFoundError(f"VF {number} does not answer")
         return FakeFunction(number)
+
+    def subscribe_vgpu(self, callback: Callable[[VgpuPluginEvent], None]) -> Callable[[], None]:
+        self.subscribers.append(callback)
+        return lambda: self.subscribers.remove(callback)
 
     def report(self, kind: str, text: str, **more: object) -> None:
         self.reports.append(text)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nvcore.api.errors import FormatError, NvcoreError, UsageError
-from nvcore.api.events import Fault, Rung
+from nvcore.api.events import Fault, Rung, VgpuPluginEvent
 from nvcore_vfio.declared import Declared, check_name
 from nvcore_vfio.errors import BringUpFailed, NoCapacity, PinnedMismatch, UnknownVgpu, VgpuExists, VgpuInUse
 from nvcore_vfio.manager import Manager
@@ -265,6 +265,23 @@ def test_after_a_gpu_reset_every_running_vgpu_comes_back_in_its_old_place(tmp_pa
     assert context.firmware.tasks == old
     assert {row["state"] for row in made.rows()} == {"running"}
     assert context.leases == 2
+
+
+def test_a_task_that_crashed_fails_its_vgpu_alone_and_a_stop_makes_the_slot_usable_again(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one", vm="web")
+    make(made, "two")
+    for told in context.subscribers:
+        told(VgpuPluginEvent(1, "guest driver loaded"))
+        told(VgpuPluginEvent(1, "crashed"))
+        told(VgpuPluginEvent(9, "crashed"))
+    assert {row["name"]: row["state"] for row in made.rows()} == {"one": "failed", "two": "running"}
+    assert sum("crashed" in text for text in context.reports) == 1
+    made.stop("one")
+    assert made.start("one")["state"] == "running"
+    made.end()
+    assert context.subscribers == []
 
 
 def test_one_vgpu_that_does_not_come_back_is_failed_and_the_other_runs(tmp_path: Path) -> None:

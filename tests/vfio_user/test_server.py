@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nvcore.api.errors import UsageError
+from nvcore.api.errors import ConflictError, UsageError
 from nvcore.vfio_user import DeviceServer
 
 from .fake import FakeDevice, MappedBar, served
@@ -320,7 +320,7 @@ def test_a_stale_socket_is_replaced_and_a_served_one_refused(tmp_path: Path) -> 
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(path))
     stale.close()
-    with served(path), pytest.raises(UsageError, match="served by another"):
+    with served(path), pytest.raises(ConflictError, match="served by another"):
         DeviceServer(FakeDevice(), str(path))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="too long"):
         DeviceServer(FakeDevice(), str(tmp_path / ("x" * 120)))  # type: ignore[arg-type]

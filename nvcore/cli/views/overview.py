@@ -21,7 +21,8 @@ __all__ = ["no_daemon", "overview"]
 
 _EVENTS = 5
 _BAR = 7  # cells
-_GPU = (("GPU", "right"), ("BDF", ""), ("CHIP", ""), ("FIRMWARE", ""), ("STATE", ""), ("FB USED", ""), ("VF", "right"), ("FAULT", "right"))
+_LEFT = tuple((heading, "") for heading in ("BDF", "CHIP", "FIRMWARE", "STATE", "FB GRANTED"))
+_GPU = (("GPU", "right"), *_LEFT, ("VF", "right"), ("FAULT", "right"))
 
 
 def overview(host: dict[str, Any], glyphs: Glyphs, *, now: float | None = None, plain: bool = False) -> RenderableType:

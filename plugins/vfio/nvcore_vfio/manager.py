@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, cast
 
 from nvcore.api.client import ClientContext, ClientStatus, QuiesceReason
 from nvcore.api.errors import FormatError, NvcoreError, WaitTimeout
-from nvcore.api.events import Fault, Rung
+from nvcore.api.events import Fault, Rung, VgpuPluginEvent
 from nvcore.api.families.vgpu import VgpuFamily
 from nvcore.api.grant import Grant, GrantRequest
 from nvcore.locks import Lock
@@ -46,6 +46,7 @@ class Manager:
         self._heap = 0
         self._pool = 0
         self._limit = limit
+        self._unsubscribe: Callable[[], None] = _nothing
         self._store = Store(context.state_dir / context.gpu.address.replace(":", "-"))
         self.segment = context.inventory.vmmu_segment or 0x200000
 
@@ -53,6 +54,7 @@ class Manager:
 
     def begin(self) -> None:
         """Take the memory, teach the firmware the types, read the records, make again what was running. Life-cycle thread."""
+        self._unsubscribe = self.context.subscribe_vgpu(self._task_told)
         family = self._family()
         kinds = types_for(self.context.gpu.chip.name, self.context.inventory.memory_size)
         self._heap = family.heap_size()
@@ -138,7 +140,7 @@ class Manager:
     def rows(self) -> list[dict[str, Any]]:
         """Every declared vGPU, JSON-able."""
         with self._lock:
-            return [self._row(record) for record in self._records.values()]
+            return [self._row(record) for record in sorted(self._records.values(), key=lambda record: record.slot)]
 
     def capacity(self) -> list[dict[str, Any]]:
         """Room for each type, by the very function that `create` uses."""
@@ -228,7 +230,7 @@ class Manager:
         with self._lock:
             del self._records[name], self._states[name]
         self.context.report("vgpu", f"{name} destroyed", vm=row["vm"])
-        return row
+        return {**row, "state": "destroyed"}
 
     def _start(self, record: Declared) -> None:
         kind = type_named(record.type)
@@ -280,6 +282,15 @@ class Manager:
             elif grant is not None and fault.grant == grant.name and fault.rung is Rung.GRANT:
                 self._states[name] = ("failed", fault.cause)
 
+    def _task_told(self, event: VgpuPluginEvent) -> None:
+        """The firmware speaks of a vGPU's task. One that crashed is failed and keeps its memory until it is stopped. Delivery thread."""
+        if event.what != "crashed":
+            return
+        for name, instance in list(self._instances.items()):
+            if instance.record.function == event.function and self._states[name][0] == "running":
+                self._states[name] = ("failed", "its task in the firmware crashed")
+                self.context.report("vgpu", f"{name}: its task in the firmware crashed", vm=instance.record.vm, action="marked failed")
+
     def quiesce(self, reason: QuiesceReason) -> None:
         """Stop using the hardware."""
         for name in self._instances:
@@ -304,6 +315,7 @@ class Manager:
 
     def end(self) -> None:
         """Take everything down; the declarations stay."""
+        self._unsubscribe()
         for name in list(self._instances):
             self._take_down(self._records[name])
             self._set(name, "stopped", None)
@@ -380,6 +392,10 @@ class Manager:
             "started_at": instance.started if instance else None,
             "claim_pid": record.claim.pid if record.claim else None,
         }
+
+
+def _nothing() -> None:
+    """Before there is a subscription to end."""
 
 
 def _probe_record(kind: VgpuType) -> Declared:

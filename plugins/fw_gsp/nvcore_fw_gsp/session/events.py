@@ -33,6 +33,19 @@ _XIDS: Final = {
     95: "uncontained-ecc",
     109: "context-switch-timeout",
 }
+# What a vGPU's task tells: notifiers of class NVA084, cla084.h of open-gpu-kernel-modules 570.144.
+_TASK_NOTES: Final = {
+    0: "started",
+    1: "ended",
+    2: "crashed",
+    3: "guest driver loaded",
+    4: "guest driver unloaded",
+    5: "error message",
+    6: "licence state changed",
+    7: "guest system known",
+    8: "guest trace",
+    9: "graphics engine ready",
+}
 _MMU_FAULT: Final = 31
 
 
@@ -102,7 +115,8 @@ class EventDesk:
 
     def _plugin(self, payload: bytes) -> None:
         layout = self._abi.struct("rpc_vgpu_gsp_plugin_triggered_v17_00")
-        self._deliver(VgpuPluginEvent(layout.get(payload, "gfid"), f"notify-{layout.get(payload, 'notifyIndex')}"))
+        index = layout.get(payload, "notifyIndex")
+        self._deliver(VgpuPluginEvent(layout.get(payload, "gfid"), _TASK_NOTES.get(index, f"note {index}")))
 
     def _lockdown(self, payload: bytes) -> None:
         if not payload:
