@@ -12,8 +12,8 @@ from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError
 from nvcore.api.grant import Lease
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows
-from nvcore.gpu.memory import Mapped
 from nvcore.gpu.owned import Owned
+from nvcore.vmm.mapping import Mapped
 
 if TYPE_CHECKING:
     from nvcore.gpu.grants import GpuGrant
