@@ -53,10 +53,8 @@ def _show(given: Arguments, output: str, context: Context) -> int:
 
 def _values(configuration: Configuration) -> list[dict[str, Any]]:
     """Every value in effect: the core's keys with their defaults, then what else the files say."""
-    from nvcore.config.model import HOST, LISTS
-
-    values: dict[Path, object] = {("host", key): getattr(configuration.host, key) for key in HOST}
-    values.update({("plugins", key): getattr(configuration.plugins, key) for key in LISTS})
+    values: dict[Path, object] = {("host", key): value for key, value in configuration.host._asdict().items()}
+    values.update({("plugins", key): value for key, value in configuration.plugins._asdict().items()})
     for at, gpu in enumerate(configuration.tree.get("gpu", [])):
         values.update({("gpu", at, key): value for key, value in gpu.items()})
     for name in configuration.sections():

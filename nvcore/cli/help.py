@@ -42,9 +42,8 @@ def help_text(plugins: list[Plugin]) -> str:
 
 def unknown_noun(noun: str, plugins: list[Plugin]) -> Exception:
     """The error for a noun that nobody offers, with the closest one that somebody does."""
-    from difflib import get_close_matches
+    from nvcore.plugins.names import did_you_mean
 
     known = [*NOUNS, *(name for plugin in plugins for name in plugin.commands)]
-    close = get_close_matches(noun, known, n=1)
-    remedy = f"did you mean {close[0]}?" if close else "if a plugin offers it, install that plugin; nvcore --help lists what is here"
+    remedy = did_you_mean(noun, known, "if a plugin offers it, install that plugin; nvcore --help lists what is here")
     return usage(f"no noun {noun!r}", "one of " + ", ".join(sorted(set(known))), remedy)

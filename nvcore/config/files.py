@@ -7,8 +7,9 @@ key; lists and `[[gpu]]` are replaced as a whole by a later file. Never writes.
 from __future__ import annotations
 
 from nvcore.api.errors import ConfigError
-from nvcore.config.model import GPU, HOST, LISTS, Configuration, Gpu, Host, Key, Lists, known, place, wrong_type
+from nvcore.config.model import Configuration, Lists, Tables
 from nvcore.config.places import config_files
+from nvcore.config.sections import Checker, place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,50 +97,15 @@ def _lay_over(tree: dict[str, Any], table: Mapping[str, Any], origins: dict[Path
 
 def check(tree: dict[str, Any], origins: dict[Path, str], files: Sequence[str] = ()) -> Configuration:
     """Check the core's tables of a merged tree. Raises ConfigError."""
-    known(tree, {"host": 0, "gpu": 0, "plugins": 0}, (), origins)
-    host = _table(("host",), tree.get("host", {}), HOST, origins)
-    if not 0 < host["time_scale"] <= 1000:
-        raise wrong_type(("host", "time_scale"), host["time_scale"], "a number above 0, at most 1000", origins)
-    gpus = tree.get("gpu", [])
-    if not isinstance(gpus, list) or not all(isinstance(gpu, dict) for gpu in gpus):
-        raise wrong_type(("gpu",), gpus, "tables [[gpu]]", origins)
-    plugins = tree.get("plugins", {})
+    checker, plugins = Checker(origins), tree.get("plugins")
     if isinstance(plugins, dict):  # a table in it is a plugin's section
-        plugins = {key: value for key, value in plugins.items() if key in LISTS or not isinstance(value, dict)}
-    lists = _table(("plugins",), plugins, LISTS, origins)
-    return Configuration(Host(**host), [_gpu(gpu, at, origins) for at, gpu in enumerate(gpus)], Lists(**lists), tree, origins, list(files))
-
-
-def _gpu(table: dict[str, Any], at: int, origins: dict[Path, str]) -> Gpu:
-    path: Path = ("gpu", at)
-    values = _table(path, table, GPU, origins)
-    source = values["source"]
-    if not source:
-        raise ConfigError("a [[gpu]] has no source", where=place(origins, path), expected='source = "SCHEME:…"')
-    if ":" not in source:
-        raise wrong_type((*path, "source"), source, "SCHEME:REST, as in pci:0000:41:00.0", origins)
-    return Gpu(source, values["firmware"], values["backend"], place(origins, path))
-
-
-def _table(path: Path, table: Any, keys: Mapping[str, Key], origins: dict[Path, str]) -> dict[str, Any]:
-    """The checked value of every key of a core table, its default where it is not set."""
-    if not isinstance(table, dict):
-        raise wrong_type(path, table, "a table", origins)
-    known(table, keys, path, origins)
-    return {key: _value((*path, key), table.get(key, spec.default), spec, origins) for key, spec in keys.items()}
-
-
-def _value(path: Path, value: Any, spec: Key, origins: dict[Path, str]) -> Any:
-    if value is None:
-        return None
-    if spec.kind == "number":
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-            raise wrong_type(path, value, "a number", origins)
-        return float(value) if abs(value) < 1e18 else float("inf")
-    if spec.kind == "texts":
-        if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
-            raise wrong_type(path, value, "a list of texts", origins)
-        return list(value)
-    if not isinstance(value, str) or (spec.choices and value not in spec.choices):
-        raise wrong_type(path, value, f"one of {', '.join(spec.choices)}" if spec.choices else "text", origins)
-    return value
+        lists = {key: value for key, value in plugins.items() if key in Lists._fields or not isinstance(value, dict)}
+        tables = checker.fit(Tables, {**tree, "plugins": lists}, ())
+    else:
+        tables = checker.fit(Tables, tree, ())
+    if not 0 < tables.host.time_scale <= 1000:
+        raise checker.unfit(("host", "time_scale"), "a number above 0, at most 1000", tables.host.time_scale)
+    for at, gpu in enumerate(tables.gpu):
+        if ":" not in gpu.source:
+            raise checker.unfit(("gpu", at, "source"), "SCHEME:REST, as in pci:0000:41:00.0", gpu.source)
+    return Configuration(tables, tree, origins, list(files))

@@ -1,8 +1,15 @@
-"""Names of distributions, and their components. Pure functions, any thread. Source: PyPA name normalisation (PEP 503)."""
+"""Names: as PyPA normalises them, their components, and the one that a misspelt word was meant to be. Pure functions, any thread.
+
+Source: PyPA name normalisation (PEP 503).
+"""
 
 from __future__ import annotations
 
-__all__ = ["components", "normalise"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["components", "did_you_mean", "normalise"]
 
 
 def normalise(name: str) -> str:
@@ -16,3 +23,11 @@ def normalise(name: str) -> str:
 def components(name: str) -> list[str]:
     """The words of a distribution, module or file name, split at `-`, `_` and `.`, lower case."""
     return [word for word in normalise(name).split("-") if word]
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """A question with the closest of the known words; `otherwise` where none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else otherwise

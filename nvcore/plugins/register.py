@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pluggy import PluginManager
 
 from nvcore.api.hooks import SPECIFICATIONS
+from nvcore.plugins.names import did_you_mean
 
 if TYPE_CHECKING:
     from pluggy import HookimplOpts
@@ -53,13 +54,6 @@ def _marks(target: object) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _closest(name: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, HOOKS, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"hooks are {', '.join(HOOKS)}"
-
-
 def _refuse(plugin: Plugin, objects: dict[str, object]) -> tuple[str, str, str] | None:
     """The first thing wrong with the objects: code, reason, remedy."""
     author = f"report it to the authors of {plugin.distribution}"
@@ -69,7 +63,8 @@ def _refuse(plugin: Plugin, objects: dict[str, object]) -> tuple[str, str, str] 
             if name not in HOOKS:
                 if options.get("optionalhook"):
                     continue
-                return "NVC-1107", f"implements {name}, which is no hook; {_closest(name)}", f"correct the name; {author}"
+                meant = did_you_mean(name, HOOKS, f"hooks are {', '.join(HOOKS)}")
+                return "NVC-1107", f"implements {name}, which is no hook; {meant}", f"correct the name; {author}"
             if options.get("wrapper") or options.get("hookwrapper"):
                 return "NVC-1113", f"{name} is a wrapper; hooks of this host have none", f"make it an ordinary hook; {author}"
             if HOOKS[name] not in objects:

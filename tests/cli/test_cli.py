@@ -109,7 +109,7 @@ def test_list_exits_7_for_whatever_the_index_alone_shows_to_be_wrong(site: Site)
 def test_a_plugin_that_hangs_in_start_ends_with_the_process(site: Site) -> None:
     site.plugin("hangs", OBSERVER.format(started="time.sleep(3600)", stopping="pass"))
     code = (
-        "from nvcore.plugins import PluginHost, Selection\nhost = PluginHost(limit=0.2)\nhost.load(Selection(only=['hangs']))\n"
+        "from nvcore.plugins.host import PluginHost, Selection\nhost = PluginHost(limit=0.2)\nhost.load(Selection(only=['hangs']))\n"
         "host.start(None)\nhost.teardown()\nprint(host.plugin('hangs').code)"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], env=site.env, capture_output=True, text=True, timeout=20)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from nvcore.api.errors import ConfigError, PluginError
 from nvcore.api.offers import ConfigSection
-from nvcore.config import build, load
-from nvcore.config.files import check, parse
+from nvcore.config.files import check, load, parse
 from nvcore.config.lines import find_lines
 from nvcore.config.model import Section
 from nvcore.config.places import config_files, runtime_dir, socket_path, state_dir
+from nvcore.config.sections import build, place
 
 
 def write(folder: Path, **files: str) -> list[str]:
@@ -44,7 +44,7 @@ def test_later_files_win_key_by_key_and_lists_are_replaced(tmp_path: Path) -> No
     assert configuration.where("host", "log_level") == "command line"
     assert configuration.where("host", "group") == f"{files[1]}:2"
     assert configuration.where("plugins", "toy", "x") == f"{files[0]}:7"
-    assert configuration.gpus[0].where == f"{files[1]}:5"
+    assert place(configuration.origins, ("gpu", 0)) == f"{files[1]}:5"
     assert configuration.where("gpu", 1, "source") == "default"
     assert configuration.where("host", "time_scale") == "default"
 

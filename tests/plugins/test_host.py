@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from nvcore.api.errors import ConfigError, ConflictError, NotFoundError, NotRunningError
-from nvcore.config import load
-from nvcore.plugins import PluginHost, Selection, changes_on_disk, scan
-from nvcore.plugins.host import RequiredPluginError
+from nvcore.config.files import load
+from nvcore.plugins.compare import changes_on_disk
+from nvcore.plugins.host import PluginHost, RequiredPluginError
+from nvcore.plugins.index import scan
+from nvcore.plugins.select import Selection
 from tests.plugins.building import CLIENT, HOST, OBSERVER, SECTION, distribution, plugin
 
 GOOD = CLIENT.format(name="good", claim="toy-good")

@@ -192,7 +192,7 @@ def test_a_plugin_of_the_users_own_site_is_not_seen_by_the_daemon(tmp_path: Path
     environment = {**os.environ, "PYTHONUSERBASE": str(base), "PYTHONPATH": str(tmp_path / "extra"), "PYTHONDONTWRITEBYTECODE": "1"}
     code = (
         "import site, sys; site.ENABLE_USER_SITE = True; sys.path.append(site.USER_SITE or site.getusersitepackages())\n"
-        "from nvcore.plugins import inventory, scan\n"
+        "from nvcore.plugins.index import scan\nfrom nvcore.plugins.select import inventory\n"
         "print(*(p.name + '|' + ';'.join(p.notes) for p in inventory(scan())), sep='\\n')"
     )
     version = "python{}.{}".format(*sys.version_info[:2])
