@@ -4,9 +4,10 @@ else.
     server = DeviceServer(device, "/run/gpu.sock")
     server.serve()                      # blocks; server.close() from another thread ends it
 
+A device that has work of its own to do gives `work=` a function that does a short piece of it; the server calls it between messages.
+
 This side serves what QEMU 11.1 needs: version, device, region and interrupt information, DMA maps, region access (single and batched,
-posted
-or answered), sparse mmap, interrupts by eventfd, reset.
+posted or answered), sparse mmap, interrupts by eventfd, reset.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The server: one device exported at a unix socket, to one client at a time, in one blocking loop.
 
 Owns the listening socket and the connection. Every command is answered before the next is read, so a read that has been answered has
-seen all
-writes before it. What a client leaves behind (DMA maps, eventfds) is taken back when it goes. Runs in the thread that calls `serve`;
-`close`
-may be called from any thread. Never waits for the client's DMA. Source: libvfio-user docs/vfio-user.rst; reference page vfio-user.md.
+seen all writes before it. What a client leaves behind (DMA maps, eventfds) is taken back when it goes. A device that computes does so in
+the same loop, one short piece between two looks at the socket (`working`). Runs in the thread that calls `serve`; `close` may be called
+from any thread. Never waits for the client's DMA. Source: libvfio-user docs/vfio-user.rst; reference page vfio-user.md.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from nvcore.vfio_user.listening import listen
 from nvcore.vfio_user.regions import REGIONS, Regions
 from nvcore.vfio_user.version import answer
 from nvcore.vfio_user.wire import ERROR, NO_REPLY, REPLY, TYPE_MASK, Command, FramingLost, Message, Refused, Stream
+from nvcore.vfio_user.working import Work, Working
 
 __all__ = ["DeviceServer"]
 
@@ -37,12 +37,18 @@ Handler = Callable[[Message], bytes]
 class DeviceServer:
     """Exports `device` at the socket `path`.
 
-    on_problem is told, in words, of every refused request and of how a connection ended. Raises UsageError for a path that is too long,
-    ConflictError for one that somebody serves; a stale socket file is replaced.
+    on_problem is told, in words, of every refused request and of how a connection ended. work is called on the serving thread, while a
+    client is connected, whenever no message has arrived, and at least once in `working.BURST` messages: it does one short piece of the
+    device's own work and answers in how many seconds it wants to be called again (0: there is more; None: only a message can bring some).
+    How long a piece takes is how long an access may have to wait. Raises UsageError for a path that is too long, ConflictError for one that
+    somebody serves; a stale socket file is replaced.
     """
 
-    def __init__(self, device: Device, path: str, *, on_problem: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, device: Device, path: str, *, on_problem: Callable[[str], None] = lambda text: None, work: Work | None = None
+    ) -> None:
         self.device, self.path = device, path
+        self.work = work
         self._on_problem = on_problem
         self._listener = listen(path)
         self._connection: socket.socket | None = None
@@ -118,9 +124,11 @@ class Session:
 
     def run(self) -> None:
         """Until the client leaves or the stream cannot be trusted any more."""
+        work = self._server.work
+        receive = self._stream.receive if work is None else Working(self._stream, work).receive
         try:
             while True:
-                message = self._stream.receive()
+                message = receive()
                 if message is None:
                     return
                 self._server.messages += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import errno
 import os
+import select
 import socket
 from enum import IntEnum
 from struct import Struct
@@ -92,19 +93,24 @@ class Stream:
         self._position = 0
         self._owners: list[tuple[int, list[int]]] = []  # (offset in the buffer where the owning message begins, descriptors)
         self._scan = 0  # where the next message not yet seen by `_note_fds` begins
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
 
     def receive(self) -> Message | None:
         """The next message; None at the orderly end of the stream. Raises FramingLost."""
         while True:
-            message = self._cut()
+            message = self.take()
             if message is not None:
                 return message
-            if not self._fill():
-                if len(self._buffer) > self._position:
-                    raise FramingLost("the stream ended inside a message")
+            if not self.fill():
                 return None
 
-    def _cut(self) -> Message | None:
+    def arrived(self, timeout: float) -> bool:
+        """Whether `fill` would not block, waiting at most so many seconds for it."""
+        return bool(self._poll.poll(timeout * 1000))
+
+    def take(self) -> Message | None:
+        """The next message of what was read ahead; None when no whole one was. Raises FramingLost."""
         buffer, start = self._buffer, self._position
         if len(buffer) - start < 16:
             return None
@@ -120,7 +126,8 @@ class Stream:
             fds += self._owners.pop(0)[1]
         return Message(ident, command, flags, error, body, fds)
 
-    def _fill(self) -> bool:
+    def fill(self) -> bool:
+        """Read what has arrived, or wait until something does; False at the orderly end of the stream. Raises FramingLost."""
         if self._position:
             shift = self._position
             del self._buffer[:shift]
@@ -135,6 +142,8 @@ class Stream:
         if flags & socket.MSG_CTRUNC:
             self.close_fds()
             raise FramingLost(f"more than {MAX_FDS} descriptors with one message")
+        if not data and self._buffer:
+            raise FramingLost("the stream ended inside a message")
         return bool(data)
 
     def _note_fds(self, fds: list[int]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from nvcore.api.device import PciIdentity, SharedMemory
 from nvcore.api.errors import DeviceGone
 from nvcore.vfio_user import DeviceServer
+from nvcore.vfio_user.working import Work
 
 HEADER = struct.Struct("<HHIII")
 
@@ -134,11 +135,11 @@ class FakeClient:
 
 
 @contextmanager
-def served(path: Path, device: FakeDevice | None = None) -> Iterator[tuple[FakeDevice, FakeClient, list[str]]]:
+def served(path: Path, device: FakeDevice | None = None, work: Work | None = None) -> Iterator[tuple[FakeDevice, FakeClient, list[str]]]:
     """A device behind a server in a thread of its own, and a client that has not said hello."""
     device = device or FakeDevice()
     problems: list[str] = []
-    server = DeviceServer(device, str(path), on_problem=problems.append)  # type: ignore[arg-type]
+    server = DeviceServer(device, str(path), on_problem=problems.append, work=work)  # type: ignore[arg-type]
     failures: list[BaseException] = []
 
     def run() -> None:

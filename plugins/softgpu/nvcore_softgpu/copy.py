@@ -1,6 +1,6 @@
-"""The copy engine: linear and pitch copies, constant fills, its semaphore; 64 KiB at a time.
+"""The copy engine: linear and pitch copies, constant fills, its semaphore; 32 KiB at a time.
 
-Owns the method state of one copy object and turns a launch into slices. Knows addresses, not channels. Runs under the device's lock.
+Owns the method state of one copy object and turns a launch into pieces. Knows addresses, not channels. Runs under the device's lock.
 Source: device-model.md 9.1 (Linux 7.3 nouveau nouveau_boa0b5.c; open-gpu-kernel-modules 570.144 clc6b5.h, clc8b5.h).
 """
 
@@ -12,10 +12,11 @@ from typing import Final
 from nvcore_softgpu.ports import Aperture, Memory, Violations
 from nvcore_softgpu.vm import VirtualMemory
 
-__all__ = ["SLICE", "CopyObject"]
+__all__ = ["PIECE", "CopyObject"]
 
-SLICE: Final = 1 << 16
-LEAST: Final = 512  # what a short line counts: it costs about as much as so many bytes (measured: 4 us)
+PIECE: Final = 1 << 15
+"""Bytes that are copied at once. Half of a slice: a slice that began with something else still ends at its limit."""
+LEAST: Final = 4096  # what a short line counts: it costs about as much as so many bytes (measured: 5 us)
 _TARGETS: Final = (Aperture.VRAM, Aperture.SYSTEM, Aperture.SYSTEM, Aperture.SYSTEM)
 _KNOWN: Final = frozenset(
     (0x100, 0x140, 0x240, 0x244, 0x248, 0x260, 0x264, 0x300, 0x400, 0x404, 0x408, 0x40C, 0x410, 0x414, 0x418, 0x41C, 0x700, 0x704, 0x708)
@@ -38,7 +39,7 @@ class CopyObject:
         self.registers: dict[int, int] = {}
 
     def method(self, number: int, value: int, vm: VirtualMemory) -> Iterator[int]:
-        """One method. A launch yields the bytes done after each slice; everything else yields nothing."""
+        """One method. A launch yields the bytes done after each piece; everything else yields nothing."""
         self.registers[number] = value
         if number == 0x300:
             yield from self._launch(value, vm)
@@ -71,13 +72,13 @@ class CopyObject:
             self._interrupt()
 
     def _line(self, launch: int, vm: VirtualMemory, source: int, target: int, length: int) -> Iterator[int]:
-        """One line in slices. With remap on, length counts elements."""
+        """One line in pieces. With remap on, length counts elements."""
         if launch >> 10 & 1:
             yield from self._remapped(launch, vm, source, target, length)
             return
         done = 0
         while done < length:
-            step = min(SLICE, length - done)
+            step = min(PIECE, length - done)
             self._store(launch, vm, target + done, self._load(launch, vm, source + done, step))
             done += step
             yield max(step, LEAST)
@@ -92,10 +93,10 @@ class CopyObject:
         constants = {4: self.registers.get(0x700, 0), 5: self.registers.get(0x704, 0)}
         mask = (1 << 8 * size) - 1
         fixed = {select: (value & mask).to_bytes(size, "little") for select, value in constants.items()}
-        per_slice = max(1, SLICE // (size * max(sources, targets)))
+        per_piece = max(1, PIECE // (size * max(sources, targets)))
         done = 0
         while done < elements:
-            count = min(per_slice, elements - done)
+            count = min(per_piece, elements - done)
             place = target + done * size * targets
             if all(select in fixed for select in selects):
                 data = b"".join(fixed[select] for select in selects) * count

@@ -65,6 +65,18 @@ class Card:
         if self.message_fd is not None:
             os.eventfd_write(self.message_fd, 1)
 
+    def turns(self) -> Callable[[], float | None]:
+        """Leave channels to the caller from now on: a doorbell only queues them. Each call of what is returned does one slice of at most
+        64 KiB, and answers in how many seconds it wants to be called again (None: after the next access)."""
+        lock, host = self.lock, self.model.host
+        host.eager = False
+
+        def turn() -> float | None:
+            with lock:
+                return host.turn()
+
+        return turn
+
     def close(self) -> None:
         """Pull the card: whoever has it open gets DeviceGone. Idempotent."""
         if self.closed:

@@ -1,28 +1,31 @@
 """The host engine: which channels exist, which may run, and whose turn it is.
 
 Owns the channels of one GPU, the run queue, and the queue of channels that wait at a semaphore. Implements `ports.ChannelHost`. A
-doorbell runs channels at once (`eager`) or leaves them to `step`, which does at most one slice of 64 KiB. Runs under the device's lock.
+doorbell runs channels at once (`eager`) or leaves them to `turn`, which does at most one slice of 64 KiB. Runs under the device's lock.
 Source: device-model.md 9.1, 15.9; DESIGN 6 (slices).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, Protocol
 
 from nvcore_softgpu.channel import BLOCKED, Channel, ChannelError
 from nvcore_softgpu.chips import NO_VECTOR, Chip
-from nvcore_softgpu.copy import SLICE
+from nvcore_softgpu.copy import PIECE
 from nvcore_softgpu.memory import PhysicalMemory
 from nvcore_softgpu.mmu import Mmu, TranslationFault
 from nvcore_softgpu.ports import AddressSpaceOwner, Aperture, ChannelState, Faults, Violations
 from nvcore_softgpu.ticker import ModelTicker
+from nvcore_softgpu.turns import Turns
 from nvcore_softgpu.vm import VirtualMemory
 from nvcore_softgpu.windows import Region, instance_root
 
 __all__ = ["Host"]
 
+SLICE: Final = 1 << 16
+"""Bytes of work in one slice, at most: copied, or counted for what costs as much (`channel`)."""
 RETRY: Final = 0.001
+"""Seconds until a semaphore that nobody of ours released is looked at again: its value may come from the host's memory."""
 
 
 class Gpu(Protocol):
@@ -80,10 +83,11 @@ class Host:
         self.eager = True
         self.slices = 0
         self.channels: dict[tuple[int, int], Channel] = {}
-        self._ready: deque[Channel] = deque()
+        self._ready = Turns()
         self._blocked: list[Channel] = []
         self._spaces: dict[int, tuple[AddressSpaceOwner, int | None]] = {}
         self._retrying = False
+        self._look = 0.0  # when the blocked are tried again, where nobody is eager
         self._stepping = False
         self._high = 0xFF if gpu.chip.tables == 2 else 0x1FFFFFF
 
@@ -177,7 +181,7 @@ class Host:
             return False
         if not self._ready:
             return False
-        channel = self._ready.popleft()
+        channel = self._ready.pop()
         self._stepping = True
         try:
             self._slice(channel)
@@ -185,6 +189,20 @@ class Host:
             self._stepping = False
         self.slices += 1
         return bool(self._ready)
+
+    def turn(self) -> float | None:
+        """One slice of one channel, for a transport that looks at its sockets between two. Seconds until the next: 0 when a channel can go
+        on now, more when one waits at a semaphore, None when there is nothing to do."""
+        if not self._ready:
+            if not self._blocked:
+                return None
+            wait = self._look - self._gpu.ticker.now()
+            if wait > 0:
+                return wait
+            self._wake()
+        if self.step():
+            return 0.0
+        return RETRY if self._blocked else None
 
     def _slice(self, channel: Channel) -> None:
         state = channel.state
@@ -197,8 +215,8 @@ class Host:
                     self._block(channel)
                     return
                 done += amount
-                if done >= SLICE:
-                    self._ready.append(channel)
+                if done > SLICE - PIECE:  # the next piece might not fit any more
+                    self._ready.push(channel)
                     self._wake()
                     return
         except TranslationFault as fault:
@@ -235,18 +253,19 @@ class Host:
 
     def _queue(self, channel: Channel) -> None:
         if channel not in self._ready and channel not in self._blocked and not channel.dead:
-            self._ready.append(channel)
+            self._ready.push(channel)
 
     def _drop(self, channel: Channel) -> None:
-        if channel in self._ready:
-            self._ready.remove(channel)
+        self._ready.drop(channel)
         if channel in self._blocked:
             self._blocked.remove(channel)
 
     def _block(self, channel: Channel) -> None:
         """Wait at a semaphore: look again when another channel moved, and every millisecond for values written by the host."""
         self._blocked.append(channel)
-        if not self._retrying:
+        if not self.eager:
+            self._look = self._gpu.ticker.now() + RETRY
+        elif not self._retrying:
             self._retrying = True
             self._gpu.ticker.call_at(self._gpu.ticker.now() + RETRY, self._retry)
 

@@ -1,7 +1,8 @@
 """`nvcore softgpu serve`: a software GPU behind a vfio-user socket, for QEMU.
 
 Owns the socket for as long as the command runs, and writes the report of what the model saw when it ends. The server's loop runs on the
-main thread; SIGTERM and SIGINT end it in order. Knows nothing of the model's inside but the inspector.
+main thread and executes the channels there, one slice between two looks at the socket; SIGTERM and SIGINT end it in order. Knows nothing
+of the model's inside but the inspector.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def serve(options: dict[str, str], faults: Sequence[str], io: CommandIO) -> int:
     device = SoftDevice(card, source)
     problems: list[str] = []
     try:
-        server = DeviceServer(device, options["--socket"], on_problem=problems.append)
+        server = DeviceServer(device, options["--socket"], on_problem=problems.append, work=card.turns())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.close())
         io.out(f"serving {source} at {options['--socket']}\n")
