@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Arguments", "lift", "parse", "usage"]
+__all__ = ["Arguments", "parse", "usage"]
 
 
 class Arguments:
@@ -31,32 +31,48 @@ class Arguments:
         value = self.values.get(key)
         return value if isinstance(value, str) else default
 
+    def seconds(self, option: str, default: float, *, least: float = 1e-3, most: float = 1e9, wrong: str = "is no time-out") -> float:
+        """The value of an option `--OPTION` that is a time. Raises UsageError for what is none, or not in range."""
+        text = self.text(option, str(default))
+        try:
+            seconds = float(text or 0)
+        except ValueError:
+            seconds = -1.0
+        if not least <= seconds <= most:
+            raise usage(f"--{option} {text} {wrong}", f"{least:g} to {most:g} seconds")
+        return seconds
+
     def many(self, key: str) -> list[str]:
         """All values of a repeatable option, split at commas."""
         value = self.values.get(key)
         return [part for one in value for part in one.split(",") if part] if isinstance(value, list) else []
 
 
-def parse(argv: Sequence[str], options: Mapping[str, str], *, words: tuple[int, int] = (0, 99), stop_at_word: bool = False) -> Arguments:
+def parse(
+    argv: Sequence[str], options: Mapping[str, str], *, words: tuple[int, int] = (0, 99), stop_at_word: bool = False,
+    into: Arguments | None = None,
+) -> Arguments:  # fmt: skip
     """Parse `argv` against the option table. words: how many words may remain. stop_at_word: leave everything from the first word on.
+    into: add the options to what was parsed before, and leave others, and whatever stands behind `--`, among the words.
 
     Raises UsageError for an unknown option, a missing or superfluous value, too few or too many words.
     """
-    out = Arguments()
-    rest = list(argv)
+    out, rest = into or Arguments(), list(argv)
+    out.words = []
     while rest:
         word = rest.pop(0)
         if word == "--":
+            out.words += rest if into is None else [word, *rest]
+            break
+        name = word.partition("=")[0] if word[:2] == "--" else word[:2]
+        if len(word) > 1 and word[0] == "-" and (into is None or name in options):
+            _option(out, word, rest, options)
+            continue
+        out.words.append(word)
+        if stop_at_word:
             out.words += rest
             break
-        if len(word) < 2 or word[0] != "-":
-            out.words.append(word)
-            if stop_at_word:
-                out.words += rest
-                break
-            continue
-        _option(out, word, rest, options)
-    if not words[0] <= len(out.words) <= words[1] and not stop_at_word:
+    if into is None and not stop_at_word and not words[0] <= len(out.words) <= words[1]:
         raise usage(f"{len(out.words)} words given", f"{words[0]} to {words[1]} words" if words[0] != words[1] else f"{words[0]} words")
     return out
 
@@ -84,21 +100,6 @@ def _option(out: Arguments, word: str, rest: list[str], options: Mapping[str, st
             many.append(value)
     else:
         out.values[key] = value
-
-
-def lift(argv: Sequence[str], options: Mapping[str, str], into: Arguments) -> list[str]:
-    """Take the options of the table out of `argv`; the words that are left, in order. What stands behind `--` is left alone."""
-    left: list[str] = []
-    rest = list(argv)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            return [*left, word, *rest]
-        if (word.partition("=")[0] if word[:2] == "--" else word[:2]) in options:
-            _option(into, word, rest, options)
-        else:
-            left.append(word)
-    return left
 
 
 def usage(what: str, expected: str | None = None, remedy: str | None = None) -> Exception:

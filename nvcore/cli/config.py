@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvcore.cli.verbs import rows
+from nvcore.cli.nouns import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,18 +10,11 @@ if TYPE_CHECKING:
 
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
-    from nvcore.cli.verbs import Noun
+    from nvcore.cli.nouns import Noun
     from nvcore.config.lines import Path
     from nvcore.config.model import Configuration
 
 __all__ = ["NOUNS"]
-
-
-_HELP = """usage: nvcore config check | show [--origin] [-o FORMAT]
-
-check: read every file and have the selected plugins judge their sections; exits 78 with file and line when something is wrong.
-show: every value in effect, with --origin (or -o wide) the file and line that it comes from.
-"""
 
 
 def _check(given: Arguments, output: str, context: Context) -> int:
@@ -45,9 +38,8 @@ def _show(given: Arguments, output: str, context: Context) -> int:
     found = _values(context.configuration())
     if output[:4] != "json":  # texts, numbers, truths and lists are written the same in TOML
         found = [{**row, "value": None if row["value"] is None else dumps(row["value"], ensure_ascii=False, default=str)} for row in found]
-    columns = (("key", "KEY", "left"), ("value", "VALUE", "left"), ("origin", "ORIGIN", "left" if given.flag("origin") else "wide"))
-    files = {"files": context.configuration().files}
-    context.show(output, schema="nvcore.config/1", key="values", rows=found, columns=columns, name="key", extra=files)
+    output = "wide" if output == "table" and given.flag("origin") else output
+    context.view(output, "config", found, files=context.configuration().files)
     return 0
 
 
@@ -70,4 +62,4 @@ def _leaves(path: Path, table: dict[str, Any]) -> dict[Path, object]:
 
 
 _VERBS = {"check": (_check, {}, (0, 0)), "show": (_show, rows({"--origin": "origin?"}), (0, 0))}
-NOUNS: dict[str, Noun] = {"config": (_HELP, "", _VERBS)}
+NOUNS: dict[str, Noun] = {"config": ("", _VERBS)}

@@ -67,14 +67,7 @@ class Context:
     @property
     def timeout(self) -> float:
         """`--timeout` in seconds, 30 by default. Raises UsageError."""
-        text = self.given.text("timeout") or "30"
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = -1.0
-        if not 0 < seconds < 1e9:
-            raise usage(f"{text!r} is no time-out", "seconds above 0")
-        return seconds
+        return self.given.seconds("timeout", 30)
 
     def configuration(self, tables: Mapping[str, Any] | None = None) -> Configuration:
         """The configuration, read on first use. tables: from the command line, laid over the files. Raises ConfigError."""
@@ -133,7 +126,7 @@ class Context:
         self.stderr.write(safe(text, ascii_only(self.stderr)) + "\n")
 
     def show(
-        self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]],
+        self, output: str, *, schema: str, key: str, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, ...]],
         name: str = "name", extra: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Print rows; see CommandIO.show. A kind may be "wide right" too; extra: other members of the JSON document."""
@@ -150,6 +143,13 @@ class Context:
             self.stdout.write("".join(safe(str(row.get(name)), self.plain) + "\n" for row in rows))
         else:
             self.stdout.write(table(rows, [column for column in columns if output == "wide" or column[2][:4] != "wide"], self.plain))
+
+    def view(self, output: str, name: str, rows: Sequence[dict[str, Any]], **extra: Any) -> None:
+        """Print rows of one of the core's views, as `tables.txt` declares it. extra: other members of the JSON document."""
+        from nvcore.cli.output import view
+
+        key, row, columns = view(name)
+        self.show(output, schema=f"nvcore.{name}/1", key=key, rows=rows, columns=columns, name=row, extra=extra)
 
     def section(self, offer: ConfigSection) -> Any:
         """The record of a plugin's section; see CommandIO.section."""

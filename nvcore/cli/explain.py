@@ -11,13 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
-    from nvcore.cli.verbs import Noun
+    from nvcore.cli.nouns import Noun
     from nvcore.plugins.index import Index
 
 __all__ = ["NOUNS", "pages"]
-
-
-_HELP = "usage: nvcore explain [CODE]\n\nCause and remedy of a problem, as in NVC-1104 or 1104; without a code, all of them.\n"
 
 
 def _explain(given: Arguments, output: str, context: Context) -> int:
@@ -62,4 +59,4 @@ def pages(index: Index) -> dict[str, str]:
     return found
 
 
-NOUNS: dict[str, Noun] = {"explain": (_HELP, "", {"": (_explain, {}, (0, 1))})}
+NOUNS: dict[str, Noun] = {"explain": ("", {"": (_explain, {}, (0, 1))})}

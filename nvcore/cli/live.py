@@ -6,7 +6,7 @@ A noun is a table of verbs; a verb is a call to the control socket and what is s
 from __future__ import annotations
 
 from nvcore.cli.args import usage
-from nvcore.cli.verbs import rows
+from nvcore.cli.nouns import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,23 +14,11 @@ if TYPE_CHECKING:
 
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
-    from nvcore.cli.verbs import Noun
+    from nvcore.cli.nouns import Noun
 
 __all__ = ["NOUNS", "event_line"]
 
 _LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
-
-_GPUS_HELP = """usage: nvcore gpus [list | show GPU | retry GPU | reset GPU] [-o FORMAT]
-
-GPU is a bus address, a UUID or a configured source. retry: bring up again one that failed or was lost. reset: start its firmware anew.
-Exits 7 when a GPU that is shown does not run.
-"""
-_GPUS = (
-    ("address", "GPU", "left"), ("chip", "CHIP", "left"), ("firmware", "FIRMWARE", "left"), ("firmware_kind", "KIND", "left"),
-    ("state", "STATE", "left"), ("code", "CODE", "left"), ("cause", "CAUSE", "left"), ("source", "SOURCE", "wide"),
-    ("uuid", "UUID", "wide"), ("generation", "GENERATION", "wide right"), ("vram_total", "VRAM BYTES", "wide right"),
-    ("vram_owned", "OWNED BYTES", "wide right"), ("remedy", "REMEDY", "wide"),
-)  # fmt: skip
 
 
 def _gpu(method: str, **more: float) -> Any:
@@ -51,7 +39,7 @@ def _gpu(method: str, **more: float) -> Any:
 
 
 def _show_gpus(found: list[dict[str, Any]], output: str, context: Context) -> int:
-    context.show(output, schema="nvcore.gpus/1", key="gpus", rows=found, columns=_GPUS, name="address")
+    context.view(output, "gpus", found)
     return 0 if all(row["state"] == "running" for row in found) else 7
 
 
@@ -79,17 +67,6 @@ def _details(gpu: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_EVENTS_HELP = """usage: nvcore events [--follow] [--after SEQUENCE] [--kind KIND[,KIND]] [--gpu GPU] [-o FORMAT]
-
-Events of the running daemon, oldest first. --follow goes on until interrupted; with -o json or jsonl it prints one object a line.
-"""
-_EVENTS = (
-    ("sequence", "SEQ", "right"), ("at", "TIME", "left"), ("gpu", "GPU", "left"), ("kind", "KIND", "left"), ("code", "CODE", "left"),
-    ("text", "TEXT", "left"), ("action", "ACTION", "left"), ("owner", "OWNER", "wide"), ("grant", "GRANT", "wide"),
-    ("channel", "CHANNEL", "wide right"), ("vm", "VM", "wide"),
-)  # fmt: skip
-
-
 def _events(given: Arguments, output: str, context: Context) -> int:
     after = given.text("after") or "0"
     if not (after.isascii() and after.isdecimal()):
@@ -99,14 +76,14 @@ def _events(given: Arguments, output: str, context: Context) -> int:
         found = context.call("io.nvcore.Event.Watch", parameters)["events"]
         if output in ("table", "wide"):
             found = [{**row, "at": _clock(row["wall"])} for row in found]
-        context.show(output, schema="nvcore.events/1", key="events", rows=found, columns=_EVENTS, name="sequence")
+        context.view(output, "events", found)
         return 0
     for answer in context.stream("io.nvcore.Event.Watch", parameters):
         for event in answer.get("events", ()):
             if output in ("table", "wide"):
                 context.out(event_line(event) + "\n")
             else:
-                context.show("jsonl" if output == "json" else output, schema="", key="", rows=[event], columns=(), name="sequence")
+                context.view("jsonl" if output == "json" else output, "events", [event])
         context.stdout.flush()
     return 0
 
@@ -125,16 +102,6 @@ def event_line(event: dict[str, Any]) -> str:
     return "  ".join(map(str, words))
 
 
-_DOCTOR_HELP = """usage: nvcore doctor [-o FORMAT]
-
-Every check of the running daemon and of its plugins; without a daemon, what can be told from outside. Exits 1 when a check found an error.
-"""
-_FINDINGS = (
-    ("severity", "SEVERITY", "left"), ("check", "CHECK", "left"), ("plugin", "PLUGIN", "left"), ("text", "FINDING", "left"),
-    ("code", "CODE", "left"), ("remedy", "REMEDY", "left"),
-)  # fmt: skip
-
-
 def _doctor(given: Arguments, output: str, context: Context) -> int:
     from nvcore.api.errors import UnreachableError
 
@@ -143,7 +110,7 @@ def _doctor(given: Arguments, output: str, context: Context) -> int:
         found = context.call("io.nvcore.Host.Doctor", timeout=_LONG)["findings"]
     except UnreachableError as error:
         found, code = _outside(error), error.exit_code
-    context.show(output, schema="nvcore.doctor/1", key="findings", rows=found, columns=_FINDINGS, name="text")
+    context.view(output, "doctor", found)
     return 1 if any(finding["severity"] == "error" for finding in found) else code
 
 
@@ -159,13 +126,6 @@ def _outside(error: Any) -> list[dict[str, Any]]:
     return [{**dict(zip(keys, finding, strict=True)), "plugin": "nvcore"} for finding in found]
 
 
-_DEVICES_HELP = "usage: nvcore devices [-o FORMAT]\n\nNVIDIA functions on this machine's PCI bus. Needs neither daemon nor plugin.\n"
-_DEVICES = (
-    ("address", "ADDRESS", "left"), ("device_id", "DEVICE", "left"), ("driver", "DRIVER", "left"), ("power_state", "POWER", "left"),
-    ("functions", "VFS", "right"), ("source", "SOURCE", "wide"),
-)  # fmt: skip
-
-
 def _devices(given: Arguments, output: str, context: Context) -> int:
     from nvcore.bus.pci import scan
 
@@ -173,12 +133,8 @@ def _devices(given: Arguments, output: str, context: Context) -> int:
     if not found and output in ("table", "wide"):
         context.say("no NVIDIA PCI functions on this machine")
     else:
-        context.show(output, schema="nvcore.devices/1", key="devices", rows=found, columns=_DEVICES, name="address")
+        context.view(output, "devices", found)
     return 0
-
-
-_DUMP_HELP = "usage: nvcore dump [FOLDER] [--json]\n\nWrite a post-mortem bundle into a new folder and print its name.\n"
-_STOP_HELP = "usage: nvcore stop\n\nStop the daemon and wait until it has gone, at most --timeout seconds.\n"
 
 
 def _dump(given: Arguments, output: str, context: Context) -> int:
@@ -215,10 +171,10 @@ _GPU_VERBS = {
     "reset": (_gpu("Reset", timeout=_LONG), rows(), (1, 1)),
 }
 NOUNS: dict[str, Noun] = {
-    "gpus": (_GPUS_HELP, "list", _GPU_VERBS),
-    "events": (_EVENTS_HELP, "", {"": (_events, rows(_EVENT_OPTIONS), (0, 0))}),
-    "doctor": (_DOCTOR_HELP, "", {"": (_doctor, rows(), (0, 0))}),
-    "devices": (_DEVICES_HELP, "", {"": (_devices, rows(), (0, 0))}),
-    "dump": (_DUMP_HELP, "", {"": (_dump, {"--json": "json?"}, (0, 1))}),
-    "stop": (_STOP_HELP, "", {"": (_stop, {}, (0, 0))}),
+    "gpus": ("list", _GPU_VERBS),
+    "events": ("", {"": (_events, rows(_EVENT_OPTIONS), (0, 0))}),
+    "doctor": ("", {"": (_doctor, rows(), (0, 0))}),
+    "devices": ("", {"": (_devices, rows(), (0, 0))}),
+    "dump": ("", {"": (_dump, {"--json": "json?"}, (0, 1))}),
+    "stop": ("", {"": (_stop, {}, (0, 0))}),
 }

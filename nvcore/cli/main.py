@@ -90,9 +90,9 @@ def _report(error: NvcoreError) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    from nvcore.cli.args import lift, parse
+    from nvcore.cli.args import parse
     from nvcore.cli.context import GLOBAL_OPTIONS, SELECTION_OPTIONS, Context
-    from nvcore.cli.nouns import NOUNS
+    from nvcore.cli.nouns import NOUNS, dispatch, help_text
 
     front = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}
     given = parse(argv, front, stop_at_word=True)
@@ -102,20 +102,14 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.write(f"nvcore {__version__}\n")
         return 0
     noun, rest = (given.words[0], given.words[1:]) if given.words else ("help", [])
+    asked = bool(given.words) or given.flag("help")
     # behind a plugin's noun `--socket` is the plugin's word (softgpu serve); in front of the noun it is ours
-    lifted = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS} if noun in NOUNS else {k: v for k, v in GLOBAL_OPTIONS.items() if k != "--socket"}
-    rest = lift(rest, lifted, given)
-    context = Context(given)
+    ours = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS} if noun in NOUNS else {k: v for k, v in GLOBAL_OPTIONS.items() if k != "--socket"}
+    context = Context(parse(rest, ours, into=given))
     if given.flag("help") or noun == "help":
-        from nvcore.cli.help import help_text
-
         context.out(help_text(context.plugins()))
-        return 0 if given.words or given.flag("help") else 2
-    if noun in NOUNS:
-        from nvcore.cli.verbs import dispatch
-
-        return dispatch(noun, __import__(NOUNS[noun][0], fromlist=["NOUNS"]).NOUNS[noun], rest, context)
-    return _plugin_command(noun, rest, context)
+        return 0 if asked else 2
+    return dispatch(noun, given.words, context) if noun in NOUNS else _plugin_command(noun, given.words, context)
 
 
 def _plugin_command(noun: str, argv: list[str], context: Context) -> int:
@@ -125,7 +119,7 @@ def _plugin_command(noun: str, argv: list[str], context: Context) -> int:
     plugins = context.plugins()
     owners = [plugin for plugin in plugins if noun in plugin.commands]
     if not owners:
-        from nvcore.cli.help import unknown_noun
+        from nvcore.cli.nouns import unknown_noun
 
         raise unknown_noun(noun, plugins)
     owner = _usable(noun, owners)

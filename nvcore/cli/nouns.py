@@ -1,22 +1,80 @@
-"""Nouns of the core: noun to (module, summary). The module's table `NOUNS` (nvcore.cli.verbs) is imported only when the noun is used.
+"""Nouns and verbs: from the words of a command line to the function that serves them, and `--help`. Main thread.
 
-A noun of a plugin never stands here: it is an entry point of group `nvcore.command.v1` of its distribution.
+A noun of the core is one word of NOUNS; its module, imported only when it is used, holds by noun in a table `NOUNS` the verb where none is
+named, and the table of verbs. A verb is (function, options, how many words it takes); a noun without verbs has one named "". What `--help`
+prints of a noun is the file `help/NOUN.txt`. A noun of a plugin never stands here: it is an entry point of group `nvcore.command.v1`.
 """
 
 from __future__ import annotations
 
-__all__ = ["NOUNS"]
+from nvcore.cli.args import parse, usage
+from nvcore.cli.output import OUTPUT_OPTIONS, beside, chosen
+from nvcore.plugins.names import did_you_mean
 
-NOUNS: dict[str, tuple[str, str]] = {
-    "run": ("nvcore.daemon.run", "start the host daemon"),
-    "status": ("nvcore.cli.status", "one screen: is it all right, and if not, what to do"),
-    "gpus": ("nvcore.cli.live", "list, show, retry, reset"),
-    "events": ("nvcore.cli.live", "what happened, and what was done about it"),
-    "doctor": ("nvcore.cli.live", "run every check"),
-    "dump": ("nvcore.cli.live", "write a post-mortem bundle"),
-    "stop": ("nvcore.cli.live", "stop the daemon"),
-    "devices": ("nvcore.cli.live", "NVIDIA functions on this machine's PCI bus"),
-    "plugins": ("nvcore.cli.plugins", "list, show, footprint, doctor, stop"),
-    "config": ("nvcore.cli.config", "check, show"),
-    "explain": ("nvcore.cli.explain", "cause and remedy of a problem code, offline"),
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from nvcore.cli.args import Arguments
+    from nvcore.cli.context import Context
+    from nvcore.plugins.states import Plugin
+
+    Verb = tuple[Callable[[Arguments, str, Context], int], Mapping[str, str], tuple[int, int]]
+    Noun = tuple[str, Mapping[str, Verb]]
+
+__all__ = ["NOUNS", "dispatch", "help_text", "rows", "unknown_noun"]
+
+NOUNS = {
+    "run": "nvcore.daemon.run",
+    "status": "nvcore.cli.status",
+    **dict.fromkeys(("gpus", "events", "doctor", "dump", "stop", "devices"), "nvcore.cli.live"),
+    "plugins": "nvcore.cli.plugins",
+    "config": "nvcore.cli.config",
+    "explain": "nvcore.cli.explain",
 }
+"""Nouns of the core, and their modules."""
+
+
+def dispatch(name: str, argv: Sequence[str], context: Context) -> int:
+    """Run the verb of a noun that `argv` names; the exit code.
+
+    A verb's function gets the parsed arguments, the output format ("table" where the verb has no `-o`) and the context.
+    """
+    if "--help" in argv or "-h" in argv:
+        context.out(beside(f"help/{name}.txt"))
+        return 0
+    default, verbs = __import__(NOUNS[name], fromlist=["NOUNS"]).NOUNS[name]
+    named = "" not in verbs and bool(argv) and argv[0][:1] != "-"
+    verb, rest = (argv[0], argv[1:]) if named else (default, argv)
+    if verb not in verbs:
+        raise usage(f"no verb {verb!r} of {name}", ", ".join(verbs), f"nvcore {name} --help")
+    run, options, words = verbs[verb]
+    given = parse(rest, options, words=words)
+    code: int = run(given, chosen(given.values), context)
+    return code
+
+
+def rows(options: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """The options of a verb that shows rows: its own, and the output's."""
+    return {**OUTPUT_OPTIONS, **(options or {})}
+
+
+def help_text(plugins: list[Plugin]) -> str:
+    """The text of `nvcore --help`: the core's page, and the nouns of plugins by the index; nothing is imported to write it."""
+    theirs: dict[str, str] = {}
+    for plugin in plugins:
+        state = "" if plugin.state == "selected" else f" ({plugin.state})"
+        for noun in plugin.commands:
+            theirs.setdefault(noun, f"{plugin.distribution} {plugin.version}{state}")
+    if not theirs:
+        return beside("help/nvcore.txt")
+    size = max(map(len, theirs))
+    lines = [f"  {noun.ljust(size)}  {of}" for noun, of in sorted(theirs.items())]
+    return beside("help/nvcore.txt").replace("\noptions\n", "\n".join(["\nnouns of plugins", *lines, "\noptions\n"]))
+
+
+def unknown_noun(noun: str, plugins: list[Plugin]) -> Exception:
+    """The error for a noun that nobody offers, with the closest one that somebody does."""
+    known = [*NOUNS, *(name for plugin in plugins for name in plugin.commands)]
+    remedy = did_you_mean(noun, known, "if a plugin offers it, install that plugin; nvcore --help lists what is here")
+    return usage(f"no noun {noun!r}", "one of " + ", ".join(sorted(set(known))), remedy)

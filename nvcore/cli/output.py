@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, TextIO
 
-__all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "ascii_only", "chosen", "document", "safe", "table", "width"]
+__all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "ascii_only", "beside", "chosen", "document", "safe", "table", "view", "width"]
 
 FORMATS = ("table", "wide", "json", "jsonl", "name")
 OUTPUT_OPTIONS = {"-o": "output", "--output": "output", "--json": "json?"}
@@ -66,6 +66,21 @@ def chosen(values: dict[str, Any]) -> str:
     return str(name)
 
 
+def beside(name: str) -> str:
+    """The text of a file that lies beside the command line's modules."""
+    import os
+
+    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as file:
+        return file.read()
+
+
+def view(name: str) -> tuple[str, str, list[tuple[str, ...]]]:
+    """One of the core's views by `tables.txt`: key of the array in its document, what `-o name` prints, columns as CommandIO.show has."""
+    head, *lines = next(part for part in beside("tables.txt").split("\n[") if part.startswith(name + " ")).rstrip().split("\n")
+    _, key, row = head.strip("]").split()
+    return key, row, [tuple(word.strip() for word in line.split("  ") if word) for line in lines]
+
+
 def _cell(value: object, plain: bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -75,7 +90,7 @@ def _cell(value: object, plain: bool) -> str:
     return safe(text or UNKNOWN, plain)
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, str]], plain: bool) -> str:
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, ...]], plain: bool) -> str:
     """A plain table, cells padded and never cut, ending in a newline. columns: (key, heading, kind) as CommandIO.show has them."""
     lines = [[heading for _, heading, _ in columns], *([_cell(row.get(key), plain) for key, _, _ in columns] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]

@@ -7,8 +7,8 @@ plugins in this process, which is theirs alone.
 
 from __future__ import annotations
 
+from nvcore.cli.nouns import rows
 from nvcore.cli.output import UNKNOWN
-from nvcore.cli.verbs import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,31 +17,10 @@ if TYPE_CHECKING:
 
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
-    from nvcore.cli.verbs import Noun
+    from nvcore.cli.nouns import Noun
     from nvcore.plugins.index import Index
 
 __all__ = ["NOUNS"]
-
-_COLUMNS = (
-    ("name", "PLUGIN", "left"), ("state", "STATE", "left"), ("version", "VERSION", "left"), ("families", "FAMILIES", "left"),
-    ("commands", "COMMANDS", "left"), ("distribution", "DISTRIBUTION", "wide"), ("generations", "API", "wide"),
-    ("import_ms", "IMPORT MS", "wide right"), ("hooks", "HOOKS", "wide"), ("selected_by", "BY", "wide"), ("location", "LOCATION", "wide"),
-    ("code", "CODE", "left"),
-)  # fmt: skip
-_FOOTPRINT = (
-    ("name", "PLUGIN", "left"), ("state", "STATE", "left"), ("distributions", "DISTRIBUTIONS", "left"), ("files", "FILES", "right"),
-    ("disk_bytes", "DISK BYTES", "right"), ("module_count", "MODULES", "right"), ("memory_bytes", "MEMORY BYTES", "right"),
-    ("descriptors", "DESCRIPTORS", "right"), ("import_ms", "IMPORT MS", "right"), ("modules", "MODULE NAMES", "wide"),
-)  # fmt: skip
-_DENIED = (("kind", "DENIED", "left"), ("name", "NAME", "left"), ("pattern", "PATTERN", "left"), ("where", "WHERE", "left"))
-
-_HELP = """usage: nvcore plugins [list | show NAME | doctor | footprint [--deny PATTERN] | stop NAME] [-o FORMAT]
-
-list, show: states from the index, without importing any plugin; where a daemon runs, its states (--installed: the index all the same).
-doctor: import and register everything selected in this process, call the hooks, and show what that finds.
-footprint: distributions, modules, memory and descriptors that each plugin brought; exits 6 when something matches a denied pattern.
-stop: have the daemon stop one plugin. list, show and doctor exit 7 when a plugin is failed, incompatible or in conflict.
-"""
 
 
 def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
@@ -116,17 +95,16 @@ def _words(value: object) -> str:
 def _print(context: Context, output: str, found: list[dict[str, Any]], problems: list[dict[str, Any]], source: str) -> None:
     """Print plugins in `output`; tables get the reasons, remedies and problems below them."""
     if output not in ("table", "wide"):
-        extra = {"source": source, "problems": problems}
-        return context.show(output, schema="nvcore.plugins/1", key="plugins", rows=found, columns=(), extra=extra)
+        return context.view(output, "plugins", found, source=source, problems=problems)
     shown = [{**row, "generations": [f"{family}.v{number}" for family, number in row["generations"].items()]} for row in found]
-    _table(context, output, shown, _COLUMNS)
+    _table(context, output, "plugins", shown)
     context.out(_explained(found, problems))
     return None
 
 
-def _table(context: Context, output: str, shown: list[dict[str, Any]], columns: Sequence[tuple[str, str, str]]) -> None:
+def _table(context: Context, output: str, view: str, shown: list[dict[str, Any]]) -> None:
     if shown:
-        context.show(output, schema="", key="", rows=shown, columns=columns)
+        context.view(output, view, shown)
     else:
         context.out("no plugins\n")
 
@@ -159,14 +137,13 @@ def _footprint(given: Arguments, output: str, context: Context) -> int:
     patterns = given.many("deny") or list(context.configuration().plugins.deny)
     hits, left = denied(index, patterns), residue(index)
     if output not in ("table", "wide"):
-        extra = {"deny": patterns, "denied": hits, "residue": left}
-        context.show(output, schema="nvcore.footprint/1", key="plugins", rows=found, columns=(), extra=extra)
+        context.view(output, "footprint", found, deny=patterns, denied=hits, residue=left)
         return 6 if hits else 0
-    _table(context, output, found, _FOOTPRINT)
+    _table(context, output, "footprint", found)
     for path in left:
         context.out(f"residue: {path} (left by an uninstall; remove it) → nvcore explain NVC-1118\n")
     if hits:
-        context.show(output, schema="", key="", rows=hits, columns=_DENIED)
+        context.view(output, "denied", hits)
     elif patterns:
         context.out(f"deny {' '.join(patterns)}: nothing matches\n")
     return 6 if hits else 0
@@ -187,4 +164,4 @@ _VERBS = {
     "doctor": (_doctor, _INSTALLED, (0, 0)),
     "stop": (_stop, {}, (1, 1)),
 }
-NOUNS: dict[str, Noun] = {"plugins": (_HELP, "list", _VERBS)}
+NOUNS: dict[str, Noun] = {"plugins": ("list", _VERBS)}

@@ -6,7 +6,7 @@ JSON first: every form is made from the daemon's one answer; a host without a da
 from __future__ import annotations
 
 from nvcore.cli.args import usage
-from nvcore.cli.verbs import rows
+from nvcore.cli.nouns import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,15 +14,10 @@ if TYPE_CHECKING:
 
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
-    from nvcore.cli.verbs import Noun
+    from nvcore.cli.nouns import Noun
 
 __all__ = ["NOUNS"]
 
-_HELP = """usage: nvcore status [--watch[=SECONDS]] [-o table|json|jsonl] [--ascii] [--color auto|always|never]
-
-One screen: GPUs, what plugins show of them, the last events, and for whatever is wrong its code and remedy. With --watch again every 2 s
-(or as said) until interrupted; with JSON then one object a line. Exits 7 when some plugin or device failed, 5 without a daemon.
-"""
 _OPTIONS = {"--watch": "watch=", "-w": "watch=", "--ascii": "ascii?", "--color": "color"}
 
 
@@ -37,7 +32,7 @@ def _status(given: Arguments, output: str, context: Context) -> int:
         state = _ask(context)
         _print(context, output, state, color, plain)
         return _code(state)
-    seconds = _seconds(given.text("watch"))
+    seconds = given.seconds("watch", 2, least=0.1, most=86400, wrong="has no meaning")
     if output in ("table", "wide") and context.stdout.isatty() and (console := _console(context, color)):
         return _live(context, console, plain, seconds)
     import time
@@ -45,16 +40,6 @@ def _status(given: Arguments, output: str, context: Context) -> int:
     while True:
         _print(context, "jsonl" if output == "json" else output, _ask(context), color, plain)
         time.sleep(seconds)
-
-
-def _seconds(text: str | None) -> float:
-    try:
-        seconds = float(text or "2")
-    except ValueError:
-        seconds = -1.0
-    if not 0.1 <= seconds <= 86400:
-        raise usage(f"--watch={text} has no meaning", "0.1 to 86400 seconds")
-    return seconds
 
 
 def _ask(context: Context) -> dict[str, Any]:
@@ -143,4 +128,4 @@ def _tables(context: Context, state: dict[str, Any]) -> None:
         context.show("table", schema="", key="", rows=panel["rows"], columns=columns)
 
 
-NOUNS: dict[str, Noun] = {"status": (_HELP, "", {"": (_status, rows(_OPTIONS), (0, 0))})}
+NOUNS: dict[str, Noun] = {"status": ("", {"": (_status, rows(_OPTIONS), (0, 0))})}

@@ -19,18 +19,13 @@ from nvcore.daemon.notify import notify
 if TYPE_CHECKING:
     from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
-    from nvcore.cli.verbs import Noun
+    from nvcore.cli.nouns import Noun
 
 __all__ = ["NOUNS"]
 
 _STOP_LIMIT: Final = 60.0
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _PRIORITIES: Final = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
-_HELP: Final = """usage: nvcore run [--gpu SOURCE]... [--firmware VERSION] [--config FILE] [--only NAMES] [-p no:NAME] [--no-plugins]
-
-Start the host daemon in the foreground. --gpu names a device (softgpu:ga100?vram=40G, pci:0000:41:00.0) and replaces the configured ones;
---firmware pins the version for those. It is ready when it says so, and ends at SIGTERM, SIGINT or `nvcore stop`.
-"""
 
 
 class _Formatter(logging.Formatter):
@@ -100,4 +95,4 @@ def _more_time(seconds: float) -> str:
     return f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"
 
 
-NOUNS: dict[str, Noun] = {"run": (_HELP, "", {"": (_run, {"--gpu": "gpu*", "--firmware": "firmware"}, (0, 0))})}
+NOUNS: dict[str, Noun] = {"run": ("", {"": (_run, {"--gpu": "gpu*", "--firmware": "firmware"}, (0, 0))})}

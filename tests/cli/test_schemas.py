@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from nvcore.cli.nouns import NOUNS
+from nvcore.cli.output import beside, view
 from tests.cli.test_cli import GOOD, ROOT, Site
 from tests.plugins.building import SECTION
 
@@ -45,3 +48,24 @@ def test_the_document_fits_its_schema(site: Site, argv: list[str], schema: str) 
     assert document["schema"] == schema
     longest = max(len(value) for value in document.values() if isinstance(value, list))
     assert longest > 0
+
+
+def test_every_table_shows_keys_of_its_schema_and_every_column_stands_there_once() -> None:
+    names = re.findall(r"^\[(\w+) ", (ROOT / "nvcore" / "cli" / "tables.txt").read_text(), re.MULTILINE)
+    assert len(names) == len(set(names)) == 8
+    for name in set(names) - {"denied"}:
+        key, row, columns = view(name)
+        schema = json.loads((SCHEMAS / f"nvcore.{name}.1.json").read_text())
+        items = schema["properties"][key]["items"]
+        if "$ref" in items:
+            items = schema["$defs"][items["$ref"].rpartition("/")[2]]
+        shown = [column for column, _, _ in columns]
+        assert len(shown) == len(set(shown)) and {row, *shown} <= {*items["properties"], *({"at"} if name == "events" else ())}
+        assert {kind for _, _, kind in columns} <= {"left", "right", "wide", "wide right"}
+
+
+def test_the_help_page_names_every_noun_in_order_and_each_has_a_page() -> None:
+    page = beside("help/nvcore.txt").partition("nouns of the core\n")[2].partition("\n\n")[0]
+    assert {line.split()[0] for line in page.splitlines()} == set(NOUNS)
+    for noun in NOUNS:
+        assert beside(f"help/{noun}.txt").startswith(f"usage: nvcore {noun}")
