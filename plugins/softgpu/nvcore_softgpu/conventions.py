@@ -64,7 +64,11 @@ CONVENTIONS: Final = (
     Convention(
         "doorbell of a function", "0x030090 and 0xbb0090 take the same token", "both are views of one page for the physical function"
     ),
-    Convention("copies", "slices of 64 KiB, round robin over channels", "measured: one guest's copies must not stall another's reads"),
+    Convention(
+        "copies",
+        "slices of at most 64 KiB, round robin over functions, then over their channels",
+        "measured: one guest's copies must not stall another's reads",
+    ),
     Convention("old semaphores 0x10 to 0x1c", "acquire and release only", "the operations that drivers send"),
     Convention(
         "bus addresses of in-process DMA",
