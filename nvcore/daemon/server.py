@@ -119,10 +119,7 @@ class ControlServer:
         link = Link(connection)
         try:
             while not self._stopping:
-                request = link.receive()
-                if request is None:
-                    return
-                self._answer(link, request, caller)
+                self._answer(link, Request.parse(link.receive()), caller)
         except (BadMessage, Gone) as end:
             _log.log(logging.WARNING if isinstance(end, BadMessage) else logging.DEBUG, "connection of pid %d ended: %s", caller.pid, end)
         finally:
@@ -150,7 +147,7 @@ class ControlServer:
             what = f"{request.method} failed: {type(error).__name__}: {error}"
             name, parameters = "io.nvcore.Failed", {"code": "NVC-1012", "what": what}
         if not request.oneway:
-            link.answer(parameters, error=name)
+            link.send({"error": name, "parameters": parameters})
 
     def _call(self, request: Request, caller: Caller) -> dict[str, Any] | Iterable[dict[str, Any]]:
         interface, _, method = request.method.rpartition(".")
@@ -178,12 +175,12 @@ class ControlServer:
             if request.more and not request.oneway:
                 for following in answers:
                     if pending:  # an empty answer only asks whether the client is still there
-                        link.answer(pending, continues=True)
+                        link.send({"parameters": pending, "continues": True})
                     if link.left:
                         return
                     pending = following
             if not request.oneway:
-                link.answer(pending)
+                link.send({"parameters": pending})
         finally:
             close: Callable[[], None] | None = getattr(answers, "close", None)
             if close is not None:

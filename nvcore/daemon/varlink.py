@@ -1,4 +1,4 @@
-"""Varlink as a server speaks it: messages in, answers out, errors by name. Knows framing, nothing of nvcore's duties.
+"""Varlink on the wire, for the daemon and for the command line: messages both ways, errors by name. Knows nothing of nvcore's duties.
 
 Messages are JSON objects that end in a zero byte. Every length is bounded before anything is parsed; what cannot be parsed ends the
 connection, as the specification leaves no way to answer it. One `Link` belongs to one thread. Source: varlink.org, "Method call" and
@@ -11,24 +11,32 @@ import json
 import re
 import select
 import socket
+import time
 from typing import Any, Final
 
 from nvcore.api.errors import ConflictError, DeniedError, NotFoundError, NotRunningError, NvcoreError, UsageError
 
-__all__ = ["MAX_REQUEST", "BadMessage", "Gone", "Link", "Refusal", "Request", "error_reply", "methods_of"]
+__all__ = ["MAX_REQUEST", "BadMessage", "Gone", "Link", "Refusal", "Request", "error_from", "error_reply", "methods_of"]
 
 MAX_REQUEST: Final = 1 << 20
 _GONE: Final = select.POLLHUP | select.POLLRDHUP | select.POLLERR | select.POLLNVAL
 _METHOD: Final = re.compile(r"^method\s+(\w+)", re.MULTILINE)
-_NAMES: Final = ((NotRunningError, "NotRunning"), (NotFoundError, "NotFound"), (DeniedError, "Denied"), (ConflictError, "Conflict"))
+_ERRORS: Final[dict[str, type[NvcoreError]]] = {
+    "NotRunning": NotRunningError,
+    "NotFound": NotFoundError,
+    "Denied": DeniedError,
+    "Conflict": ConflictError,
+    "Invalid": UsageError,
+}
+"""Our errors by their names on the wire; every other one is Failed."""
 
 
 class BadMessage(Exception):
-    """What came is not a varlink call: the connection ends."""
+    """What came is not varlink: the connection ends."""
 
 
 class Gone(Exception):
-    """The client left, or does not read: the connection ends."""
+    """The other side left, or does not read: the connection ends."""
 
 
 class Refusal(Exception):
@@ -44,14 +52,8 @@ class Request:
         self.method, self.parameters, self.more, self.oneway = method, parameters, more, oneway
 
     @classmethod
-    def parse(cls, data: bytes) -> Request:
-        """A call from its JSON. Raises BadMessage."""
-        try:
-            document = json.loads(data)
-        except (ValueError, RecursionError):
-            raise BadMessage("no JSON") from None
-        if not isinstance(document, dict):
-            raise BadMessage("no object")
+    def parse(cls, document: dict[str, Any]) -> Request:
+        """A call from its message. Raises BadMessage."""
         method, parameters = document.get("method"), document.get("parameters")
         if not isinstance(method, str) or "." not in method:
             raise BadMessage("no method")
@@ -61,38 +63,45 @@ class Request:
 
 
 class Link:
-    """A connection: requests cut out of the stream, answers written whole. idle: seconds a client may take to complete a request it
-    began, or to read an answer."""
+    """A connection: messages cut out of the stream, and written whole. idle: seconds the other side may take to complete a message that it
+    began, or to read one; limit: bytes of the longest message."""
 
-    def __init__(self, connection: socket.socket, *, idle: float = 10.0) -> None:
-        self._socket, self._idle = connection, idle
+    def __init__(self, connection: socket.socket, *, idle: float = 10.0, limit: int = MAX_REQUEST) -> None:
+        self._socket, self._idle, self._limit = connection, idle, limit
         self._pending = b""
 
-    def receive(self) -> Request | None:
-        """The next request; None when the client left. Raises BadMessage."""
-        while b"\0" not in self._pending and len(self._pending) <= MAX_REQUEST:
-            self._socket.settimeout(self._idle if self._pending else None)
+    def receive(self, deadline: float | None = None) -> dict[str, Any]:
+        """The next message. deadline: on the monotonic clock, None for ever. Raises Gone, BadMessage, TimeoutError at the deadline."""
+        while b"\0" not in self._pending and len(self._pending) <= self._limit:
+            rest = None if deadline is None else max(0.001, deadline - time.monotonic())
+            self._socket.settimeout(rest or (self._idle if self._pending else None))
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError:
-                raise BadMessage(f"a request was not completed within {self._idle:g} s") from None
-            except OSError:
-                return None
+                if rest is not None:
+                    raise
+                raise BadMessage(f"a message was not completed within {self._idle:g} s") from None
+            except OSError as problem:
+                raise Gone(problem.strerror or str(problem)) from problem
             if not data:
-                return None
+                raise Gone(f"after {len(self._pending)} bytes")
             self._pending += data
         message, _, self._pending = self._pending.partition(b"\0")
-        if len(message) > MAX_REQUEST:
-            raise BadMessage(f"a request of more than {MAX_REQUEST} bytes")
-        return Request.parse(message)
+        if len(message) > self._limit:
+            raise BadMessage(f"a message of more than {self._limit} bytes")
+        try:
+            document = json.loads(message)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise BadMessage(f"no JSON object: {message[:80]!r}")
+        return document
 
-    def answer(self, parameters: dict[str, Any], *, continues: bool = False, error: str | None = None) -> None:
-        """Write an answer, or the error of that name. Raises Gone."""
-        document: dict[str, Any] = {"error": error, "parameters": parameters} if error else {"parameters": parameters}
-        data = json.dumps({**document, "continues": True} if continues else document).encode() + b"\0"
+    def send(self, document: dict[str, Any]) -> None:
+        """Write a message. Raises Gone."""
         try:
             self._socket.settimeout(self._idle)
-            self._socket.sendall(data)
+            self._socket.sendall(json.dumps(document).encode() + b"\0")
         except OSError as problem:
             raise Gone(problem.strerror or str(problem)) from problem
 
@@ -111,7 +120,14 @@ def methods_of(text: str) -> list[str]:
 
 def error_reply(error: NvcoreError) -> tuple[str, dict[str, Any]]:
     """Name and parameters of the varlink error for one of ours."""
-    details = error.as_dict()
-    if isinstance(error, UsageError):
-        return "io.nvcore.Invalid", {"field": getattr(error, "field", ""), "reason": error.what, **details}
-    return "io.nvcore." + next((name for kind, name in _NAMES if isinstance(error, kind)), "Failed"), details
+    name = next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), "Failed")
+    more = {"field": getattr(error, "field", ""), "reason": error.what} if name == "Invalid" else {}
+    return f"io.nvcore.{name}", {**more, **error.as_dict()}
+
+
+def error_from(name: str, parameters: dict[str, Any]) -> NvcoreError:
+    """The way back: the nearest class for a varlink error, with the text and the code of who sent it."""
+    more = {key: parameters.get(key) for key in ("expected", "seen", "where", "remedy")}
+    error = _ERRORS.get(name.rpartition(".")[2], NvcoreError)(str(parameters.get("what") or parameters.get("reason") or name), **more)
+    error.__dict__["code"] = str(parameters.get("code") or error.code)  # the sender may know it more closely than the class does
+    return error
