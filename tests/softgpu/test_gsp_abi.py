@@ -120,7 +120,8 @@ def test_function_numbers_and_statuses(version: Version) -> None:
     assert wrong == {}
     assert (data.enum("MC_ENGINE_IDX_GSP"), data.enum("MC_ENGINE_IDX_GR0")) == (version.engine_gsp, version.engine_gr0)
     assert data.enum("MC_ENGINE_IDX_CE0") == version.engine_ce0
-    statuses = {name: value for name, value in vars(Status).items() if isinstance(value, int) and 0 < value < 0xFF}
+    public = {name: value for name, value in vars(Status).items() if not name.startswith("_")}
+    statuses = {name: value for name, value in public.items() if isinstance(value, int) and 0 < value < 0xFF}
     renamed = {"DUPLICATE_NAME": "INSERT_DUPLICATE_NAME"}
     assert {name: data.enum(f"NV_ERR_{renamed.get(name, name)}") for name in statuses} == statuses
 

@@ -39,7 +39,7 @@ class Fn:
 
 
 CONTINUATION: Final = Fn.CONTINUATION_RECORD
-FUNCTIONS: Final[dict[int, str]] = {value: name for name, value in vars(Fn).items() if isinstance(value, int)}
+FUNCTIONS: Final[dict[int, str]] = {value: name for name, value in vars(Fn).items() if isinstance(value, int) and not name.startswith("_")}
 
 
 def function_name(number: int) -> str:
