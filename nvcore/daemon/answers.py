@@ -1,7 +1,7 @@
 """What the daemon's answers hold beside the core's own: panels and checks of plugins, the set, what is denied, the bundle.
 
 Every call of a plugin's function here is an isolation boundary (hook): what fails is shown as failed. Runs on the control socket's
-threads; imported at the first question, never before READY.
+threads.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import asdict
+
 from nvcore.api.errors import UsageError
-from nvcore.api.offers import Finding
+from nvcore.api.offers import CheckOffer, Finding
 
 if TYPE_CHECKING:
     from nvcore.daemon.daemon import Daemon
@@ -57,28 +60,25 @@ def deny_state(index: Index, patterns: Sequence[str]) -> list[dict[str, Any]]:
 
 def findings(daemon: Daemon) -> Iterator[dict[str, Any]]:
     """Every check's findings, the core's first."""
-    for check, plugin, finding in _checked(daemon):
-        row = {"severity": finding.severity, "text": finding.text, "code": finding.code, "remedy": finding.remedy}
-        yield {"check": check, "plugin": plugin, **row}
-
-
-def _checked(daemon: Daemon) -> Iterator[tuple[str, str, Finding]]:
-    for finding in daemon.host.doctor():
-        yield "gpus", "nvcore", finding
-    broken = [state for state in daemon.plugins() if state["state"] in ("failed", "incompatible") or state["conflicts"]]
-    for state in broken:
-        text = f"plugin {state['name']} is {state['state']}: {state['reason'] or '; '.join(state['conflicts'])}"
-        yield "plugins", "nvcore", Finding("warning", text, state["code"] or "NVC-1010", state["remedy"])
-    if not broken:
-        yield "plugins", "nvcore", Finding("ok", "every selected plugin works")
-    for offer in daemon.plugin_host.collect("nvcore_doctor_checks"):
+    core = CheckOffer("gpus", "", daemon.host.doctor, plugin="nvcore"), CheckOffer("plugins", "", partial(_broken, daemon), plugin="nvcore")
+    for offer in (*core, *daemon.plugin_host.collect("nvcore_doctor_checks")):
         try:
             found = list(offer.run())
         except Exception as error:  # isolation boundary: hook
             text = f"check {offer.name} failed: {type(error).__name__}: {error}"
             found = [Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}")]
         for finding in found:
-            yield offer.name, offer.plugin, finding
+            yield {"check": offer.name, "plugin": offer.plugin, **asdict(finding)}
+
+
+def _broken(daemon: Daemon) -> Iterator[Finding]:
+    """The core's check of its plugins."""
+    broken = [plugin for plugin in daemon.plugin_host.plugins if plugin.broken]
+    for plugin in broken:
+        text = f"plugin {plugin.name} is {plugin.state}: {plugin.reason or '; '.join(plugin.conflicts)}"
+        yield Finding("warning", text, plugin.code or "NVC-1010", plugin.remedy)
+    if not broken:
+        yield Finding("ok", "every selected plugin works")
 
 
 def write_bundle(daemon: Daemon, folder: str | None) -> str:

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nvcore import __version__
 from nvcore.api.errors import ConflictError
+from nvcore.daemon.answers import deny_state, findings, panels, sets_of
+from nvcore.daemon.interfaces import core_interfaces
+from nvcore.daemon.server import ControlServer
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
+from nvcore.hostlib.describe import describe_event
 from nvcore.locks import open_fd
 from nvcore.plugins.host import PluginHost
 
 if TYPE_CHECKING:
     from nvcore.config.model import Configuration
-    from nvcore.daemon.server import ControlServer
     from nvcore.plugins.select import Selection
 
 __all__ = ["Daemon"]
@@ -91,15 +94,10 @@ class Daemon:
         )
 
     def _serve(self) -> None:
-        from nvcore.daemon.interfaces import core_interfaces
-        from nvcore.daemon.server import ControlServer, Interface
-
         server = ControlServer(self.socket, group=self.configuration.host.group, version=__version__)
-        for interface in core_interfaces(self):
-            server.add(interface)
-        for offer in self.plugin_host.collect("nvcore_control_interfaces"):
+        for offer in (*core_interfaces(self), *self.plugin_host.collect("nvcore_control_interfaces")):
             try:
-                server.add(Interface(offer.name, offer.text, offer.observe, offer.control, offer.handler))
+                server.add(offer)
             except Exception as error:  # isolation boundary: hook
                 what = f"interface {offer.name} is not served: {error}"
                 self.plugin_host.plugin(offer.plugin).end("failed", "NVC-1108", what, f"report it to the authors of {offer.plugin}")
@@ -152,8 +150,6 @@ class Daemon:
 
     def describe(self) -> dict[str, Any]:
         """`io.nvcore.Host.Describe`."""
-        from nvcore.daemon.answers import deny_state, panels, sets_of
-
         now, states = time.monotonic(), self.plugins()
         if self._deny is None or now - self._deny[0] > DENY_AGE:  # not at every question: it reads every installed list of files
             self._deny = now, deny_state(self.plugin_host.index, self.configuration.plugins.deny)
@@ -175,26 +171,12 @@ class Daemon:
 
     def doctor(self) -> dict[str, Any]:
         """`io.nvcore.Host.Doctor`: findings of the core's checks and of every plugin's."""
-        from nvcore.daemon.answers import findings
-
         found = list(findings(self))
         return {"healthy": not any(finding["severity"] == "error" for finding in found), "findings": found}
-
-    def dump(self, folder: str | None) -> str:
-        """`io.nvcore.Host.Dump`: a post-mortem bundle; its folder."""
-        from nvcore.daemon.answers import write_bundle
-
-        return write_bundle(self, folder)
 
     def gpus(self) -> list[dict[str, Any]]:
         """`io.nvcore.Gpu.List`."""
         return [{**row, "number": number} for number, row in enumerate(self.host.summary())]
-
-    def gpu(self, name: str) -> dict[str, Any]:
-        """`io.nvcore.Gpu.Describe`: everything about one. Raises NotFoundError."""
-        from nvcore.hostlib.describe import describe_gpu
-
-        return describe_gpu(self.host.gpu(name))
 
     def plugins(self) -> list[dict[str, Any]]:
         """`io.nvcore.Plugin.List`."""
@@ -202,8 +184,6 @@ class Daemon:
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """The event ring behind sequence number `after`."""
-        from nvcore.hostlib.describe import describe_event
-
         return [describe_event(event) for event in self.host.events.since(after)]
 
     def stop_plugin(self, name: str) -> dict[str, Any]:

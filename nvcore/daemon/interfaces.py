@@ -10,7 +10,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from nvcore.api.control import BadParameter, Call
-from nvcore.daemon.server import Interface, text_of
+from nvcore.api.offers import InterfaceOffer
+from nvcore.daemon.answers import write_bundle
+from nvcore.daemon.server import text_of
+from nvcore.hostlib.describe import describe_event, describe_gpu
 
 if TYPE_CHECKING:
     from nvcore.daemon.daemon import Daemon
@@ -18,37 +21,38 @@ if TYPE_CHECKING:
 __all__ = ["core_interfaces"]
 
 _POLL: Final = 1.0  # seconds between two looks at whether a watcher is still there
-_Methods = dict[str, Callable[[Call], Any]]
+_CONTROL: Final = frozenset({"Dump", "Stop", "Retry", "Reset"})  # methods that change something; the others observe
 
 
-def core_interfaces(daemon: Daemon) -> list[Interface]:
-    """The core's interfaces, served by this daemon: for each the methods that observe, and those that control."""
+def core_interfaces(daemon: Daemon) -> list[InterfaceOffer]:
+    """The core's interfaces, served by this daemon, offered as a plugin would."""
 
     def gpu(call: Call) -> str:
         return call.text("gpu")
 
-    table: dict[str, tuple[_Methods, _Methods]] = {
-        "io.nvcore": ({}, {}),
-        "io.nvcore.Host": (
-            {"Describe": lambda call: daemon.describe(), "Doctor": lambda call: daemon.doctor()},
-            {"Dump": lambda call: {"folder": daemon.dump(call.optional("folder"))}, "Stop": lambda call: _stop(daemon)},
-        ),
-        "io.nvcore.Gpu": (
-            {"List": lambda call: {"gpus": daemon.gpus()}, "Describe": lambda call: {"gpu": daemon.gpu(gpu(call))}},
-            {
-                "Retry": lambda call: {"gpu": daemon.gpu(daemon.host.retry(gpu(call)).source)},
-                "Reset": lambda call: {"gpu": daemon.gpu(daemon.host.reset(gpu(call)).source)},
-            },
-        ),
-        "io.nvcore.Plugin": (
-            {"List": lambda call: {"plugins": daemon.plugins()}},
-            {"Stop": lambda call: {"plugin": daemon.stop_plugin(call.text("name"))}},
-        ),
-        "io.nvcore.Event": ({"Watch": lambda call: _watch(daemon, call)}, {}),
+    methods: dict[str, dict[str, Callable[[Call], Any]]] = {
+        "io.nvcore": {},
+        "io.nvcore.Host": {
+            "Describe": lambda call: daemon.describe(),
+            "Doctor": lambda call: daemon.doctor(),
+            "Dump": lambda call: {"folder": write_bundle(daemon, call.optional("folder"))},
+            "Stop": lambda call: _stop(daemon),
+        },
+        "io.nvcore.Gpu": {
+            "List": lambda call: {"gpus": daemon.gpus()},
+            "Describe": lambda call: {"gpu": describe_gpu(daemon.host.gpu(gpu(call)))},
+            "Retry": lambda call: {"gpu": describe_gpu(daemon.host.retry(gpu(call)))},
+            "Reset": lambda call: {"gpu": describe_gpu(daemon.host.reset(gpu(call)))},
+        },
+        "io.nvcore.Plugin": {
+            "List": lambda call: {"plugins": daemon.plugins()},
+            "Stop": lambda call: {"plugin": daemon.stop_plugin(call.text("name"))},
+        },
+        "io.nvcore.Event": {"Watch": lambda call: _watch(daemon, call)},
     }
     return [
-        Interface(name, text_of(name), frozenset(observe), frozenset(control), SimpleNamespace(**observe, **control))
-        for name, (observe, control) in table.items()
+        InterfaceOffer(name, "", text_of(name), frozenset(of) - _CONTROL, frozenset(of) & _CONTROL, SimpleNamespace(**of), "nvcore")
+        for name, of in methods.items()
     ]
 
 
@@ -68,8 +72,6 @@ def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
 
 def _events(daemon: Daemon, after: int, kinds: set[str], gpu: str | None) -> Iterator[dict[str, Any]]:
     """The ring, then what follows. An empty answer behind each and once a second asks whether the client is still there."""
-    from nvcore.hostlib.describe import describe_event
-
     subscription = daemon.host.events.subscribe()
     try:
         events, first = daemon.host.events.since(after), True

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["NOUNS"]
 
 _STOP_LIMIT: Final = 60.0
-_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _PRIORITIES: Final = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
 
 
@@ -50,7 +49,7 @@ def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(managed=bool(os.environ.get("JOURNAL_STREAM"))))
     handler.addFilter(log_gate)
-    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:

@@ -15,18 +15,19 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from nvcore.api.control import Call, Caller
 from nvcore.api.errors import ConflictError, DeniedError, NvcoreError, UsageError
+from nvcore.api.offers import InterfaceOffer
 from nvcore.daemon.varlink import BadMessage, Gone, Link, Refusal, Request, error_reply, methods_of
 from nvcore.locks import Lock, start_thread
 from nvcore.vfio_user.listening import listen
 
-__all__ = ["ControlServer", "Interface", "text_of"]
+__all__ = ["ControlServer", "text_of"]
 
 MAX_CONNECTIONS: Final = 64
 MAX_OTHERS: Final = 48  # for callers who may only observe: they cannot shut out who may control
@@ -39,39 +40,31 @@ def text_of(name: str) -> str:
     return (Path(__file__).parent / "varlinks" / f"{name}.varlink").read_text("utf-8")
 
 
-class Interface:
-    """One varlink interface and who serves it. Raises UsageError where description, lists and handler do not agree."""
-
-    __slots__ = ("control", "handler", "name", "observe", "text")
-
-    def __init__(self, name: str, text: str, observe: frozenset[str], control: frozenset[str], handler: object) -> None:
-        declared = set(methods_of(text))
-        if declared != observe | control or observe & control:
-            raise UsageError(f"interface {name}: methods and description differ", expected=sorted(declared), seen=sorted(observe | control))
-        missing = sorted(method for method in declared if not callable(getattr(handler, method, None)))
-        if missing:
-            raise UsageError(f"interface {name}: the handler lacks methods", expected=sorted(declared), seen=f"without {missing}")
-        self.name, self.text, self.observe, self.control, self.handler = name, text, observe, control, handler
-
-
 class ControlServer:
     """Serves interfaces at a socket. `start` returns when clients can connect; `stop` ends every connection."""
 
     def __init__(self, path: str, *, group: str = "nvcore", version: str = "") -> None:
         self.path, self._group, self._version = path, group, version
-        self._interfaces: dict[str, Interface] = {}
+        self._interfaces: dict[str, InterfaceOffer] = {}
         self._lock = Lock("daemon.connections")
         self._connections: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._stopping = False
-        service = "org.varlink.service"
-        self.add(Interface(service, text_of(service), frozenset({"GetInfo", "GetInterfaceDescription"}), frozenset(), self))
+        service, methods = "org.varlink.service", frozenset({"GetInfo", "GetInterfaceDescription"})
+        self.add(InterfaceOffer(service, "", text_of(service), methods, frozenset(), self))
 
-    def add(self, interface: Interface) -> None:
-        """Serve one more interface. Raises ConflictError for a name that is taken."""
-        if interface.name in self._interfaces:
-            raise ConflictError(f"interface {interface.name} is served already", remedy="give the other one a name of its own")
-        self._interfaces[interface.name] = interface
+    def add(self, offer: InterfaceOffer) -> None:
+        """Serve one more interface. Raises ConflictError for a name that is taken, UsageError where description, methods and handler do
+        not agree."""
+        if offer.name in self._interfaces:
+            raise ConflictError(f"interface {offer.name} is served already", remedy="give the other one a name of its own")
+        declared, listed = sorted(methods_of(offer.text)), sorted([*offer.observe, *offer.control])
+        if declared != listed:
+            raise UsageError(f"interface {offer.name}: methods and description differ", expected=declared, seen=listed)
+        missing = [method for method in declared if not callable(getattr(offer.handler, method, None))]
+        if missing:
+            raise UsageError(f"interface {offer.name}: the handler lacks methods", expected=declared, seen=f"without {missing}")
+        self._interfaces[offer.name] = offer
 
     def start(self) -> None:
         """Listen. Raises UsageError for a path that is too long or served by another process."""
@@ -134,8 +127,7 @@ class ControlServer:
 
     def _answer(self, link: Link, request: Request, caller: Caller) -> None:
         try:
-            self._reply(link, request, self._call(request, caller))
-            return
+            return self._reply(link, request, self._call(request, caller))
         except Gone:
             raise
         except Refusal as refusal:
@@ -148,8 +140,10 @@ class ControlServer:
             name, parameters = "io.nvcore.Failed", {"code": "NVC-1012", "what": what}
         if not request.oneway:
             link.send({"error": name, "parameters": parameters})
+        return None
 
-    def _call(self, request: Request, caller: Caller) -> dict[str, Any] | Iterable[dict[str, Any]]:
+    def _call(self, request: Request, caller: Caller) -> Any:
+        """What the handler returns: one answer, or an iterator of them."""
         interface, _, method = request.method.rpartition(".")
         served = self._interfaces.get(interface)
         if served is None:
@@ -159,32 +153,25 @@ class ControlServer:
         if method in served.control:
             _log.info("%s by uid %d pid %d%s", request.method, caller.uid, caller.pid, "" if caller.controller else ": denied")
             if not caller.controller:
-                raise DeniedError(
-                    f"{request.method} changes things", expected=f"root, the daemon's user, or the group {self._group}",
-                    seen=f"uid {caller.uid}", remedy=f"add the user to the group {self._group}",
-                )  # fmt: skip
-        answer: dict[str, Any] | Iterable[dict[str, Any]]
-        answer = getattr(served.handler, method)(Call(method, request.parameters, caller, request.more))
-        return answer
+                expected, remedy = f"root, the daemon's user, or the group {self._group}", f"add the user to the group {self._group}"
+                raise DeniedError(f"{request.method} changes things", expected=expected, seen=f"uid {caller.uid}", remedy=remedy)
+        return getattr(served.handler, method)(Call(method, request.parameters, caller, request.more))
 
     @staticmethod
     def _reply(link: Link, request: Request, answer: dict[str, Any] | Iterable[dict[str, Any]]) -> None:
-        answers: Iterator[dict[str, Any]] = iter([answer] if isinstance(answer, dict) else answer)
+        answers: Any = iter([answer] if isinstance(answer, dict) else answer)
         try:
-            pending = next(answers, {})
-            if request.more and not request.oneway:
-                for following in answers:
-                    if pending:  # an empty answer only asks whether the client is still there
-                        link.send({"parameters": pending, "continues": True})
-                    if link.left:
-                        return
-                    pending = following
+            pending: dict[str, Any] = next(answers, {})
+            for following in answers if request.more and not request.oneway else ():
+                if pending:  # an empty answer only asks whether the client is still there
+                    link.send({"parameters": pending, "continues": True})
+                if link.left:
+                    return
+                pending = following
             if not request.oneway:
                 link.send({"parameters": pending})
         finally:
-            close: Callable[[], None] | None = getattr(answers, "close", None)
-            if close is not None:
-                close()
+            getattr(answers, "close", lambda: None)()
 
     # org.varlink.service, served by the server itself
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from nvcore.api.control import Call, Caller
 from nvcore.api.errors import ConflictError, NotFoundError, NvcoreError, UsageError
-from nvcore.daemon.server import MAX_OTHERS, ControlServer, Interface
+from nvcore.api.offers import InterfaceOffer
+from nvcore.daemon.server import MAX_OTHERS, ControlServer
 from nvcore.daemon.varlink import MAX_REQUEST, methods_of
 
 TEXT = """interface org.example.Toy
@@ -69,7 +70,7 @@ def toy() -> Toy:
 @pytest.fixture
 def server(tmp_path: Path, toy: Toy) -> Iterator[ControlServer]:
     made = ControlServer(str(tmp_path / "run" / "control.sock"), version="1.2")
-    made.add(Interface("org.example.Toy", TEXT, frozenset({"Echo", "Count", "Break"}), frozenset({"Change"}), toy))
+    made.add(InterfaceOffer("org.example.Toy", "", TEXT, frozenset({"Echo", "Count", "Break"}), frozenset({"Change"}), toy))
     made.start()
     yield made
     made.stop()
@@ -242,11 +243,11 @@ def test_a_stale_socket_is_replaced_a_served_one_and_a_long_path_refused(server:
     assert not stale.exists()
 
 
-def test_a_handler_that_does_not_fit_its_description_is_refused() -> None:
+def test_a_handler_that_does_not_fit_its_description_is_refused(server: ControlServer) -> None:
     with pytest.raises(UsageError, match="differ"):
-        Interface("org.example.Toy", TEXT, frozenset({"Echo"}), frozenset(), Toy())
+        server.add(InterfaceOffer("org.example.Other", "", TEXT, frozenset({"Echo"}), frozenset(), Toy()))
     with pytest.raises(UsageError, match="lacks"):
-        Interface("org.example.Toy", TEXT, frozenset(methods_of(TEXT)), frozenset(), object())
+        server.add(InterfaceOffer("org.example.Other", "", TEXT, frozenset(methods_of(TEXT)), frozenset(), object()))
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
