@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-from nvcore.api.errors import FirmwareDead
 from nvcore.api.families.inventory import InventoryFamily
 from nvcore.api.grant import GrantRequest
 from nvcore.gpu.invalidate import TicketRing
@@ -26,7 +25,7 @@ OWNER: Final = "core/bar1"
 
 
 def build_static_map(hardware: Hardware) -> int:
-    """Map as much of VRAM as BAR1 is large; the bytes mapped, 0 without a BAR1. Raises OutOfResources, FirmwareDead, DeviceGone."""
+    """Map as much of VRAM as BAR1 is large; the bytes mapped, 0 without a BAR1. Raises OutOfResources, FirmwareDead, WaitTimeout, DeviceGone."""
     inventory, vram = hardware.inventory, hardware.vram
     bar = hardware.device.bars.get(1)
     window = min(bar.size if bar else 0, inventory.bar1_size, inventory.memory_size) // HUGE_PAGE * HUGE_PAGE
@@ -40,7 +39,5 @@ def build_static_map(hardware: Hardware) -> int:
     root = cast(InventoryFamily, hardware.family("inventory")).bar1_directory()
     for address, table in flat_map(form, window, held[0].start):
         vram.write(root if address is None else address, table)
-    ticket = hardware.invalidator.start(TicketRing(hardware.invalidator), root)
-    if not ticket.wait(2 * hardware.invalidator.limit) or ticket.error is not None:
-        raise FirmwareDead("the map behind BAR1 could not be made visible", seen=ticket.error)
+    hardware.invalidator.start(TicketRing(hardware.invalidator, hardware.gate), root).finish()
     return window

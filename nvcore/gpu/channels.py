@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from nvcore.api.errors import ContractError, FirmwareDead, NvcoreError, WaitTimeout
+from nvcore.api.errors import ContractError, NvcoreError
 from nvcore.api.families.channel import ChannelFamily, ChannelRef
 from nvcore.api.families.memory import MemoryFamily, SpaceRef
 from nvcore.api.grant import AddressSpace, Channel
@@ -29,12 +29,12 @@ __all__ = ["GpuChannel", "GpuSpace"]
 class GpuSpace(Owned):
     """An address space whose tables its client owns. stuck: hardware may still walk the tables although the space is gone."""
 
-    __slots__ = ("_dead_ticket", "_gate", "_invalidator", "_ring", "_root", "ref", "stuck")
+    __slots__ = ("_gate", "_invalidator", "_ring", "_root", "ref", "stuck")
 
     def __init__(self, grant: GpuGrant, ref: SpaceRef) -> None:
         super().__init__(grant)
         self.ref, self._gate, self._invalidator = ref, grant.hardware.gate, grant.hardware.invalidator
-        self._ring, self._dead_ticket = TicketRing(self._invalidator), Ticket(self._invalidator)
+        self._ring = TicketRing(self._invalidator, self._gate)
         self._root: int | None = None
         self.stuck = False
 
@@ -58,11 +58,7 @@ class GpuSpace(Owned):
             return
         try:
             self._family().unset_page_directory(self.ref)
-            ticket, limit = self._invalidator.start(self._ring, self._root), 2 * self._invalidator.limit
-            if not ticket.wait(limit):
-                raise WaitTimeout("an invalidate did not end", expected=f"within {limit:g} s", remedy="the GPU is being reset")
-            if ticket.error is not None:
-                raise FirmwareDead("an invalidate failed", seen=ticket.error, remedy="the GPU is being reset")
+            self._invalidator.start(self._ring, self._root).finish()
         except NvcoreError:
             self.stuck = True
             raise
@@ -75,10 +71,7 @@ class GpuSpace(Owned):
 
     def invalidate(self) -> Ticket:
         """Start dropping cached translations of this space."""
-        if self._gate.open:
-            return self._invalidator.start(self._ring, self._root or 0)
-        self._dead_ticket.error = self._gate.cause
-        return self._dead_ticket
+        return self._invalidator.start(self._ring, self._root or 0)
 
     def close(self) -> None:
         """Unlink and free. Idempotent; on a dead generation it only forgets."""

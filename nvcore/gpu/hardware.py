@@ -97,7 +97,6 @@ class Hardware:
     def renew(self, session: FirmwareSession, inventory: Inventory, generation: int) -> None:
         """The firmware was started again after a reset: grants keep their resources, zeroed; quarantine ends; interrupts come through."""
         self.inventory, self.session, self.vram.mapped = inventory, session, None
-        self.invalidator.revive()
         self.gate = Gate(generation)  # grants are quiescing: nobody but the core uses it yet
         if not self.vram.shares:
             self.map_behind_bar1()  # before the scrub, which goes through it

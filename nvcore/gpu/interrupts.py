@@ -40,7 +40,7 @@ class Line:
 
 
 class InterruptTree:
-    """The tree of one GPU. leaves: leaf registers of the chip; spurious: how often nothing was pending."""
+    """The tree of one GPU. leaves: leaf registers of the chip."""
 
     def __init__(self, io: RegisterIo, leaves: int) -> None:
         self._io, self._leaves = io, leaves
@@ -50,7 +50,6 @@ class InterruptTree:
         self._listened: set[int] = set()
         self._enabled = [0] * leaves
         self._masked = True
-        self.spurious = 0
 
     @may_sleep
     def open(self) -> None:
@@ -135,8 +134,6 @@ class InterruptTree:
                 if top >> (leaf // hw.LEAVES_PER_TOP_BIT) & 1:
                     taken += self._take(io, leaf)
             io.write32(_LET_THROUGH, self._top)
-        if not taken:
-            self.spurious += 1
         return taken
 
     def _take(self, io: RegisterIo, leaf: int) -> int:

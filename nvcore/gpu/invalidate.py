@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Final
 
 from nvcore.api.clock import Clock
-from nvcore.api.errors import DeviceGone
+from nvcore.api.errors import DeviceGone, FirmwareDead, WaitTimeout
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
+from nvcore.gpu.doorbell import Gate
 from nvcore.hw.chips import bus_is_dead
 from nvcore.hw.mmu import INVALIDATE, INVALIDATE_ALL, INVALIDATE_ONE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
 from nvcore.hw.register import RegisterIo, is_bus_error
@@ -33,10 +34,10 @@ _BUSY: Final = INVALIDATE.trigger.mask
 class Ticket:
     """One asked-for invalidate. It is the caller's until it is done; the ring of its space reuses it 31 invalidates later."""
 
-    __slots__ = ("_invalidator", "done", "error", "pdb")
+    __slots__ = ("_invalidator", "done", "error", "pdb", "ring")
 
-    def __init__(self, invalidator: Invalidator) -> None:
-        self._invalidator = invalidator
+    def __init__(self, ring: TicketRing, invalidator: Invalidator) -> None:
+        self.ring, self._invalidator = ring, invalidator
         self.done, self.pdb = True, 0
         self.error: str | None = None
 
@@ -61,30 +62,41 @@ class Ticket:
             pause = min(pause * 2, 0.005)
         return True
 
+    @may_sleep
+    def finish(self) -> None:
+        """Wait for its end. Raises FirmwareDead with the first cause when it failed, WaitTimeout when nobody ended it."""
+        limit = 2 * self._invalidator.limit
+        if not self.wait(limit):
+            raise WaitTimeout("an invalidate did not end", expected=f"within {limit:g} s", remedy="the GPU is being reset")
+        if self.error is not None:
+            raise FirmwareDead("an invalidate failed", seen=self.error, remedy="the GPU is being reset")
+
 
 class TicketRing:
-    """The reserve of one address space: at most one ticket of it is pending and one in flight, so a ring of 32 never runs dry."""
+    """The reserve of one address space in one generation: at most one ticket of it is pending and one in flight, so a ring of 32 never runs
+    dry."""
 
-    __slots__ = ("_next", "_tickets", "pending")
+    __slots__ = ("_gate", "_next", "_tickets", "pending")
 
-    def __init__(self, invalidator: Invalidator) -> None:
-        self._tickets = tuple(Ticket(invalidator) for _ in range(_RING))
-        self._next = 0
+    def __init__(self, invalidator: Invalidator, gate: Gate) -> None:
+        self._tickets = tuple(Ticket(self, invalidator) for _ in range(_RING))
+        self._gate, self._next = gate, 0
         self.pending: Ticket | None = None
 
-    def take(self) -> Ticket:
-        """The next free ticket, armed; called under the leaf lock."""
+    def take(self, pdb: int) -> Ticket:
+        """The next free ticket, armed and pending; on a dead generation done, with its first cause. Called under the leaf lock."""
         ticket = self._tickets[self._next]
         self._next = (self._next + 1) % _RING
-        ticket.done, ticket.error = False, None
+        ticket.pdb, ticket.error, ticket.done = pdb, self._gate.cause, not self._gate.open
+        self.pending = None if ticket.done else ticket
         return ticket
 
 
 class Invalidator:
     """The invalidate unit of one GPU.
 
-    on_timeout: called once, outside the lock, with the cause; it only hands the fault over. limit: seconds. wake: makes the receiver look,
-    so that a ticket ends although nobody polls it.
+    on_timeout: called once, outside the lock, with the cause; it closes the generation's gate and hands the fault over. limit: seconds.
+    wake: makes the receiver look, so that a ticket ends although nobody polls it.
     """
 
     def __init__(
@@ -93,9 +105,8 @@ class Invalidator:
         self._io, self.clock, self._on_timeout, self.limit, self._wake = io, clock, on_timeout, limit, wake
         self._lock = Lock("invalidate", leaf=True)
         self._active: list[Ticket] = []
-        self._pending: list[tuple[Ticket, TicketRing]] = []
+        self._pending: list[Ticket] = []
         self._since: float | None = None
-        self.dead: str | None = None
 
     @property
     def busy(self) -> bool:
@@ -105,17 +116,14 @@ class Invalidator:
     @signalling_safe
     def start(self, ring: TicketRing, pdb: int) -> Ticket:
         """Ask for an invalidate of the space whose root directory lies at `pdb`. One that has not started yet covers later changes too, so
-        a second request before it starts is given the same ticket. After the GPU's generation died the ticket is done, with its error."""
+        a second request before it starts is given the same ticket. After the ring's generation died the ticket is done, with its error."""
         with self._lock:
             ticket = ring.pending
             if ticket is None:
-                ticket = ring.take()
-                ticket.pdb = pdb
-                if self.dead is not None:
-                    ticket.error, ticket.done = self.dead, True
+                ticket = ring.take(pdb)
+                if ticket.done:
                     return ticket
-                ring.pending = ticket
-                self._pending.append((ticket, ring))
+                self._pending.append(ticket)
             cause = self._advance() or self._advance()  # begin, and see whether it is over already: hardware takes a microsecond
         if cause is not None:
             self._on_timeout(cause)
@@ -133,25 +141,24 @@ class Invalidator:
             self._on_timeout(cause)
 
     def fail_all(self, cause: str) -> None:
-        """The generation is dead: every ticket fails, and every later one at once, with the first cause."""
+        """The generation is dead: every ticket fails with its first cause."""
         with self._lock:
             self._fail(cause)
 
-    def revive(self) -> None:
-        """A new generation runs."""
-        with self._lock:
-            self.dead = self._since = None
-
-    def _fail(self, cause: str) -> None:
-        self.dead = self.dead or cause
+    def _fail(self, cause: str) -> str:
         self._take_pending()
+        self._finish(cause)
+        return cause
+
+    def _finish(self, error: str | None = None) -> None:
         for ticket in self._active:
-            ticket.error, ticket.done = self.dead, True
+            ticket.error, ticket.done = error, True
         self._active.clear()
+        self._since = None
 
     def _advance(self) -> str | None:
         """One step, under the lock. The cause, when this step found the unit stuck."""
-        if not (self._active or self._pending) or self.dead is not None:
+        if not self.busy:
             return None
         try:
             raw = self._io.read32(_TRIGGER)
@@ -162,17 +169,12 @@ class Invalidator:
                 self._since = now if self._since is None else self._since
                 if now - self._since < self.limit:
                     return None
-                self._fail(f"invalidate-timeout: busy for {self.limit:g} s, INVALIDATE {raw:#010x}")
-                return self.dead
-            for ticket in self._active:
-                ticket.done = True
-            self._active.clear()
-            self._since = None
+                return self._fail(f"invalidate-timeout: busy for {self.limit:g} s, INVALIDATE {raw:#010x}")
+            self._finish()
             if self._pending:
                 self._begin()
         except DeviceGone as error:
-            self._fail(f"device-gone: {error.what}")
-            return self.dead
+            return self._fail(f"device-gone: {error.what}")
         return None
 
     def _begin(self) -> None:
@@ -186,7 +188,7 @@ class Invalidator:
             self._io.write32(_TRIGGER, INVALIDATE_ALL)
 
     def _take_pending(self) -> None:
-        for ticket, ring in self._pending:
-            ring.pending = None
-            self._active.append(ticket)
+        for ticket in self._pending:
+            ticket.ring.pending = None
+        self._active += self._pending
         self._pending.clear()

@@ -10,6 +10,7 @@ import pytest
 from nvcore.api.clock import SYSTEM
 from nvcore.api.errors import ContractError, DeviceGone, UsageError, WaitTimeout
 from nvcore.events import EventLog
+from nvcore.gpu.doorbell import Gate
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Invalidator, TicketRing
 from nvcore.gpu.threads import Worker
@@ -137,16 +138,27 @@ def test_a_tree_that_reads_as_error_pattern_says_that_the_device_is_gone() -> No
 # invalidate
 
 
-def unit(clock: VirtualClock, registers: Registers) -> tuple[Invalidator, list[str]]:
-    causes: list[str] = []
-    return Invalidator(registers, clock, causes.append, 2.0), causes
+class Unit:
+    """An invalidate unit whose first fault closes the gate of its generation."""
+
+    def __init__(self, clock: VirtualClock, registers: Registers) -> None:
+        self.causes: list[str] = []
+        self.gate = Gate(1)
+        self.invalidator = Invalidator(registers, clock, self._meet, 2.0)
+
+    def _meet(self, cause: str) -> None:
+        self.causes.append(cause)
+        self.gate.close(cause)
+
+    def ring(self) -> TicketRing:
+        return TicketRing(self.invalidator, self.gate)
 
 
 def test_an_idle_unit_finishes_an_invalidate_of_one_directory_at_once() -> None:
     registers = Registers()
-    invalidator, _ = unit(VirtualClock(), registers)
-    ticket = invalidator.start(TicketRing(invalidator), 0x12_3456_7000)
-    assert ticket.done and ticket.error is None and not invalidator.busy
+    unit = Unit(VirtualClock(), registers)
+    ticket = unit.invalidator.start(unit.ring(), 0x12_3456_7000)
+    assert ticket.done and ticket.error is None and not unit.invalidator.busy
     assert registers.values[INVALIDATE_PDB.OFFSET] == 0x12345670
     assert registers.values[INVALIDATE_PDB_HIGH.OFFSET] == 0
     assert INVALIDATE(registers.values[INVALIDATE.OFFSET]).all_directories == 0
@@ -154,8 +166,8 @@ def test_an_idle_unit_finishes_an_invalidate_of_one_directory_at_once() -> None:
 
 def test_waiting_tickets_share_one_invalidate_and_a_space_never_has_two_pending() -> None:
     registers, clock = Registers(), VirtualClock()
-    invalidator, causes = unit(clock, registers)
-    rings = [TicketRing(invalidator) for _ in range(3)]
+    unit = Unit(clock, registers)
+    invalidator, causes, rings = unit.invalidator, unit.causes, [unit.ring() for _ in range(3)]
     registers.busy = True
     first = invalidator.start(rings[0], 0x1000)
     again = invalidator.start(rings[0], 0x1000)
@@ -171,8 +183,8 @@ def test_waiting_tickets_share_one_invalidate_and_a_space_never_has_two_pending(
 
 def test_a_time_out_fails_tickets_in_flight_and_pending_once_and_later_ones_at_once() -> None:
     registers, clock = Registers(), VirtualClock()
-    invalidator, causes = unit(clock, registers)
-    one, two = TicketRing(invalidator), TicketRing(invalidator)
+    unit = Unit(clock, registers)
+    invalidator, causes, one, two = unit.invalidator, unit.causes, unit.ring(), unit.ring()
     registers.busy = True
     first = invalidator.start(one, 0x1000)
     clock.advance(1.9)
@@ -183,16 +195,16 @@ def test_a_time_out_fails_tickets_in_flight_and_pending_once_and_later_ones_at_o
     late = invalidator.start(one, 0x1000)
     assert late.done and late.error == first.error and len(causes) == 1
     registers.busy = False
-    invalidator.revive()
-    assert invalidator.start(one, 0x1000).error is None
+    unit.gate = Gate(2)
+    assert invalidator.start(unit.ring(), 0x1000).error is None and invalidator.start(one, 0x1000).error == first.error
 
 
 def test_a_dead_bus_is_no_busy_unit() -> None:
     registers = Registers()
-    invalidator, causes = unit(VirtualClock(), registers)
+    unit = Unit(VirtualClock(), registers)
     registers.gone = True
-    ticket = invalidator.start(TicketRing(invalidator), 0x1000)
-    assert ticket.done and ticket.error.startswith("device-gone") and causes == [ticket.error]
+    ticket = unit.invalidator.start(unit.ring(), 0x1000)
+    assert ticket.done and ticket.error.startswith("device-gone") and unit.causes == [ticket.error]
 
 
 # workers
