@@ -105,7 +105,7 @@ def booter_load(boot: Boot) -> str:
             "the booter did not protect the region that it was told",
             expected=f"{boot.wpr[0]:#x} to {boot.wpr[1]:#x}",
             seen="no region" if region is None else f"{region[0]:#x} to {region[1]:#x}",
-            remedy="reset the device",
+            remedy="reset the device: nvcore gpus reset GPU",
         )
     return "protected region as planned"
 

@@ -107,7 +107,7 @@ def memory_size(boot: Boot) -> int:
             "the GPU tells an impossible memory size",
             expected=f"at least {SMALLEST_MEMORY:#x} bytes",
             seen=f"{size:#x}",
-            remedy="reset the device: nvcore gpus reset",
+            remedy="reset the device: nvcore gpus reset GPU",
         )
     boot.memory_size = size
     return size

@@ -29,14 +29,14 @@ class RegisterBlocked(NvcoreError):
     """A register gives an error pattern although the GPU answers: it is protected, powered down or broken. Never used as data."""
 
     code = "NVC-2111"
-    usual_remedy = "reset the device: nvcore gpus reset"
+    usual_remedy = "reset the device: nvcore gpus reset GPU"
 
 
 class BootTimeout(NvcoreError):
     """A wait of the boot ended without what it waited for; `seen` is the last value, decoded."""
 
     code = "NVC-2112"
-    usual_remedy = "nvcore dump keeps the last registers; then reset the device: nvcore gpus reset"
+    usual_remedy = "nvcore dump keeps the last registers; then reset the device: nvcore gpus reset GPU"
 
 
 class ForeignFirmware(NvcoreError):
@@ -62,32 +62,32 @@ class FwsecFailed(NvcoreError):
     """FWSEC ended with an error."""
 
     code = "NVC-2131"
-    usual_remedy = "reset the device: nvcore gpus reset"
+    usual_remedy = "reset the device: nvcore gpus reset GPU"
 
 
 class BooterFailed(NvcoreError):
     """The booter on SEC2 ended with an error or did not end; its code is opaque."""
 
     code = "NVC-2132"
-    usual_remedy = "reset the device: nvcore gpus reset"
+    usual_remedy = "reset the device: nvcore gpus reset GPU"
 
 
 class FspRefused(NvcoreError):
     """The FSP or the FMC did not accept the chain of trust."""
 
     code = "NVC-2133"
-    usual_remedy = "reset the device: nvcore gpus reset"
+    usual_remedy = "reset the device: nvcore gpus reset GPU"
 
 
 class GspDidNotStart(NvcoreError):
     """The firmware was loaded and did not come up, or came up with an error."""
 
     code = "NVC-2134"
-    usual_remedy = "nvcore dump keeps the logs and registers; nvcore gpus retry boots again"
+    usual_remedy = "nvcore dump keeps the logs and registers; nvcore gpus retry GPU boots again"
 
 
 class SequencerError(NvcoreError):
     """The firmware's register sequence is not acceptable: a register outside the list, a bad command, a poll without end."""
 
     code = "NVC-2135"
-    usual_remedy = "nvcore dump keeps the sequence; nvcore gpus retry boots again"
+    usual_remedy = "nvcore dump keeps the sequence; nvcore gpus retry GPU boots again"

@@ -89,7 +89,11 @@ def chain_of_trust(boot: Boot) -> str:
     error = _answer(boot)
     if error:
         raise FspRefused(
-            "the FSP refused the chain of trust", expected="error 0", seen=f"error {error:#x}", where="FSP", remedy="reset the device"
+            "the FSP refused the chain of trust",
+            expected="error 0",
+            seen=f"error {error:#x}",
+            where="FSP",
+            remedy="reset the device: nvcore gpus reset GPU",
         )
     return f"{_COT.size} bytes accepted"
 
@@ -172,7 +176,7 @@ def _fmc_error(boot: Boot) -> bool:
             expected="mailbox 0 = 0",
             seen=f"{low:#x}, mailbox 1 {high:#x}",
             where="GSP mailboxes",
-            remedy="reset the device",
+            remedy="reset the device: nvcore gpus reset GPU",
         )
     return False
 

@@ -55,14 +55,14 @@ class BootIo:
                 expected="a chip id at BAR0 + 0",
                 seen=f"{name} {raw:#010x}, PMC_BOOT_0 {boot0:#010x}",
                 where=f"{address:#x}",
-                remedy="check power and bus, then: nvcore gpus retry",
+                remedy="check power and bus, then: nvcore gpus retry GPU",
             )
         raise RegisterBlocked(
             f"register {name} cannot be read",
             expected="a value",
             seen=f"{raw:#010x}",
             where=f"BAR0 + {address:#x}",
-            remedy="reset the device: nvcore gpus reset",
+            remedy="reset the device: nvcore gpus reset GPU",
         )
 
     def wait(self, read: Callable[[], _R], done: Callable[[_R], bool], *, timeout: float, what: str, poll: float = 0.0002) -> _R:

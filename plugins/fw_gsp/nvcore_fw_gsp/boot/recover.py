@@ -46,7 +46,7 @@ def precheck(boot: Boot) -> str:
             expected="no protected region",
             seen=f"protected region {where}",
             where="WPR2",
-            remedy="unload the driver that owns it; if there is none any more: nvcore gpus reset",
+            remedy="unload the driver that owns it; if there is none any more: nvcore gpus reset GPU",
         )
     report = _saved_unload(boot.context, boot.resolve(saved.version), None)
     if not report.clean:
@@ -55,7 +55,7 @@ def precheck(boot: Boot) -> str:
             expected="no protected region",
             seen=report.cause,
             where=where,
-            remedy="nvcore gpus reset",
+            remedy="nvcore gpus reset GPU",
         )
     return f"a firmware of an earlier run of this host ({saved.version}, {where}) was taken down"
 

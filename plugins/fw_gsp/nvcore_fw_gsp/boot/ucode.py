@@ -53,7 +53,7 @@ def run_on_sec2(sec2: Falcon, loaded: LoadedUcode, mailboxes: tuple[int, int], w
         sec2.wait_halted(f"{what} to halt on SEC2")
     except BootTimeout as error:
         raise BooterFailed(
-            f"{what} did not end", expected=error.expected, seen=error.seen, where="SEC2", remedy="reset the device"
+            f"{what} did not end", expected=error.expected, seen=error.seen, where="SEC2", remedy="reset the device: nvcore gpus reset GPU"
         ) from error
     result, detail = sec2.mailbox0(), sec2.mailbox1()
     if result:

@@ -132,7 +132,7 @@ def region_proof(boot: Boot) -> str:
             "the protected region of the firmware is still up",
             expected="none",
             seen=boot.io.last.get("WPR2_ADDR_HI", "?"),
-            remedy="reset the device: nvcore gpus reset",
+            remedy="reset the device: nvcore gpus reset GPU",
         )
     return "none left"
 

@@ -11,21 +11,21 @@ class QueueCorrupt(FormatError):
     """The status queue cannot be believed any more (checksum, sequence, lengths or pointers); nothing of the record was used."""
 
     code = "NVC-2210"
-    usual_remedy = "nvcore dump keeps the queues; the firmware is booted anew: nvcore gpus reset"
+    usual_remedy = "nvcore dump keeps the queues; the firmware is booted anew: nvcore gpus reset GPU"
 
 
 class QueueFull(WaitTimeout):
     """The firmware did not take messages out of the command queue in time."""
 
     code = "NVC-2211"
-    usual_remedy = "nvcore dump keeps the queues; if it lasts: nvcore gpus reset"
+    usual_remedy = "nvcore dump keeps the queues; if it lasts: nvcore gpus reset GPU"
 
 
 class CallTimeout(WaitTimeout):
     """The firmware did not answer a call in time. A late answer is drained and reported, never given to another call."""
 
     code = "NVC-2212"
-    usual_remedy = "nvcore dump keeps the queues and logs; if it lasts: nvcore gpus reset"
+    usual_remedy = "nvcore dump keeps the queues and logs; if it lasts: nvcore gpus reset GPU"
 
 
 class CallRefused(FirmwareRefused):

@@ -201,7 +201,7 @@ class RpcPort:
                 "the firmware is dead and is asked nothing more",
                 expected="a living firmware",
                 seen=self.dead,
-                remedy="the core reboots it, or: nvcore gpus retry",
+                remedy="the core reboots it, or: nvcore gpus retry GPU",
             )
 
     # ---- receiving ------------------------------------------------------------------------------------------------------------------
