@@ -5,10 +5,12 @@ This is the isolation boundary "hook". Main thread. There is no `firstresult`: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from nvcore.api.hooks import SPECIFICATIONS
 from nvcore.plugins.loader import raised
+from nvcore.plugins.register import HOOKS
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -16,85 +18,90 @@ if TYPE_CHECKING:
     from nvcore.api.offers import HostInfo
     from nvcore.plugins.states import Plugin
 
-    Offers = list[tuple[Plugin, Any]]
-    """Offers of one hook, each with its plugin."""
+__all__ = ["CLAIMS", "OFFERS", "Offers"]
 
-__all__ = ["CLAIMS", "OFFERS", "call_hook", "claims_of", "holders", "report", "uncontested"]
-
-OFFERS: dict[str, str] = {
-    "nvcore_config_sections": "ConfigSection",  # first: the others see their configuration
-    "nvcore_buses": "BusOffer",
-    "nvcore_firmware_backends": "FirmwareOffer",
-    "nvcore_client_drivers": "ClientOffer",
-    "nvcore_control_interfaces": "InterfaceOffer",
-    "nvcore_status_panels": "PanelOffer",
-    "nvcore_metrics": "MetricOffer",
-    "nvcore_doctor_checks": "CheckOffer",
-    "nvcore_services": "ServiceOffer",
-}
+_RETURNS = {hook: getattr(SPECIFICATIONS[family], hook).__annotations__["return"] for hook, family in HOOKS.items()}
+_ORDER = sorted(HOOKS, key=lambda hook: hook != "nvcore_config_sections")  # that one first: the others see their configuration
+OFFERS: dict[str, str] = {hook: _RETURNS[hook][len("Iterable[") : -1] for hook in _ORDER if _RETURNS[hook] != "None"}
 """Hooks that return offers, in the order in which they are called, and the record that each returns."""
 
 CLAIMS: dict[str, str] = {"nvcore_buses": "schemes", "nvcore_firmware_backends": "chips", "nvcore_client_drivers": "functions"}
 """Hooks whose offers claim things, and the field that lists them. An offer's name is a claim for every hook."""
 
 
-def claims_of(hook: str, offer: Any) -> list[str]:
-    """What an offer claims, its name last. A configuration section is its plugin's, whatever it is called."""
-    if hook == "nvcore_config_sections":
-        return [str(offer.plugin)]
-    field = CLAIMS.get(hook)
-    return [str(claim) for claim in getattr(offer, field)] + [f"name {offer.name}"] if field else [str(offer.name)]
+class Offers:
+    """What the plugins offered at one hook: `pairs` of plugin and offer."""
 
+    def __init__(self, hook: str) -> None:
+        self.hook = hook
+        self.pairs: list[tuple[Plugin, Any]] = []
 
-def call_hook(manager: PluginManager, hook: str, plugins: Iterable[Plugin], info: Callable[[Plugin], HostInfo]) -> Offers:
-    """Call `hook` on every registered plugin: its offers. One whose hook raises, or returns no offers, fails and is left out."""
-    from nvcore.api import offers as records
+    def call(self, manager: PluginManager, plugins: Iterable[Plugin], info: Callable[[Plugin], HostInfo]) -> None:
+        """Call the hook on every registered plugin. One whose hook raises, or returns no offers, fails and is left out."""
+        by_name = {f"{plugin.key}/{family}": plugin for plugin in plugins if plugin.state == "registered" for family in plugin.families}
+        for implementation in getattr(manager.hook, self.hook).get_hookimpls():
+            plugin = by_name.get(implementation.plugin_name)
+            if plugin is None or plugin.state != "registered":
+                continue
+            try:
+                answer = implementation.function(*(info(plugin) for _ in implementation.argnames))
+                self.pairs += [(plugin, self._stamped(plugin, offer)) for offer in (() if answer is None else answer)]
+            except (Exception, SystemExit) as error:  # isolation boundary: hook
+                plugin.fail("NVC-1108", f"hook {self.hook} {raised(error)}")
+                self.withdraw(plugin)
 
-    record: Any = getattr(records, OFFERS[hook])
-    by_name = {f"{plugin.key}/{family}": plugin for plugin in plugins if plugin.state == "registered" for family in plugin.families}
-    results: Offers = []
-    for implementation in getattr(manager.hook, hook).get_hookimpls():
-        plugin = by_name.get(implementation.plugin_name)
-        if plugin is None or plugin.state != "registered":
-            continue
-        try:
-            answer = implementation.function(*(info(plugin) for _ in implementation.argnames))
-            offers: list[Any] = [] if answer is None else list(answer)
-            for offer in offers:
-                if not isinstance(offer, record):
-                    raise TypeError(f"returned {type(offer).__name__} where {record.__name__} belongs")
-                offer.plugin = plugin.name
-                claims_of(hook, offer)
-        except (Exception, SystemExit) as error:  # isolation boundary: hook
-            plugin.fail("NVC-1108", f"hook {hook} {raised(error)}")
-            results = [pair for pair in results if pair[0] is not plugin]
-        else:
-            results += [(plugin, offer) for offer in offers]
-    return results
+    def _stamped(self, plugin: Plugin, offer: Any) -> Any:
+        from nvcore.api import offers
 
-
-def holders(hook: str, offers: Offers, claim: str) -> Offers:
-    """Those of the hook's offers that claim `claim`."""
-    return [(plugin, offer) for plugin, offer in offers if claim in claims_of(hook, offer)]
-
-
-def uncontested(hook: str, offers: Offers, offer: Any) -> Any:
-    """One of them without what somebody else claims too (a copy where that changes it); None when nothing is left."""
-    field, claims = CLAIMS.get(hook), claims_of(hook, offer)
-    free = [claim for claim in claims if len(holders(hook, offers, claim)) < 2]
-    if free == claims:
+        record = getattr(offers, OFFERS[self.hook])
+        if not isinstance(offer, record):
+            raise TypeError(f"returned {type(offer).__name__} where {record.__name__} belongs")
+        offer.plugin = plugin.name
+        self._claims(offer)  # whose field may be no list
         return offer
-    if field is None or len(free) < 2 or free[-1] != claims[-1]:
-        return None
-    import attrs
 
-    return attrs.evolve(offer, **{field: free[:-1]})
+    def _claims(self, offer: Any) -> list[str]:
+        """What an offer claims, its name last. A configuration section is its plugin's, whatever it is called."""
+        if self.hook == "nvcore_config_sections":
+            return [str(offer.plugin)]
+        if self.hook not in CLAIMS:
+            return [str(offer.name)]
+        return [*map(str, getattr(offer, CLAIMS[self.hook])), f"name {offer.name}"]
 
+    def of(self, plugin: Plugin) -> list[Any]:
+        """The offers of one plugin."""
+        return [offer for owner, offer in self.pairs if owner is plugin]
 
-def report(hook: str, offers: Offers) -> None:
-    """Write every conflict among the hook's offers into the plugins' records."""
-    for claim in dict.fromkeys(claim for _, offer in offers for claim in claims_of(hook, offer)):
-        names = [plugin.name for plugin, _ in holders(hook, offers, claim)]
-        text = f"{OFFERS[hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it (NVC-1114); choose with -p no:NAME"
-        for plugin in dict.fromkeys(plugin for plugin, _ in holders(hook, offers, claim)) if len(names) > 1 else ():
-            plugin.conflicts.append(text)
+    def withdraw(self, plugin: Plugin) -> list[Any]:
+        """Forget the offers of one plugin; they are returned."""
+        withdrawn = self.of(plugin)
+        self.pairs = [pair for pair in self.pairs if pair[0] is not plugin]
+        return withdrawn
+
+    def holders(self, claim: str) -> list[tuple[Plugin, Any]]:
+        """Who claims `claim`, each with its offer."""
+        return [(plugin, offer) for plugin, offer in self.pairs if claim in self._claims(offer)]
+
+    def uncontested(self) -> Iterator[Any]:
+        """The offers, by plugin, without what somebody else claims too: a copy where that changes one, none where nothing is left."""
+        for _, offer in sorted(self.pairs, key=lambda pair: pair[0].key):
+            claims = self._claims(offer)
+            free = [claim for claim in claims if len(self.holders(claim)) < 2]
+            if free == claims:
+                yield offer
+            elif len(free) > 1 and free[-1] == claims[-1]:
+                import attrs
+
+                yield attrs.evolve(offer, **{CLAIMS[self.hook]: free[:-1]})
+
+    def conflict(self, claim: str) -> str | None:
+        """One sentence where two plugins claim one thing."""
+        names = [plugin.name for plugin, _ in self.holders(claim)]
+        return f"{OFFERS[self.hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it" if len(names) > 1 else None
+
+    def report(self) -> None:
+        """Write every conflict into the plugins' records."""
+        for claim in dict.fromkeys(claim for _, offer in self.pairs for claim in self._claims(offer)):
+            if what := self.conflict(claim):
+                for plugin in dict.fromkeys(plugin for plugin, _ in self.holders(claim)):
+                    plugin.conflicts.append(f"{what} (NVC-1114); choose with -p no:NAME")

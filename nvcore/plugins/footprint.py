@@ -39,24 +39,21 @@ def matches(name: str, pattern: str) -> bool:
 
 def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     """Everything installed, importable, loaded or left behind that matches a pattern: kind, name, where, pattern."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-
-    def hit(kind: str, name: str, where: str, pattern: str) -> None:
-        found.setdefault((kind, where or name), {"kind": kind, "name": name, "where": where, "pattern": pattern})
-
     places = [metadata for dist in index.distributions.values() for metadata in (dist.metadata, *dist.shadowed)]
-    files = [(os.path.dirname(metadata), path) for metadata in places for path in recorded(metadata)]
     whole = [("distribution", dist.name, dist.metadata) for dist in index.distributions.values()]
     whole += [("importable module", name, where) for name, where in importable().items()]
     whole += [("loaded module", name, "") for name in list(sys.modules)]
     whole += [("residue", os.path.basename(path), path) for path in residue(index)]
+    things = [(kind, name, where, [name]) for kind, name, where in whole]
+    for metadata in places:
+        folder = os.path.dirname(metadata)
+        things += [("file", os.path.basename(path), f"{folder}/{path}", path.split("/")) for path in recorded(metadata)]
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for pattern in patterns:
-        for kind, name, where in whole:
-            if matches(name, pattern):
-                hit(kind, name, where, pattern)
-        for folder, path in files:
-            if any(matches(part, pattern) for part in path.split("/")):
-                hit("file", os.path.basename(path), os.path.normpath(os.path.join(folder, path)), pattern)
+        for kind, name, where, parts in things:
+            if any(matches(part, pattern) for part in parts):
+                where = where and os.path.normpath(where)
+                found.setdefault((kind, where or name), {"kind": kind, "name": name, "where": where, "pattern": pattern})
     return [found[key] for key in sorted(found)]
 
 

@@ -8,13 +8,14 @@ lets one plugin's failure reach another; calls no hook after `load` but the two 
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, PluginError
-from nvcore.plugins.collect import OFFERS, call_hook, holders, report, uncontested
+from nvcore.plugins.collect import OFFERS, Offers
 from nvcore.plugins.index import Index, scan
 from nvcore.plugins.loader import load_objects, raised
 from nvcore.plugins.select import Selection, inventory, select
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nvcore.api.control import HostView
-    from nvcore.api.offers import HostInfo
+    from nvcore.api.offers import HostInfo, ServiceOffer
     from nvcore.config.model import Configuration
-    from nvcore.plugins.collect import Offers
 
 __all__ = ["ObserverError", "PluginHost", "RequiredPluginError"]
 
@@ -59,9 +59,9 @@ class PluginHost:
         self.limit = limit
         self.index = Index()
         self.plugins: list[Plugin] = []
-        self._offers: dict[str, Offers] = {hook: [] for hook in OFFERS}
+        self._offers = {hook: Offers(hook) for hook in OFFERS}
         self._infos: dict[str, HostInfo] = {}
-        self._services: Offers = []
+        self._services: list[tuple[Plugin, ServiceOffer]] = []
         self._started: list[Plugin] = []
         self._view: HostView | None = None
         self._manager: Any = None
@@ -75,15 +75,14 @@ class PluginHost:
         self.index = scan() if index is None else index
         self.plugins = select(inventory(self.index), selection or Selection())
         wanted = [plugin for plugin in self.plugins if plugin.state == "selected"]
-        sections, *hooks = OFFERS
+        sections, *others = self._offers.values()
         if wanted:
             self._register(wanted)
-            self._call(sections, wanted)
-        self._configure()
-        if wanted:
-            for hook in hooks:
-                self._call(hook, wanted)
-            self._settle(wanted)
+            sections.call(self._manager, wanted, self._info)
+        self._configure(sections)
+        for offers in others if wanted else ():
+            offers.call(self._manager, wanted, self._info)
+        self._settle(wanted)
         for plugin in self.plugins:
             if plugin.required and plugin.state != "registered":
                 what = f"required plugin {plugin.name} is {plugin.state}: {plugin.reason}"
@@ -99,10 +98,6 @@ class PluginHost:
             elif objects := load_objects(plugin):
                 register(self._manager, plugin, objects)
 
-    def _call(self, hook: str, wanted: list[Plugin]) -> None:
-        if getattr(self._manager.hook, hook).get_hookimpls():
-            self._offers[hook] = call_hook(self._manager, hook, wanted, self._info)
-
     def _info(self, plugin: Plugin) -> HostInfo:
         info = self._infos.get(plugin.key)
         if info is None:
@@ -113,39 +108,36 @@ class PluginHost:
             self._infos[plugin.key] = info
         return info
 
-    def _configure(self) -> None:
+    def _configure(self, sections: Offers) -> None:
         """Give every plugin its record, from its section or from the record's defaults."""
-        sections = {plugin.key: offer for plugin, offer in reversed(self._offers["nvcore_config_sections"])}  # the first one counts
+        records = {plugin.key: (plugin, offer) for plugin, offer in reversed(sections.pairs)}  # the first one counts
         if self.configuration is not None:
-            self.configuration.check_names({plugin.name: plugin.state for plugin in self.plugins}, set(sections))
-        if not sections:
+            self.configuration.check_names({plugin.name: plugin.state for plugin in self.plugins}, set(records))
+        if not records:
             return
         from nvcore.config.sections import build
 
-        for plugin in self.plugins:
-            if plugin.key in sections and plugin.state == "registered":
-                section = None if self.configuration is None else self.configuration.section(plugin.name)
-                self._info(plugin).config = build(sections[plugin.key], section)
+        for plugin, offer in records.values():
+            section = None if self.configuration is None else self.configuration.section(plugin.name)
+            self._info(plugin).config = build(offer, section)
 
     def _settle(self, wanted: list[Plugin]) -> None:
         """Drop what failed on the way, report conflicts, count offers."""
         for plugin in wanted:
             if plugin.state == "failed":
                 self._drop(plugin)
-        for hook, offers in self._offers.items():
-            report(hook, offers)
-            for plugin, _ in offers:
+        for offers in self._offers.values():
+            offers.report()
+            for plugin, _ in offers.pairs:
                 plugin.offers += 1
 
     def _drop(self, plugin: Plugin) -> list[Any]:
         """Withdraw a plugin's offers and registrations. Returns the offers."""
-        withdrawn = [offer for offers in self._offers.values() for owner, offer in offers if owner is plugin]
-        self._offers = {hook: [pair for pair in offers if pair[0] is not plugin] for hook, offers in self._offers.items()}
         if self._manager is not None:
             from nvcore.plugins.register import unregister
 
             unregister(self._manager, plugin)
-        return withdrawn
+        return [offer for offers in self._offers.values() for offer in offers.withdraw(plugin)]
 
     def states(self) -> list[dict[str, object]]:
         """Every plugin with state, reason and remedy (schema nvcore.plugins/1), problems of the index not included."""
@@ -169,19 +161,15 @@ class PluginHost:
     def collect(self, hook: str, *, contested: bool = False) -> list[Any]:
         """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here.
         contested: with it, for a user who reports the conflict where it matters."""
-        offers = sorted(self._offers[hook], key=lambda pair: pair[0].key)
-        if contested:
-            return [offer for _, offer in offers]
-        return [left for _, offer in offers if (left := uncontested(hook, offers, offer)) is not None]
+        offers = self._offers[hook]
+        return [offer for _, offer in sorted(offers.pairs, key=lambda pair: pair[0].key)] if contested else list(offers.uncontested())
 
     def claim(self, hook: str, claim: str) -> Any:
         """The one offer for `claim` (a scheme, a chip, a function, a name), None when nobody offers it. Raises ConflictError for two."""
-        holding = holders(hook, self._offers[hook], claim)
-        if len(holding) > 1:
-            names = [plugin.name for plugin, _ in holding]
-            what = f"{OFFERS[hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it"
-            remedy = "choose with -p no:NAME or [plugins] disable"
-            raise ConflictError(what, expected="one claimant", seen=", ".join(names), remedy=remedy)
+        holding = self._offers[hook].holders(claim)
+        if what := self._offers[hook].conflict(claim):
+            seen, remedy = ", ".join(plugin.name for plugin, _ in holding), "choose with -p no:NAME or [plugins] disable"
+            raise ConflictError(what, expected="one claimant", seen=seen, remedy=remedy)
         return holding[0][1] if holding else None
 
     def start(self, view: HostView) -> None:
@@ -190,8 +178,8 @@ class PluginHost:
         for plugin in self.plugins:
             if plugin.state != "registered":
                 continue
-            for owner, offer in self._offers["nvcore_services"]:
-                if owner is plugin and self._began(plugin, f"service {offer.name}", lambda offer=offer: offer.start(view)):
+            for offer in self._offers["nvcore_services"].of(plugin):
+                if self._began(plugin, f"service {offer.name}", partial(offer.start, view)):
                     self._services.append((plugin, offer))
             for call in self._observers("nvcore_host_started", plugin):
                 self._began(plugin, "nvcore_host_started", call)
@@ -232,7 +220,7 @@ class PluginHost:
     def _observers(self, hook: str, plugin: Plugin) -> list[Any]:
         """A plugin's implementations of an observer, each ready to be called."""
         found = [one for one in getattr(self._manager.hook, hook).get_hookimpls() if one.plugin_name.rpartition("/")[0] == plugin.key]
-        return [lambda call=one: call.function(*(self._view for _ in call.argnames)) for one in found]
+        return [partial(one.function, *(self._view for _ in one.argnames)) for one in found]
 
     def _leave(self, plugin: Plugin) -> list[PluginError]:
         """Run one plugin's stopping observer and stop its services; the errors, none raised."""

@@ -15,7 +15,7 @@ from nvcore.plugins.names import normalise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["Distribution", "EntryPoint", "Index", "Problem", "scan"]
 
@@ -164,7 +164,7 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
             continue
         metadata = os.path.join(folder, name)
         try:
-            dist = _distribution(index, folder, name, metadata, hidden)
+            dist = _distribution(index, folder, name, hidden)
         except _Damaged as error:
             what = f"damaged metadata: {error}; this distribution is skipped"
             index.problem(metadata, what, "reinstall the distribution, or remove this folder")
@@ -196,16 +196,16 @@ def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribut
     return newer
 
 
-def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: str) -> Distribution:
+def _distribution(index: Index, folder: str, name: str, hidden: str) -> Distribution:
     """Read one metadata folder; METADATA itself only where there are entry points of ours. Raises _Damaged."""
+    metadata = os.path.join(folder, name)
     stem, _, kind = name.rpartition(".")
     if kind == "egg-info":
         spelled, _, version = stem.partition("-py")[0].partition("-")
     else:  # a version holds no dash; a name does where an old tool wrote the folder
-        spelled, dash, version = stem.rpartition("-")
-        spelled, version = (spelled, version) if dash else (stem, "")
-    dist = Distribution(spelled, version, metadata, folder, hidden)
+        spelled, _, version = stem.rpartition("-") if "-" in stem else (stem, "", "")
     text = _read(metadata, "entry_points.txt")
+    dist = Distribution(spelled, version, metadata, folder, hidden)
     dist.entry_points = _entry_points(text) if text and "nvcore." in text else []
     if not spelled:
         raise _Damaged("it has no name")
@@ -214,21 +214,15 @@ def _distribution(index: Index, folder: str, name: str, metadata: str, hidden: s
     text = _read(metadata, "METADATA" if kind == "dist-info" else "PKG-INFO")
     if text is None and kind == "egg-info":
         text = _read(metadata, "")  # Debian ships egg-info as one file
-    return _headers(index, dist, text, kind)
-
-
-def _headers(index: Index, dist: Distribution, text: str | None, kind: str) -> Distribution:
-    """Name, version and requirements from the metadata; a distribution with plugins must have the first two. Raises _Damaged."""
     headers = _fields(text or "")
-    name = headers.get("name", [""])[0]
-    if not name:
+    dist.spelled = headers.get("name", [""])[0]
+    if not dist.spelled:
         raise _Damaged("its metadata has no Name" if text is not None else "it has no METADATA file")
-    fresh = Distribution(name, headers.get("version", [dist.version])[0], dist.metadata, dist.location, dist.hidden)
-    fresh.entry_points = dist.entry_points
-    fresh.requires = headers.get("requires-dist", [])
-    if kind == "egg-info" and fresh.entry_points and not fresh.requires:
-        fresh.requires = _egg_requires(index, dist.metadata)
-    return fresh
+    dist.name, dist.version = normalise(dist.spelled), headers.get("version", [version])[0]
+    dist.requires = headers.get("requires-dist", [])
+    if kind == "egg-info" and dist.entry_points and not dist.requires:
+        dist.requires = _egg_requires(index, metadata)
+    return dist
 
 
 def _read(metadata: str, name: str) -> str | None:
@@ -245,26 +239,27 @@ def _read(metadata: str, name: str) -> str | None:
         raise _Damaged(f"{name or 'it'} cannot be read: {_words(error)}") from error
 
 
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """The lines of a file with sections, each behind the `[name]` of its section ("" in front of the first)."""
+    section = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1].strip()
+        elif line and line[0] not in "#;":
+            yield section, line
+
+
 def _entry_points(text: str) -> list[EntryPoint]:
     """The lines of groups `nvcore.FAMILY.vN`; other groups are not looked at."""
     found: list[EntryPoint] = []
-    family, generation = "", 0
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("[") and line.endswith("]"):
-            family, generation = _group(line[1:-1].strip())
-        elif family and line and line[0] not in "#;":
-            name, equals, value = line.partition("=")
-            value = value.partition("[")[0].strip()
-            if equals and name.strip() and value:
-                found.append(EntryPoint(family, generation, name.strip(), value))
+    for group, line in _lines(text):
+        ours, _, generation = group.rpartition(".v")
+        family = ours.removeprefix("nvcore.")
+        name, _, value = (half.strip() for half in line.partition("="))
+        value = value.partition("[")[0].strip()
+        if family not in ("", ours) and "." not in family and generation.isascii() and generation.isdigit() and name and value:
+            found.append(EntryPoint(family, int(generation), name, value))
     return found
-
-
-def _group(group: str) -> tuple[str, int]:
-    words = group.split(".")
-    if len(words) == 3 and words[0] == "nvcore" and words[1] and words[2][:1] == "v" and words[2][1:].isascii() and words[2][1:].isdigit():
-        return words[1], int(words[2][1:])
-    return "", 0
 
 
 def _fields(text: str) -> dict[str, list[str]]:
@@ -291,12 +286,5 @@ def _egg_requires(index: Index, metadata: str) -> list[str]:
     except _Damaged as error:
         index.problem(metadata, str(error), "reinstall the distribution")
         return []
-    lines: list[str] = []
-    suffix: str | None = ""
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("["):
-            extra, _, marker = line.strip("[]").partition(":")
-            suffix = None if extra else f"; {marker}"
-        elif line and suffix is not None:
-            lines.append(line + suffix)
-    return lines
+    sections = ((section.partition(":"), line) for section, line in _lines(text))
+    return [f"{line}; {marker}" if marker else line for (extra, _, marker), line in sections if not extra]

@@ -7,16 +7,13 @@ Source: PyPA dependency specifiers (PEP 508).
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
 from operator import eq, ne
+from typing import Final
 
 from nvcore.plugins.versions import VersionSyntax, satisfies
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Final
 
 __all__ = ["evaluate"]
 
@@ -27,33 +24,28 @@ _TRUTH: Final = ("\0", "\1")
 """What stands for false and for true in a marker that is half evaluated: characters that no marker holds."""
 
 _VERSIONED: Final = ("python_version", "python_full_version", "implementation_version", "platform_release")
-_TEXT: Final[dict[str, Callable[[Any, Any], bool]]] = {"==": eq, "===": eq, "<=": eq, ">=": eq, "!=": ne}
+_PLATFORM: Final = ("machine", "system", "release", "version", "python_implementation")
+_TEXT: Final = {"==": eq, "===": eq, "<=": eq, ">=": eq, "!=": ne}
 """Comparisons of what is no version. Texts have no order: `<` and `>` never hold between them."""
 
 
-def _full(info: Any) -> str:
-    return f"{info.major}.{info.minor}.{info.micro}" + ("" if info.releaselevel == "final" else f"{info.releaselevel[0]}{info.serial}")
-
-
 def _environment(name: str) -> str:
-    """The value of one marker variable; `platform` is imported only for those that need it."""
-    simple = {
+    """The value of one marker variable."""
+    about = sys.implementation.version
+    known = {
         "extra": "",
         "os_name": os.name,
         "sys_platform": sys.platform,
-        "python_version": ".".join(map(str, sys.version_info[:2])),
-        "python_full_version": _full(sys.version_info),
+        "python_version": ".".join(platform.python_version_tuple()[:2]),
+        "python_full_version": platform.python_version(),
         "implementation_name": sys.implementation.name,
-        "implementation_version": _full(sys.implementation.version),
+        "implementation_version": f"{about.major}.{about.minor}.{about.micro}"
+        + ("" if about.releaselevel == "final" else f"{about.releaselevel[0]}{about.serial}"),
+        **{f"platform_{asked}": str(getattr(platform, asked)()) for asked in _PLATFORM},
     }
-    if name in simple:
-        return simple[name]
-    asked = name.removeprefix("platform_")
-    if asked == name or asked not in ("machine", "system", "release", "version", "python_implementation"):
+    if name not in known:
         raise VersionSyntax(f"unknown marker variable {name!r}")
-    import platform
-
-    return str(getattr(platform, asked)())
+    return known[name]
 
 
 def _compare(match: re.Match[str]) -> str:
@@ -70,7 +62,7 @@ def _compare(match: re.Match[str]) -> str:
             pass  # what is not a version is compared as text
     if operator == "~=":
         raise VersionSyntax("marker operator '~=' needs versions")
-    return _TRUTH[operator in _TEXT and _TEXT[operator](left, right)]
+    return _TRUTH[operator in _TEXT and bool(_TEXT[operator](left, right))]
 
 
 def _value(token: str) -> str:

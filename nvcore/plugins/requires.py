@@ -9,11 +9,7 @@ from __future__ import annotations
 from nvcore.plugins.names import normalise
 from nvcore.plugins.versions import VersionSyntax, above, satisfies
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Requirement", "RequirementSyntax", "Unsatisfied", "check", "parse"]
+__all__ = ["Requirement", "RequirementSyntax", "check", "parse"]
 
 
 class RequirementSyntax(ValueError):
@@ -37,15 +33,6 @@ class Requirement:
         return evaluate(self.marker)
 
 
-class Unsatisfied:
-    """A requirement that the installed set does not meet: what was expected and seen, and the pip line that mends it."""
-
-    __slots__ = ("expected", "remedy", "seen")
-
-    def __init__(self, expected: str, seen: str, remedy: str) -> None:
-        self.expected, self.seen, self.remedy = expected, seen, remedy
-
-
 def parse(line: str) -> Requirement:
     """Take apart `name[extras] (>=1,<2); marker` or `name @ url; marker`. Raises RequirementSyntax."""
     head, _, marker = line.partition(";")
@@ -66,31 +53,22 @@ def parse(line: str) -> Requirement:
     return Requirement(name, tail.replace(" ", ""), marker.strip())
 
 
-def _mend(owner: str, requirement: Requirement, seen: str | None) -> str:
-    """The pip line. A host that is newer than a plugin allows means that the plugin was left behind: upgrade the plugin."""
-    wanted = f"{requirement.spelled}{requirement.specifiers}"
-    if seen is None:
-        return f"pip install '{wanted}'"
-    if requirement.name == "nvcore" and above(seen, requirement.specifiers):
-        return f"pip install --upgrade {owner}"
-    return f"pip install --upgrade '{wanted}'"
+def check(owner: str, lines: list[str], installed: dict[str, str]) -> tuple[str, str] | None:
+    """What is wrong about the first requirement of `owner` that `installed` (normalised name to version) does not satisfy, and the pip line
+    that mends it; None when all hold.
 
-
-def check(owner: str, lines: list[str], installed: Mapping[str, str]) -> Unsatisfied | None:
-    """The first requirement of `owner` that `installed` (normalised name to version) does not satisfy; None when all hold.
-
-    An installed version of unknown number (empty) satisfies every specifier. Raises RequirementSyntax for a line without sense.
+    An installed version of unknown number (empty) satisfies every specifier. A host that is newer than a plugin allows means that the
+    plugin was left behind: it is the plugin that is upgraded. Raises RequirementSyntax for a line without sense.
     """
     for line in lines:
         requirement = parse(line)
+        wanted, seen = requirement.spelled + requirement.specifiers, installed.get(requirement.name)
         try:
-            if not requirement.applies():
+            if not requirement.applies() or (seen is not None and (not seen or satisfies(seen, requirement.specifiers))):
                 continue
-            seen = installed.get(requirement.name)
-            if seen is not None and (not seen or satisfies(seen, requirement.specifiers)):
-                continue
-            remedy = _mend(owner, requirement, seen)
+            behind = seen and requirement.name == "nvcore" and above(seen, requirement.specifiers)
         except VersionSyntax as error:
             raise RequirementSyntax(f"{line!r}: {error}") from None
-        return Unsatisfied(f"{requirement.spelled}{requirement.specifiers}", seen or "not installed", remedy)
+        remedy = f"--upgrade {owner}" if behind else f"--upgrade '{wanted}'" if seen else f"'{wanted}'"
+        return f"requires {wanted}; seen {seen or 'not installed'}", f"pip install {remedy}"
     return None

@@ -14,11 +14,9 @@ from nvcore.plugins.states import Plugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import TypeVar
+    from typing import Any
 
     from nvcore.plugins.index import Distribution, EntryPoint, Index
-
-    _T = TypeVar("_T")
 
 __all__ = ["Selection", "inventory", "select"]
 
@@ -61,9 +59,9 @@ def inventory(index: Index) -> list[Plugin]:
     return plugins
 
 
-def _grouped(pairs: Iterable[tuple[str, _T]]) -> dict[str, list[_T]]:
+def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
     """Pairs as lists under their first half, in order."""
-    groups: dict[str, list[_T]] = {}
+    groups: dict[str, list[Any]] = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
     return groups
@@ -75,33 +73,27 @@ def _spoken(point: EntryPoint) -> bool:
 
 def _plugin(name: str, dist: Distribution, points: list[EntryPoint], commands: dict[str, str], versions: dict[str, str]) -> Plugin:
     plugin = Plugin(name, dist.spelled, dist.version, dist.location)
-    plugin.commands = commands
+    plugin.commands, plugin.hidden = commands, bool(dist.hidden)
+    plugin.families = {point.family: point for point in points if _spoken(point)}
     for point in points:
-        if _spoken(point):
-            plugin.families[point.family] = point
-    for point in points:
-        if point.family not in plugin.families and plugin.state == "found":
+        if point.family not in plugin.families:
             _other_generation(plugin, point)
-    for place in dist.shadowed:
-        plugin.notes.append(f"shadows {place}")
+    plugin.notes = [f"shadows {place}" for place in dist.shadowed]
     if dist.hidden:
-        plugin.hidden = True
         other = f"; it sees {dist.instead}" if dist.instead else ""
         plugin.notes.append(f"not seen by the daemon: {dist.hidden}{other} (NVC-1117)")
     if plugin.state == "found":
         try:
-            missing = check(dist.spelled, dist.requires, versions)
+            if missing := check(dist.spelled, dist.requires, versions):
+                plugin.end("incompatible", "NVC-1105", *missing)
         except RequirementSyntax as error:
             plugin.end("incompatible", "NVC-1110", f"a requirement cannot be understood: {error}", f"reinstall {dist.spelled}")
-        else:
-            if missing is not None:
-                plugin.end("incompatible", "NVC-1105", f"requires {missing.expected}; seen {missing.seen}", missing.remedy)
     return plugin
 
 
 def _other_generation(plugin: Plugin, point: EntryPoint) -> None:
     ours = GENERATIONS.get(point.family)
-    older, mended = ("plugin", plugin.distribution) if ours is not None and point.generation < ours else ("host", "nvcore")
+    older, mended = ("plugin", plugin.distribution) if point.generation < (ours or 0) else ("host", "nvcore")
     reason = f"speaks generation {point.generation} of {point.family}; this host speaks {ours}: the {older} is the older side"
     if ours is None:
         reason = f"is of family {point.family!r}, which this host does not have"

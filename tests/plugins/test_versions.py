@@ -166,7 +166,7 @@ def test_a_requirement_of_an_extra_is_not_asked_for() -> None:
 )
 def test_the_pip_line_mends_the_right_side(lines: list[str], installed: dict[str, str], remedy: str) -> None:
     found = check("toy", lines, installed)
-    assert found is not None and found.remedy == remedy
+    assert found is not None and found[1] == remedy
 
 
 def test_above_tells_a_plugin_left_behind_from_a_host_too_old() -> None:
