@@ -25,7 +25,8 @@ OWNER: Final = "core/bar1"
 
 
 def build_static_map(hardware: Hardware) -> int:
-    """Map as much of VRAM as BAR1 is large; the bytes mapped, 0 without a BAR1. Raises OutOfResources, FirmwareDead, WaitTimeout, DeviceGone."""
+    """Map as much of VRAM as BAR1 is large; the bytes mapped, 0 without a BAR1. Raises OutOfResources, FirmwareDead, WaitTimeout,
+    DeviceGone."""
     inventory, vram = hardware.inventory, hardware.vram
     bar = hardware.device.bars.get(1)
     window = min(bar.size if bar else 0, inventory.bar1_size, inventory.memory_size) // HUGE_PAGE * HUGE_PAGE

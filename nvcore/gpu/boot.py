@@ -8,7 +8,6 @@ firmware left running).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import cast
 
 from nvcore.api.errors import BootError, ConflictError, FirmwareRefused, NotFoundError, NotSupportedError, PluginError, UsageError
@@ -19,6 +18,7 @@ from nvcore.api.identity import ChipId, GpuIdentity
 from nvcore.api.inventory import Inventory
 from nvcore.api.needs import BootNeeds, merge_needs
 from nvcore.api.offers import ClientOffer, FirmwareOffer
+from nvcore.hw.plausible import implausible
 
 __all__ = ["choose_backend", "functions_of", "needs_of", "read_inventory", "same_resources", "take_down_leftover"]
 
@@ -84,26 +84,10 @@ def read_inventory(session: FirmwareSession) -> Inventory:
     if family is None:
         raise BootError("the firmware has no inventory family", report=session.report, remedy="report this to the backend's author")
     inventory = cast(InventoryFamily, family).read()
-    wrong = _implausible(inventory)
+    wrong = implausible(inventory)
     if wrong:
         raise FirmwareRefused("the firmware's inventory cannot be true", seen=wrong, remedy="retry; then report it with nvcore dump")
     return inventory
-
-
-def _implausible(inventory: Inventory) -> str | None:
-    ranges = sorted(region.range for region in inventory.regions)
-    for one, two in pairwise(ranges):
-        if one.overlaps(two):
-            return f"regions at {one.start:#x} and {two.start:#x} overlap"
-    for item in ranges:
-        if item.start < 0 or item.size <= 0 or item.end > inventory.memory_size or (item.start | item.size) % 0x1000:
-            return f"region [{item.start:#x}, {item.end:#x}) of {inventory.memory_size:#x} bytes"
-    if not 0 <= inventory.first_channel <= inventory.channels <= 1 << 16:
-        return f"channels {inventory.first_channel} to {inventory.channels}"
-    segment = inventory.vmmu_segment
-    if segment is not None and (segment <= 0 or segment & (segment - 1)):
-        return f"VMMU segment {segment:#x}"
-    return None
 
 
 def same_resources(old: Inventory, new: Inventory) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from nvcore.api.errors import ContractError, UsageError
+from nvcore.api.errors import ContractError
 from nvcore.api.grant import GrantRequest, LedgerRow
 from nvcore.api.inventory import Range
 from nvcore.locks import Lock
 from nvcore.vmm.pool import Pool
+from nvcore.vmm.request import plan_request
 
 __all__ = ["BAR1_ENTRY", "PAGE", "Holding", "Ledger"]
 
@@ -56,34 +57,10 @@ class Ledger:
         with the books unchanged."""
         ranges: dict[str, list[Range]] = {}
         with self._lock:
-            for pool, item in self._plan(request, parent):
+            for pool, item in plan_request(self._pools, request, parent):
                 pool.move(pool.free if parent is None else pool.of(parent), pool.of(owner), item)
                 ranges.setdefault(pool.kind, []).append(item)
         return Holding(owner, parent, ranges)
-
-    def _plan(self, request: GrantRequest, parent: str | None) -> list[tuple[Pool, Range]]:
-        plan: list[tuple[Pool, Range]] = []
-
-        def want(kind: str, size: int, align: int = 1, at: int | None = None, top_down: bool = False) -> None:
-            if size:
-                pool = self._pools[kind]
-                source = pool.free if parent is None else pool.of(parent)
-                plan.append((pool, pool.find(source, size, align=align, at=at, top_down=top_down)))
-
-        if request.vram and request.vram_align & (request.vram_align - 1):
-            raise UsageError("an alignment must be a power of two", seen=hex(request.vram_align))
-        if request.power_of_two_channels and request.channels & (request.channels - 1):
-            raise UsageError("a run of channel ids aligned to its own size must be a power of two", seen=request.channels)
-        if len(set(request.functions)) != len(request.functions):
-            raise UsageError("a virtual function is named twice", seen=request.functions)
-        want("vram", request.vram, request.vram_align, request.vram_at, request.top_down)
-        align = request.channels if request.power_of_two_channels else 1
-        want("channels", request.channels, align, request.channels_at, request.top_down)
-        want("bar1", request.bar1, BAR1_ENTRY)
-        for number in request.functions:
-            want("functions", 1, at=number)
-        want("heads", request.heads)
-        return plan
 
     def give_back(self, holding: Holding, *, quarantine: Sequence[str] = ()) -> None:
         """Return what a holding still has: to its parent, or to the free ones; kinds in `quarantine` go there instead, whoever the parent
