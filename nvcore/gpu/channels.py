@@ -16,7 +16,7 @@ from nvcore.api.grant import AddressSpace, Channel
 from nvcore.api.marks import follows, interrupt_safe, signalling_safe
 from nvcore.gpu.doorbell import ChannelDoorbell
 from nvcore.gpu.invalidate import Ticket, TicketRing
-from nvcore.gpu.owned import Owned
+from nvcore.gpu.leases import Owned
 
 if TYPE_CHECKING:
     from nvcore.api.device import DmaBuffer

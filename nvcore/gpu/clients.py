@@ -1,8 +1,9 @@
-"""A client at work on a function: its context, its delivery thread, its callbacks with deadlines.
+"""Clients at work on the functions of a booted GPU: who gets which, its context, its delivery thread, its callbacks with deadlines.
 
-Owns the attachment's state. `on_fault` and vGPU events run on the attachment's own delivery thread, so that a hung client delays no one
-else's; probe, quiesce, resume and remove run on the GPU's callback thread while the life-cycle thread waits for them, with a deadline; one
-that hangs is abandoned with its thread. What a client left is taken down by the core.
+Two clients that want one function are a reported conflict and neither gets it; one whose probe fails leaves its function free, with the
+reason. Owns the attachments' state. `on_fault` and vGPU events run on the attachment's own delivery thread, so that a hung client delays no
+one else's; probe, quiesce, resume and remove run on the GPU's callback thread while the life-cycle thread waits for them, with a deadline;
+one that hangs is abandoned with its thread. What a client left is taken down by the core.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from nvcore.gpu.threads import Job, Worker, describe_error
 if TYPE_CHECKING:
     from nvcore.gpu.hardware import Hardware
     from nvcore.gpu.life import Gpu
+    from nvcore.host import Host
 
-__all__ = ["Attachment", "Context"]
+__all__ = ["Attachment", "Context", "attach_clients"]
 
 
 @follows(ClientContext)
@@ -193,3 +195,49 @@ class Attachment:
         status = self.status()
         said = {"state": status.state, "text": status.text, "detail": dict(status.detail)}
         return {"name": self.name, "plugin": self.plugin, "function": self.function.name, **said}
+
+
+def attach_clients(gpu: Gpu, host: Host) -> None:
+    """Probe every client on every published function that is its own."""
+    for function in gpu.functions:
+        if not function.published or function.owner is not None:
+            continue
+        offers = [offer for offer in host.clients if function.kind in offer.functions]
+        claims = [(offer, driver) for offer in offers if (driver := _matching(gpu, host, offer, function)) is not None]
+        if len(claims) > 1:
+            names = " and ".join(offer.name for offer, _ in claims)
+            gpu.conflicts.append(f"clients {names} both claim {function.name}: none got it")
+            gpu.publish("client", gpu.conflicts[-1], function=function.name, code="NVC-1005", action="select only one of them")
+        elif claims:
+            _attach(gpu, host, *claims[0], function)
+
+
+def _matching(gpu: Gpu, host: Host, offer: ClientOffer, function: Function) -> ClientDriver | None:
+    driver = host.open_driver(offer)
+    try:
+        return driver if driver is not None and driver.match(function) else None
+    except Exception as error:  # isolation boundary: worker
+        _failed(gpu, host, offer, function, error)
+        return None
+
+
+def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, function: Function) -> None:
+    folder = host.state_dir / "clients" / offer.name
+    folder.mkdir(parents=True, exist_ok=True)
+    attachment = Attachment(gpu, offer, driver, function, folder)
+    gpu.attachments.append(attachment)
+    gpu.own(function, offer.name)
+    try:
+        attachment.probe(host.settings.call)
+    except Exception as error:  # isolation boundary: worker
+        attachment.hung = describe_error(error)[0]
+        gpu.abandon(attachment, f"probe failed: {attachment.hung}")
+        _failed(gpu, host, offer, function, error)
+        return
+    gpu.publish("client", f"{offer.name} drives {function.name}", function=function.name, owner=offer.name)
+
+
+def _failed(gpu: Gpu, host: Host, offer: ClientOffer, function: Function, error: BaseException) -> None:
+    cause, code, remedy = describe_error(error)
+    host.blame(offer.name, cause)
+    gpu.publish("client", f"{offer.name} failed on {function.name}: {cause}", owner=offer.name, code=code, action=remedy)

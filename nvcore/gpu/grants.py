@@ -21,8 +21,7 @@ from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
 from nvcore.gpu.channels import GpuChannel, GpuSpace
 from nvcore.gpu.interrupts import Line
-from nvcore.gpu.leases import MemoryLease
-from nvcore.gpu.owned import GrantBuffer, Owned
+from nvcore.gpu.leases import GrantBuffer, MemoryLease, Owned
 from nvcore.gpu.threads import fails
 from nvcore.vmm.mapping import Extent
 from nvcore.vmm.runs import cut

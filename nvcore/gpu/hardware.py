@@ -18,6 +18,7 @@ from nvcore.api.firmware import FirmwareSession
 from nvcore.api.inventory import Engine, Inventory, Range
 from nvcore.api.marks import may_sleep
 from nvcore.events import EventLog
+from nvcore.gpu.boot import same_resources
 from nvcore.gpu.channels import GpuChannel, GpuSpace
 from nvcore.gpu.doorbell import Gate
 from nvcore.gpu.interrupts import InterruptTree
@@ -34,14 +35,16 @@ __all__ = ["Hardware"]
 
 class Hardware:
     """One booted GPU. `name` is its bus address; `publish` writes a line about it into the event log. functions: virtual functions that
-    exist."""
+    exist. `session` and `gate` are those of the generation that `admit` let in."""
+
+    session: FirmwareSession
+    gate: Gate
 
     def __init__(
-        self, name: str, device: Device, events: EventLog, session: FirmwareSession, inventory: Inventory, functions: int,
-        tree: InterruptTree, invalidator: Invalidator, generation: int,
+        self, name: str, device: Device, events: EventLog, inventory: Inventory, functions: int, tree: InterruptTree,
+        invalidator: Invalidator,
     ) -> None:  # fmt: skip
-        self.name, self.device, self.session, self.inventory = name, device, session, inventory
-        self.tree, self.invalidator, self.gate = tree, invalidator, Gate(generation)
+        self.name, self.device, self.inventory, self.tree, self.invalidator = name, device, inventory, tree, invalidator
         self.publish = partial(events.publish, gpu=name)
         self.ledger = Ledger(
             vram=[region.range for region in inventory.regions if region.usable],
@@ -94,8 +97,10 @@ class Hardware:
             self.publish("device", f"no map behind BAR1: {error}", action="the PRAMIN window serves instead")
 
     @may_sleep
-    def renew(self, session: FirmwareSession, inventory: Inventory, generation: int) -> None:
-        """The firmware was started again after a reset: grants keep their resources, zeroed; quarantine ends; interrupts come through."""
+    def admit(self, session: FirmwareSession, inventory: Inventory, generation: int) -> None:
+        """A firmware was started, for the first time or after a reset: grants keep their resources, zeroed; quarantine ends; interrupts
+        come through. Raises UsageError when it left other resources than the one before."""
+        same_resources(self.inventory, inventory)
         self.inventory, self.session, self.vram.mapped = inventory, session, None
         self.gate = Gate(generation)  # grants are quiescing: nobody but the core uses it yet
         if not self.vram.shares:
@@ -109,6 +114,8 @@ class Hardware:
         for buffer in limbo:
             buffer.close()
         self.tree.open()
+        if inventory.firmware_vector is not None:
+            self.tree.listen(inventory.firmware_vector)
         for grant in self.top_grants:
             grant.set_quiescing(False)
 

@@ -1,24 +1,60 @@
-"""Leases: the only way to touch granted memory, revocable at any moment.
+"""Memory in the hands of a grant's owner: leases, the only way to touch granted memory, and host memory for the device.
 
-Owns the state of each lease and the mapping behind it. `revoke` may run in any thread, also the receiver's: it calls no client; a view that
-a holder kept then shows anonymous zeros. What a lease is on belongs to its grant; scrubbing too. Source: DESIGN "Faults", on revocation.
+Owns the base of all that hangs below a grant: closed once, by whoever comes first, and forgotten by the grant then; the state of each lease
+and the mapping behind it. `revoke` may run in any thread, also the receiver's: it calls no client; a view that a holder kept then shows
+anonymous zeros. What a lease is on belongs to its grant; scrubbing too. Source: DESIGN "Faults", on revocation.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nvcore.api.device import DmaBuffer
 from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError
 from nvcore.api.grant import Lease
 from nvcore.api.inventory import Range
-from nvcore.api.marks import follows
-from nvcore.gpu.owned import Owned
+from nvcore.api.marks import follows, may_sleep
 from nvcore.vmm.mapping import Mapped
 
 if TYPE_CHECKING:
     from nvcore.gpu.grants import GpuGrant
 
-__all__ = ["MemoryLease"]
+__all__ = ["GrantBuffer", "MemoryLease", "Owned"]
+
+
+class Owned:
+    """Base of spaces, channels, leases and buffers."""
+
+    __slots__ = ("closed", "grant")
+
+    def __init__(self, grant: GpuGrant) -> None:
+        self.grant, self.closed = grant, False
+
+    def first_close(self) -> bool:
+        """Whether nobody closed it before; it is closed now, and its grant's no more."""
+        first, self.closed = not self.closed, True
+        if first:
+            self.grant.forget(self)
+        return first
+
+
+class GrantBuffer(Owned):
+    """As `nvcore.api.device.DmaBuffer`; `bus_address` is the device's own bound method, so that a submission path pays nothing for the
+    wrapping."""
+
+    __slots__ = ("_inner", "bus_address", "contiguous", "fd", "size", "view")
+
+    def __init__(self, grant: GpuGrant, inner: DmaBuffer) -> None:
+        super().__init__(grant)
+        self._inner, self.bus_address, self.contiguous = inner, inner.bus_address, inner.contiguous
+        self.size, self.view, self.fd = inner.size, inner.view, inner.fd
+
+    @may_sleep
+    def close(self) -> None:
+        """Unmap it from the device, then free it. Idempotent."""
+        self.first_close()
+        self.view = memoryview(b"")
+        self._inner.close()
 
 
 @follows(Lease)

@@ -24,8 +24,7 @@ from nvcore.api.identity import GpuIdentity
 from nvcore.api.marks import may_sleep
 from nvcore.api.needs import NO_NEEDS
 from nvcore.gpu import boot
-from nvcore.gpu.attach import attach_clients
-from nvcore.gpu.clients import Attachment
+from nvcore.gpu.clients import Attachment, attach_clients
 from nvcore.gpu.faults import Ladder
 from nvcore.gpu.grants import GpuGrant
 from nvcore.gpu.hardware import Hardware
@@ -76,7 +75,7 @@ class Gpu:
         self._saved = SavedStates(host.state_dir / "gpus")
         self.life = Worker(f"life {source}", self.clock, self._job_failed)
         self.calls = Worker(f"calls {source}", self.clock)
-        self.receiver = Receiver(f"receive {source}", self.ladder.meet_gpu, self._device_gone, self._job_failed)
+        self.receiver = Receiver(f"receive {source}", self.ladder.meet_gpu, self.device_gone, self._job_failed)
 
     # state
 
@@ -126,12 +125,16 @@ class Gpu:
             self.backend = self._host.open_backend(offer)
             self.needs = boot.needs_of(identity, self._host.clients)
             self.set_state("booting")
-            self._boot(device, identity)
+            hardware = self._start(device, identity)
+            inventory = hardware.inventory
+            self.identity = attrs.evolve(identity, uuid=inventory.uuid)
+            self.functions = boot.functions_of(self.identity, inventory, hardware.session.families, self.needs)
+            self.publish("boot", f"{inventory.name} booted on {inventory.firmware}")
             attach_clients(self, self._host)
         except Exception as error:  # isolation boundary: worker
             self._boot_failed(error)
             return
-        if self.hardware is not None and self.hardware.gate.open:
+        if hardware.gate.open:
             self.set_state("running")  # else a fault came first, and the ladder's job waits for this thread
 
     def _open_device(self) -> tuple[Device, GpuIdentity]:
@@ -145,27 +148,26 @@ class Gpu:
             self.set_state("identified")
         return device, self.identity
 
-    def _boot(self, device: Device, identity: GpuIdentity) -> None:
-        session = self._open_session(device, identity)
-        tree = InterruptTree(device.bars[0], chip_row(identity.chip.name).interrupt_leaves)
-        invalidator = Invalidator(device.bars[0], self.clock, self.ladder.meet_gpu, self.settings.invalidate, self.receiver.wake)
+    def _start(self, device: Device, identity: GpuIdentity) -> Hardware:
+        """Start the firmware, for the first time or again; then what is there goes on with it, as `Hardware.admit` says."""
+        session, known = self._open_session(device, identity), self.hardware
+        tree = known.tree if known else InterruptTree(device.bars[0], chip_row(identity.chip.name).interrupt_leaves)
+        invalidator = known.invalidator if known else Invalidator(
+            device.bars[0], self.clock, self.ladder.meet_gpu, self.settings.invalidate, self.receiver.wake
+        )  # fmt: skip
         self.receiver.attach(device, session, tree, invalidator)
         try:
             inventory = boot.read_inventory(session)
             functions = min(self.needs.virtual_functions, inventory.vgpu.functions) if inventory.vgpu.host else 0
             self.virtual_functions = device.enable_functions(functions) if functions else ()
-            number = self.next_generation()
-            hardware = Hardware(self.name, device, self.events, session, inventory, functions, tree, invalidator, number)
-            tree.open()
-            if inventory.firmware_vector is not None:
-                tree.listen(inventory.firmware_vector)
+            hardware = known or Hardware(self.name, device, self.events, inventory, functions, tree, invalidator)
+            hardware.admit(session, inventory, self.next_generation())
         except NvcoreError:
-            self._disable_functions(device)
+            self._disable_functions(device, [])
             self._unload(session)
             raise
-        self.hardware, self.identity = hardware, attrs.evolve(identity, uuid=inventory.uuid)
-        self.functions = boot.functions_of(self.identity, inventory, session.families, self.needs)
-        self.publish("boot", f"{inventory.name} booted on {inventory.firmware}")
+        self.hardware = hardware
+        return hardware
 
     def _open_session(self, device: Device, identity: GpuIdentity) -> FirmwareSession:
         """Open the firmware; what an earlier process of ours left running is taken down first, by its own saved unload."""
@@ -191,44 +193,27 @@ class Gpu:
         cause, code, remedy = describe_error(error)
         if isinstance(error, BootError) and isinstance(error.report, BootReport):
             self.boot_report = error.report
-            code = error.report.code or code  # what ended the boot, not that it ended: this is what is explained
         if isinstance(error, ConflictError):
             self.conflicts = [error.what]
-        if self.hardware is not None:
-            self._take_firmware_down("the boot failed")
+        self._take_firmware_down("the boot failed")
         state: StateName = "unsupported" if isinstance(error, NotSupportedError) else "failed"
         self._rest(state, cause, code, remedy, "see the boot report (nvcore gpus describe), then: nvcore gpus retry")
 
     # faults that others report
 
-    def removed(self) -> None:
-        """The bus says that the device left. Any thread."""
-        self._device_gone("removed from its bus")
-
-    def _device_gone(self, cause: str) -> None:
+    def device_gone(self, cause: str) -> None:
+        """The bus, or the receiver, says that the device left. Any thread."""
         self.ladder.meet_gpu(f"device-gone: {cause}", rung=Rung.LOST)
 
     # what the ladder asks for
 
     @may_sleep
     def restart_firmware(self) -> None:
-        """Take the dead firmware down and start it again; grants keep their resources, zeroed, under a new generation. Raises
-        NvcoreError."""
-        hardware, device = self.hardware, self.device
-        assert hardware is not None and device is not None and self.identity is not None
-        self._unload(hardware.session)
-        device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
-        session = self._open_session(device, self.identity)
-        self.receiver.attach(device, session, hardware.tree, hardware.invalidator)
-        try:
-            inventory = boot.read_inventory(session)
-            boot.same_resources(hardware.inventory, inventory)
-            if self.virtual_functions:
-                self.virtual_functions = device.enable_functions(len(self.virtual_functions))
-        except NvcoreError:
-            self._unload(session)
-            raise
-        hardware.renew(session, inventory, self.next_generation())
+        """Take the dead firmware down and start it again. Raises NvcoreError."""
+        assert self.hardware is not None and self.identity is not None
+        self._unload(self.hardware.session)
+        self.hardware.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
+        self._start(self.hardware.device, self.identity)
 
     @may_sleep
     def lose(self, cause: str) -> None:
@@ -284,21 +269,14 @@ class Gpu:
             self._saved.drop(self.name)
         return report
 
-    def _disable_functions(self, device: Device) -> None:
+    def _disable_functions(self, device: Device, problems: list[str]) -> None:
         """No virtual function outlives its firmware; on a device that is in trouble, as far as it lets itself be told."""
         if self.virtual_functions and not device.gone:
-            with suppress(NvcoreError):
-                device.enable_functions(0)
-
-    def _forget_hardware(self) -> None:
-        for buffer in self.hardware.limbo if self.hardware is not None else ():
-            buffer.close()
-        self.hardware, self.functions, self.virtual_functions = None, (), ()
+            fails(problems, "virtual functions", device.enable_functions, 0)
 
     def _rest(self, state: StateName, cause: str, code: str | None, remedy: str | None, otherwise: str) -> None:
         """Leave a device that runs no firmware, in a state: with its DMA stopped, or closed and lost when it is gone. otherwise: the remedy
         where the cause has none."""
-        self._forget_hardware()
         device = self.device
         gone = device is not None and device.gone
         if device is None or gone:
@@ -335,8 +313,7 @@ class Gpu:
         hardware = self.hardware
         if hardware is not None:
             device = hardware.device
-            if self.virtual_functions and not device.gone:
-                fails(problems, "virtual functions", device.enable_functions, 0)
+            self._disable_functions(device, problems)
             fails(problems, "interrupts", hardware.tree.mask_all)
             hardware.gate.close(cause)
             report = self._unload(hardware.session)
@@ -347,7 +324,9 @@ class Gpu:
             self.publish("unload", "firmware unloaded" if report.clean else problems[-1])
             with suppress(NvcoreError):
                 device.set_bus_master(False)
-        self._forget_hardware()
+            for buffer in hardware.limbo:
+                buffer.close()
+        self.hardware, self.functions, self.virtual_functions = None, (), ()
         return problems
 
     @may_sleep
@@ -355,25 +334,25 @@ class Gpu:
         """Operator: try again from a state that is not running. Raises ConflictError when it runs (reset it then)."""
         if self.state.name in ("running", "booting", "resetting"):
             raise ConflictError(f"GPU {self.name} is {self.state.name}", remedy="use reset for a running GPU")
-        self.ladder.forget()
-        self.conflicts = []
-        if self.hardware is not None:
-            self._take_firmware_down("an operator retries")
-        self.bring_up()
+        self._again("an operator retries")
 
     @may_sleep
     def reset(self) -> None:
         """Operator: everything down, the device reset, and up again with new needs."""
         self.set_state("unloading", "operator asked for a reset")
-        self._take_firmware_down("an operator resets the GPU")
+        self._again("an operator resets the GPU", self.device)
+
+    def _again(self, why: str, reset: Device | None = None) -> None:
+        self._take_firmware_down(why)
+        self.ladder.forget()
+        self.conflicts = []
         try:
-            if self.device is not None:
-                self.device.reset()
+            if reset is not None:
+                reset.reset()
         except NvcoreError as error:
             self._boot_failed(error)
-            return
-        self.ladder.forget()
-        self.bring_up()
+        else:
+            self.bring_up()
 
     @may_sleep
     def end_threads(self, timeout: float) -> list[str]:
