@@ -6,10 +6,6 @@ value only when attached (`--watch=2`) and is otherwise true. `--` ends the opti
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 __all__ = ["Arguments", "parse", "usage"]
 
 
@@ -49,11 +45,11 @@ class Arguments:
 
 
 def parse(
-    argv: Sequence[str], options: Mapping[str, str], *, words: tuple[int, int] = (0, 99), stop_at_word: bool = False,
+    argv: list[str], options: dict[str, str], *, words: tuple[int, int] | None = (0, 99), stop_at_word: bool = False,
     into: Arguments | None = None,
 ) -> Arguments:  # fmt: skip
-    """Parse `argv` against the option table. words: how many words may remain. stop_at_word: leave everything from the first word on.
-    into: add the options to what was parsed before, and leave others, and whatever stands behind `--`, among the words.
+    """Parse `argv` against the option table. words: how many words may remain; None: options that are not of the table, and whatever stands
+    behind `--`, are left among them. stop_at_word: leave everything from the first word on. into: add to what was parsed before.
 
     Raises UsageError for an unknown option, a missing or superfluous value, too few or too many words.
     """
@@ -62,22 +58,22 @@ def parse(
     while rest:
         word = rest.pop(0)
         if word == "--":
-            out.words += rest if into is None else [word, *rest]
+            out.words += rest if words else [word, *rest]
             break
         name = word.partition("=")[0] if word[:2] == "--" else word[:2]
-        if len(word) > 1 and word[0] == "-" and (into is None or name in options):
+        if len(word) > 1 and word[0] == "-" and (words or name in options):
             _option(out, word, rest, options)
             continue
         out.words.append(word)
         if stop_at_word:
             out.words += rest
-            break
-    if into is None and not stop_at_word and not words[0] <= len(out.words) <= words[1]:
+            return out
+    if words and not words[0] <= len(out.words) <= words[1]:
         raise usage(f"{len(out.words)} words given", f"{words[0]} to {words[1]} words" if words[0] != words[1] else f"{words[0]} words")
     return out
 
 
-def _option(out: Arguments, word: str, rest: list[str], options: Mapping[str, str]) -> None:
+def _option(out: Arguments, word: str, rest: list[str], options: dict[str, str]) -> None:
     name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:] and "=", word[2:])
     key = options.get(name)
     if key is None:

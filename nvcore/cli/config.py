@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from json import dumps
+from typing import Any
+
+from nvcore.cli.context import Context
 from nvcore.cli.nouns import rows
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from nvcore.cli.args import Arguments
-    from nvcore.cli.context import Context
-    from nvcore.cli.nouns import Noun
-    from nvcore.config.lines import Path
-    from nvcore.config.model import Configuration
+from nvcore.config.lines import Path
 
 __all__ = ["NOUNS"]
 
 
-def _check(given: Arguments, output: str, context: Context) -> int:
+def _check(context: Context) -> int:
     from nvcore.plugins.host import PluginHost
 
     configuration = context.configuration()
@@ -32,34 +27,24 @@ def _check(given: Arguments, output: str, context: Context) -> int:
     return 7 if any(plugin.broken for plugin in host.plugins) else 0
 
 
-def _show(given: Arguments, output: str, context: Context) -> int:
-    from json import dumps
-
-    found = _values(context.configuration())
-    if output[:4] != "json":  # texts, numbers, truths and lists are written the same in TOML
+def _show(context: Context) -> int:
+    configuration = context.configuration()
+    plugins = {**configuration.plugins._asdict(), **{name: configuration.tree["plugins"][name] for name in configuration.sections()}}
+    values = _leaves((), {"host": configuration.host._asdict(), "plugins": plugins, "gpu": configuration.tree.get("gpu", [])})
+    found = [{"key": ".".join(map(str, path)), "value": value, "origin": configuration.where(*path)} for path, value in values.items()]
+    if context.output[:4] != "json":  # texts, numbers, truths and lists are written the same in TOML
         found = [{**row, "value": None if row["value"] is None else dumps(row["value"], ensure_ascii=False, default=str)} for row in found]
-    output = "wide" if output == "table" and given.flag("origin") else output
-    context.view(output, "config", found, files=context.configuration().files)
+    context.view("config", found, "wide" if context.tabular and context.given.flag("origin") else None, files=configuration.files)
     return 0
 
 
-def _values(configuration: Configuration) -> list[dict[str, Any]]:
-    """Every value in effect: the core's keys with their defaults, then what else the files say."""
-    values: dict[Path, object] = {("host", key): value for key, value in configuration.host._asdict().items()}
-    values.update({("plugins", key): value for key, value in configuration.plugins._asdict().items()})
-    for at, gpu in enumerate(configuration.tree.get("gpu", [])):
-        values.update({("gpu", at, key): value for key, value in gpu.items()})
-    for name in configuration.sections():
-        values.update(_leaves(("plugins", name), configuration.tree["plugins"][name]))
-    return [{"key": ".".join(map(str, path)), "value": value, "origin": configuration.where(*path)} for path, value in values.items()]
-
-
-def _leaves(path: Path, table: dict[str, Any]) -> dict[Path, object]:
-    found: dict[Path, object] = {}
-    for key, value in table.items():
-        found.update(_leaves((*path, key), value) if isinstance(value, dict) else {(*path, key): value})
-    return found
+def _leaves(path: Path, value: Any) -> dict[Path, Any]:
+    """Every value in effect by its path: the core's keys with their defaults, then what else the files say."""
+    if not isinstance(value, dict) and path != ("gpu",):
+        return {path: value}
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    return {at: leaf for key, one in inner for at, leaf in _leaves((*path, key), one).items()}
 
 
 _VERBS = {"check": (_check, {}, (0, 0)), "show": (_show, rows({"--origin": "origin?"}), (0, 0))}
-NOUNS: dict[str, Noun] = {"config": ("", _VERBS)}
+NOUNS = {"config": ("", _VERBS)}

@@ -32,12 +32,13 @@ GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "time
 
 
 class Context:
-    """Streams, global options, configuration, selection. Implements CommandIO."""
+    """Streams, options, configuration, selection. Implements CommandIO. given: the words and options behind the noun and the global ones;
+    output: the format that `-o` asks for."""
 
     def __init__(self, given: Arguments) -> None:
         self.stdout: TextIO = sys.stdout
         self.stderr: TextIO = sys.stderr
-        self.given = given
+        self.given, self.output = given, "table"
         self.config_path = given.text("config")
         self._configuration: Configuration | None = None
 
@@ -144,12 +145,18 @@ class Context:
         else:
             self.stdout.write(table(rows, [column for column in columns if output == "wide" or column[2][:4] != "wide"], self.plain))
 
-    def view(self, output: str, name: str, rows: Sequence[dict[str, Any]], **extra: Any) -> None:
-        """Print rows of one of the core's views, as `tables.txt` declares it. extra: other members of the JSON document."""
+    @property
+    def tabular(self) -> bool:
+        """Whether a table is asked for, and words beside it are welcome."""
+        return self.output in ("table", "wide")
+
+    def view(self, name: str, rows: Sequence[dict[str, Any]], output: str | None = None, **extra: Any) -> None:
+        """Print rows of one of the core's views, as `tables.txt` declares it. output: another format than asked for; extra: other members
+        of the JSON document."""
         from nvcore.cli.output import view
 
         key, row, columns = view(name)
-        self.show(output, schema=f"nvcore.{name}/1", key=key, rows=rows, columns=columns, name=row, extra=extra)
+        self.show(output or self.output, schema=f"nvcore.{name}/1", key=key, rows=rows, columns=columns, name=row, extra=extra)
 
     def section(self, offer: ConfigSection) -> Any:
         """The record of a plugin's section; see CommandIO.section."""

@@ -6,30 +6,25 @@ Pages lie in `nvcore/explain/NVC-….md` and in the folder `explain` of each plu
 from __future__ import annotations
 
 import os
+from glob import escape, glob
+from importlib.util import find_spec
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from nvcore.cli.args import Arguments
-    from nvcore.cli.context import Context
-    from nvcore.cli.nouns import Noun
-    from nvcore.plugins.index import Index
+from nvcore.api.errors import NotFoundError
+from nvcore.cli.context import Context
+from nvcore.plugins.index import Index, scan
 
 __all__ = ["NOUNS", "pages"]
 
 
-def _explain(given: Arguments, output: str, context: Context) -> int:
+def _explain(context: Context) -> int:
     """Print the page of a code; without a code, every code with the first line of its page."""
-    from nvcore.plugins.index import scan
-
     found = pages(scan())
-    if not given.words:
+    if not context.given.words:
         context.out("".join(f"{code}  {_title(found[code])}\n" for code in sorted(found)))
         return 0
-    code = given.words[0].upper()
+    code = context.given.words[0].upper()
     code = code if code.startswith("NVC-") else f"NVC-{code}"
     if code not in found:
-        from nvcore.api.errors import NotFoundError
-
         raise NotFoundError(f"no page for {code}", remedy="nvcore explain lists every code; a page of a plugin comes with the plugin")
     with open(found[code], encoding="utf-8") as file:
         context.out(file.read().removesuffix("\n") + "\n")
@@ -43,9 +38,6 @@ def _title(path: str) -> str:
 
 def pages(index: Index) -> dict[str, str]:
     """Code to the path of its page: those in the folder `explain` of the core and of each plugin's package, without importing it."""
-    from glob import escape, glob
-    from importlib.util import find_spec
-
     packages = ["nvcore", *(point.module.partition(".")[0] for dist in index.plugins() for point in dist.entry_points)]
     found: dict[str, str] = {}
     for package in dict.fromkeys(packages):
@@ -59,4 +51,4 @@ def pages(index: Index) -> dict[str, str]:
     return found
 
 
-NOUNS: dict[str, Noun] = {"explain": ("", {"": (_explain, {}, (0, 1))})}
+NOUNS = {"explain": ("", {"": (_explain, dict[str, str](), (0, 1))})}

@@ -5,16 +5,16 @@ A noun is a table of verbs; a verb is a call to the control socket and what is s
 
 from __future__ import annotations
 
+import os
+import time
+from typing import Any
+
+from nvcore.api.errors import UnreachableError, WaitTimeout
+from nvcore.bus.pci import scan
 from nvcore.cli.args import usage
+from nvcore.cli.context import Context
 from nvcore.cli.nouns import rows
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from nvcore.cli.args import Arguments
-    from nvcore.cli.context import Context
-    from nvcore.cli.nouns import Noun
+from nvcore.cli.output import document
 
 __all__ = ["NOUNS", "event_line"]
 
@@ -24,22 +24,20 @@ _LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
 def _gpu(method: str, **more: float) -> Any:
     """The verb that calls a method with the GPU that was named, or lists all."""
 
-    def verb(given: Arguments, output: str, context: Context) -> int:
-        if not given.words:
-            return _show_gpus(context.call("io.nvcore.Gpu.List")["gpus"], output, context)
-        gpu = context.call(f"io.nvcore.Gpu.{method}", {"gpu": given.words[0]}, **more)["gpu"]
-        if method != "Describe" or output in ("jsonl", "name"):
-            return _show_gpus([gpu], output, context)
-        from nvcore.cli.output import document
-
-        context.out(document("nvcore.gpu/1", {"gpu": gpu}) if output == "json" else _details(gpu))
+    def verb(context: Context) -> int:
+        if not context.given.words:
+            return _show_gpus(context.call("io.nvcore.Gpu.List")["gpus"], context)
+        gpu = context.call(f"io.nvcore.Gpu.{method}", {"gpu": context.given.words[0]}, **more)["gpu"]
+        if method != "Describe" or context.output in ("jsonl", "name"):
+            return _show_gpus([gpu], context)
+        context.out(document("nvcore.gpu/1", {"gpu": gpu}) if context.output == "json" else _details(gpu))
         return 0 if gpu["state"] == "running" else 7
 
     return verb
 
 
-def _show_gpus(found: list[dict[str, Any]], output: str, context: Context) -> int:
-    context.view(output, "gpus", found)
+def _show_gpus(found: list[dict[str, Any]], context: Context) -> int:
+    context.view("gpus", found)
     return 0 if all(row["state"] == "running" for row in found) else 7
 
 
@@ -67,30 +65,27 @@ def _details(gpu: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _events(given: Arguments, output: str, context: Context) -> int:
+def _events(context: Context) -> int:
+    given = context.given
     after = given.text("after") or "0"
     if not (after.isascii() and after.isdecimal()):
         raise usage(f"--after {after} is no sequence number", "a whole number")
     parameters = {"after": int(after), "gpu": given.text("gpu"), "kinds": given.many("kind") or None}
     if not given.flag("follow"):
         found = context.call("io.nvcore.Event.Watch", parameters)["events"]
-        if output in ("table", "wide"):
-            found = [{**row, "at": _clock(row["wall"])} for row in found]
-        context.view(output, "events", found)
+        context.view("events", [{**row, "at": _clock(row["wall"])} for row in found] if context.tabular else found)
         return 0
     for answer in context.stream("io.nvcore.Event.Watch", parameters):
         for event in answer.get("events", ()):
-            if output in ("table", "wide"):
+            if context.tabular:
                 context.out(event_line(event) + "\n")
             else:
-                context.view("jsonl" if output == "json" else output, "events", [event])
+                context.view("events", [event], "name" if context.output == "name" else "jsonl")
         context.stdout.flush()
     return 0
 
 
 def _clock(wall: float) -> str:
-    import time
-
     return time.strftime("%H:%M:%S", time.localtime(wall))
 
 
@@ -102,21 +97,18 @@ def event_line(event: dict[str, Any]) -> str:
     return "  ".join(map(str, words))
 
 
-def _doctor(given: Arguments, output: str, context: Context) -> int:
-    from nvcore.api.errors import UnreachableError
-
+def _doctor(context: Context) -> int:
     code = 0
     try:
         found = context.call("io.nvcore.Host.Doctor", timeout=_LONG)["findings"]
     except UnreachableError as error:
         found, code = _outside(error), error.exit_code
-    context.view(output, "doctor", found)
+    context.view("doctor", found)
     return 1 if any(finding["severity"] == "error" for finding in found) else code
 
 
-def _outside(error: Any) -> list[dict[str, Any]]:
+def _outside(error: UnreachableError) -> list[dict[str, Any]]:
     """Checks that need no daemon."""
-    from nvcore.bus.pci import scan
     from nvcore.plugins.index import scan as index
 
     found: list[tuple[str | None, ...]] = [("warning", "daemon", f"{error.what} at {error.where}", "NVC-8001", error.remedy)]
@@ -126,38 +118,27 @@ def _outside(error: Any) -> list[dict[str, Any]]:
     return [{**dict(zip(keys, finding, strict=True)), "plugin": "nvcore"} for finding in found]
 
 
-def _devices(given: Arguments, output: str, context: Context) -> int:
-    from nvcore.bus.pci import scan
-
+def _devices(context: Context) -> int:
     found = scan()
-    if not found and output in ("table", "wide"):
+    if not found and context.tabular:
         context.say("no NVIDIA PCI functions on this machine")
     else:
-        context.view(output, "devices", found)
+        context.view("devices", found)
     return 0
 
 
-def _dump(given: Arguments, output: str, context: Context) -> int:
-    import os
-
-    from nvcore.cli.output import document
-
-    folder = os.path.abspath(given.words[0]) if given.words else None
+def _dump(context: Context) -> int:
+    folder = os.path.abspath(context.given.words[0]) if context.given.words else None
     answer = context.call("io.nvcore.Host.Dump", {"folder": folder}, timeout=_LONG)
-    context.out(document("nvcore.dump/1", answer) if output == "json" else f"{answer['folder']}\n")
+    context.out(document("nvcore.dump/1", answer) if context.output == "json" else f"{answer['folder']}\n")
     return 0
 
 
-def _stop(given: Arguments, output: str, context: Context) -> int:
-    import os
-    import time
-
+def _stop(context: Context) -> int:
     context.call("io.nvcore.Host.Stop")
     deadline = time.monotonic() + context.timeout
     while os.path.exists(context.socket):
         if time.monotonic() > deadline:
-            from nvcore.api.errors import WaitTimeout
-
             raise WaitTimeout("the daemon did not stop", expected=f"within {context.timeout:g} s", remedy="look at its log")
         time.sleep(0.02)
     return 0
@@ -170,7 +151,7 @@ _GPU_VERBS = {
     "retry": (_gpu("Retry", timeout=_LONG), rows(), (1, 1)),
     "reset": (_gpu("Reset", timeout=_LONG), rows(), (1, 1)),
 }
-NOUNS: dict[str, Noun] = {
+NOUNS = {
     "gpus": ("list", _GPU_VERBS),
     "events": ("", {"": (_events, rows(_EVENT_OPTIONS), (0, 0))}),
     "doctor": ("", {"": (_doctor, rows(), (0, 0))}),

@@ -12,8 +12,6 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from nvcore.api.errors import NvcoreError
     from nvcore.cli.context import Context
     from nvcore.plugins.states import Plugin
@@ -25,7 +23,7 @@ _INTERRUPTED = 130
 _WITH_VALUE = ("--only", "-p", "--config", "--socket", "--timeout")  # options that may stand before the noun, their value behind them
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run one command line, `sys.argv` by default; returns its exit code (`nvcore --help` lists them)."""
     if argv is None:
         _isolate(sys.argv[1:])
@@ -45,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error)
 
 
-def _isolate(argv: Sequence[str]) -> None:
+def _isolate(argv: list[str]) -> None:
     """Where the noun is `run`, become the isolated interpreter, unless this is it."""
     words = iter(argv)
     for word in words:
@@ -101,18 +99,18 @@ def _dispatch(argv: list[str]) -> int:
 
         sys.stdout.write(f"nvcore {__version__}\n")
         return 0
-    noun, rest = (given.words[0], given.words[1:]) if given.words else ("help", [])
+    noun = given.words[0] if given.words else "help"
     asked = bool(given.words) or given.flag("help")
     # behind a plugin's noun `--socket` is the plugin's word (softgpu serve); in front of the noun it is ours
     ours = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS} if noun in NOUNS else {k: v for k, v in GLOBAL_OPTIONS.items() if k != "--socket"}
-    context = Context(parse(rest, ours, into=given))
+    context = Context(parse(given.words[1:], ours, words=None, into=given))
     if given.flag("help") or noun == "help":
         context.out(help_text(context.plugins()))
         return 0 if asked else 2
-    return dispatch(noun, given.words, context) if noun in NOUNS else _plugin_command(noun, given.words, context)
+    return dispatch(noun, context) if noun in NOUNS else _plugin_command(noun, context)
 
 
-def _plugin_command(noun: str, argv: list[str], context: Context) -> int:
+def _plugin_command(noun: str, context: Context) -> int:
     from nvcore.api.errors import PluginError
     from nvcore.plugins.loader import import_object
 
@@ -126,7 +124,7 @@ def _plugin_command(noun: str, argv: list[str], context: Context) -> int:
     command = import_object(owner, owner.commands[noun])
     if not callable(command):
         raise PluginError(f"command {noun} of {owner.distribution} cannot be called", expected="a callable", seen=type(command).__name__)
-    return int(command(argv, context))
+    return int(command(context.given.words, context))
 
 
 def _usable(noun: str, owners: list[Plugin]) -> Plugin:

@@ -1,8 +1,9 @@
 """Nouns and verbs: from the words of a command line to the function that serves them, and `--help`. Main thread.
 
 A noun of the core is one word of NOUNS; its module, imported only when it is used, holds by noun in a table `NOUNS` the verb where none is
-named, and the table of verbs. A verb is (function, options, how many words it takes); a noun without verbs has one named "". What `--help`
-prints of a noun is the file `help/NOUN.txt`. A noun of a plugin never stands here: it is an entry point of group `nvcore.command.v1`.
+named, and the table of verbs. A verb is (function of the context, options, how many words it takes); a noun without verbs has one named "".
+What `--help` prints of a noun is the file `help/NOUN.txt`. A noun of a plugin never stands here: it is an entry point of group
+`nvcore.command.v1`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,8 @@ from nvcore.plugins.names import did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from nvcore.cli.args import Arguments
     from nvcore.cli.context import Context
     from nvcore.plugins.states import Plugin
-
-    Verb = tuple[Callable[[Arguments, str, Context], int], Mapping[str, str], tuple[int, int]]
-    Noun = tuple[str, Mapping[str, Verb]]
 
 __all__ = ["NOUNS", "dispatch", "help_text", "rows", "unknown_noun"]
 
@@ -35,11 +30,9 @@ NOUNS = {
 """Nouns of the core, and their modules."""
 
 
-def dispatch(name: str, argv: Sequence[str], context: Context) -> int:
-    """Run the verb of a noun that `argv` names; the exit code.
-
-    A verb's function gets the parsed arguments, the output format ("table" where the verb has no `-o`) and the context.
-    """
+def dispatch(name: str, context: Context) -> int:
+    """Run the verb of a noun that the words name; the exit code. The context has then what was given to the verb."""
+    argv = context.given.words
     if "--help" in argv or "-h" in argv:
         context.out(beside(f"help/{name}.txt"))
         return 0
@@ -49,12 +42,13 @@ def dispatch(name: str, argv: Sequence[str], context: Context) -> int:
     if verb not in verbs:
         raise usage(f"no verb {verb!r} of {name}", ", ".join(verbs), f"nvcore {name} --help")
     run, options, words = verbs[verb]
-    given = parse(rest, options, words=words)
-    code: int = run(given, chosen(given.values), context)
+    parse(rest, options, words=words, into=context.given)
+    context.output = chosen(context.given.values)
+    code: int = run(context)
     return code
 
 
-def rows(options: Mapping[str, str] | None = None) -> Mapping[str, str]:
+def rows(options: dict[str, str] | None = None) -> dict[str, str]:
     """The options of a verb that shows rows: its own, and the output's."""
     return {**OUTPUT_OPTIONS, **(options or {})}
 

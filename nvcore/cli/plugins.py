@@ -7,18 +7,15 @@ plugins in this process, which is theirs alone.
 
 from __future__ import annotations
 
+from nvcore.cli.context import Context
 from nvcore.cli.nouns import rows
 from nvcore.cli.output import UNKNOWN
+from nvcore.plugins.index import Index, scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
-    from nvcore.cli.args import Arguments
-    from nvcore.cli.context import Context
-    from nvcore.cli.nouns import Noun
-    from nvcore.plugins.index import Index
 
 __all__ = ["NOUNS"]
 
@@ -55,33 +52,33 @@ def _registered(context: Context, index: Index) -> list[dict[str, Any]]:
     return found
 
 
-def _list(given: Arguments, output: str, context: Context, *, doctor: bool = False) -> int:
-    from nvcore.plugins.index import scan
-
-    index = scan()
-    found = None if given.flag("installed") or context.selects else _of_daemon(context, index)
+def _list(context: Context, *, doctor: bool = False) -> int:
+    index, names = scan(), context.given.words
+    found = None if context.given.flag("installed") or context.selects else _of_daemon(context, index)
     source = "daemon" if found is not None else "doctor" if doctor else "index"
     if found is None:
         found = _registered(context, index) if doctor else [plugin.as_dict() for plugin in context.plugins(index)]
-    problems: list[dict[str, Any]] = [dict(problem.as_dict()) for problem in index.problems]
-    if given.words:
-        name, problems = given.words[0], []
-        found = [row for row in found if name in (row["name"], row["distribution"])]
+    problems = [] if names else [problem.as_dict() for problem in index.problems]
+    if names:
+        found = [row for row in found if names[0] in (row["name"], row["distribution"])]
         if not found:
             from nvcore.api.errors import NotFoundError
 
-            raise NotFoundError(f"no plugin {name!r}", remedy="nvcore plugins list")
-    if given.words and output in ("table", "wide"):
+            raise NotFoundError(f"no plugin {names[0]!r}", remedy="nvcore plugins list")
+    if not context.tabular:
+        context.view("plugins", found, source=source, problems=problems)
+    elif names:
         context.out("".join(f"{key}: {_words(value)}\n" for row in found for key, value in row.items()))
     else:
-        _print(context, output, found, problems, source)
+        _table(context, "plugins", [{**row, "generations": [f"{of}.v{n}" for of, n in row["generations"].items()]} for row in found])
+        context.out(_explained(found, problems))
     wrong = any(row["state"] in ("failed", "incompatible") or row["conflicts"] for row in found)
     refused = source == "doctor" and any(row["required"] and row["state"] != "registered" for row in found)
     return 7 if problems or wrong or refused else 0
 
 
-def _doctor(given: Arguments, output: str, context: Context) -> int:
-    return _list(given, output, context, doctor=True)
+def _doctor(context: Context) -> int:
+    return _list(context, doctor=True)
 
 
 def _words(value: object) -> str:
@@ -92,24 +89,14 @@ def _words(value: object) -> str:
     return UNKNOWN if value is None or value == "" else str(value)
 
 
-def _print(context: Context, output: str, found: list[dict[str, Any]], problems: list[dict[str, Any]], source: str) -> None:
-    """Print plugins in `output`; tables get the reasons, remedies and problems below them."""
-    if output not in ("table", "wide"):
-        return context.view(output, "plugins", found, source=source, problems=problems)
-    shown = [{**row, "generations": [f"{family}.v{number}" for family, number in row["generations"].items()]} for row in found]
-    _table(context, output, "plugins", shown)
-    context.out(_explained(found, problems))
-    return None
-
-
-def _table(context: Context, output: str, view: str, shown: list[dict[str, Any]]) -> None:
+def _table(context: Context, view: str, shown: list[dict[str, Any]]) -> None:
     if shown:
-        context.view(output, view, shown)
+        context.view(view, shown)
     else:
         context.out("no plugins\n")
 
 
-def _explained(found: Sequence[dict[str, Any]], problems: Sequence[dict[str, Any]]) -> str:
+def _explained(found: list[dict[str, Any]], problems: list[dict[str, Any]]) -> str:
     """One paragraph for every plugin or place that the reader should know more about."""
     lines: list[str] = []
     for row in found:
@@ -125,34 +112,34 @@ def _explained(found: Sequence[dict[str, Any]], problems: Sequence[dict[str, Any
     return "".join(line + "\n" for line in lines)
 
 
-def _footprint(given: Arguments, output: str, context: Context) -> int:
+def _footprint(context: Context) -> int:
     """What each plugin brought; `--deny PATTERN` (or `[plugins] deny`) exits 6 when something matches."""
     from nvcore.plugins.files import residue
     from nvcore.plugins.footprint import denied, footprint
-    from nvcore.plugins.index import scan
 
     index = scan()
     with context.aside():
         found = footprint(index, context.plugins(index))
-    patterns = given.many("deny") or list(context.configuration().plugins.deny)
+    patterns = context.given.many("deny") or list(context.configuration().plugins.deny)
     hits, left = denied(index, patterns), residue(index)
-    if output not in ("table", "wide"):
-        context.view(output, "footprint", found, deny=patterns, denied=hits, residue=left)
+    if not context.tabular:
+        context.view("footprint", found, deny=patterns, denied=hits, residue=left)
         return 6 if hits else 0
-    _table(context, output, "footprint", found)
+    _table(context, "footprint", found)
     for path in left:
         context.out(f"residue: {path} (left by an uninstall; remove it) → nvcore explain NVC-1118\n")
     if hits:
-        context.view(output, "denied", hits)
+        context.view("denied", hits)
     elif patterns:
         context.out(f"deny {' '.join(patterns)}: nothing matches\n")
     return 6 if hits else 0
 
 
-def _stop(given: Arguments, output: str, context: Context) -> int:
+def _stop(context: Context) -> int:
     """Ask the daemon to stop one plugin: its clients leave, its offers are withdrawn."""
-    context.call("io.nvcore.Plugin.Stop", {"name": given.words[0]})
-    context.say(f"plugin {given.words[0]} stopped; restart the daemon to start it again")
+    (name,) = context.given.words
+    context.call("io.nvcore.Plugin.Stop", {"name": name})
+    context.say(f"plugin {name} stopped; restart the daemon to start it again")
     return 0
 
 
@@ -164,4 +151,4 @@ _VERBS = {
     "doctor": (_doctor, _INSTALLED, (0, 0)),
     "stop": (_stop, {}, (1, 1)),
 }
-NOUNS: dict[str, Noun] = {"plugins": ("list", _VERBS)}
+NOUNS = {"plugins": ("list", _VERBS)}

@@ -5,47 +5,41 @@ JSON first: every form is made from the daemon's one answer; a host without a da
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
+from nvcore.api.errors import UnreachableError
 from nvcore.cli.args import usage
+from nvcore.cli.context import Context
 from nvcore.cli.nouns import rows
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from nvcore.cli.args import Arguments
-    from nvcore.cli.context import Context
-    from nvcore.cli.nouns import Noun
+from nvcore.cli.output import document
 
 __all__ = ["NOUNS"]
 
 _OPTIONS = {"--watch": "watch=", "-w": "watch=", "--ascii": "ascii?", "--color": "color"}
 
 
-def _status(given: Arguments, output: str, context: Context) -> int:
-    color = given.text("color") or "auto"
+def _status(context: Context) -> int:
+    color = context.given.text("color") or "auto"
     if color not in ("auto", "always", "never"):
         raise usage(f"--color {color} has no meaning", "auto, always or never")
-    if output == "name":
+    if context.output == "name":
         raise usage("nvcore status has no names", "table, json or jsonl")
-    plain = given.flag("ascii") or context.plain
-    if not given.flag("watch"):
+    console = _console(context, color) if context.tabular else None
+    if not context.given.flag("watch"):
         state = _ask(context)
-        _print(context, output, state, color, plain)
-        return _code(state)
-    seconds = given.seconds("watch", 2, least=0.1, most=86400, wrong="has no meaning")
-    if output in ("table", "wide") and context.stdout.isatty() and (console := _console(context, color)):
-        return _live(context, console, plain, seconds)
-    import time
-
+        _print(context, context.output, state, console)
+        return 5 if "error" in state else 7 if state["partial"] else 0
+    seconds = context.given.seconds("watch", 2, least=0.1, most=86400, wrong="has no meaning")
+    if console is not None and context.stdout.isatty():
+        return _live(context, console, seconds)
     while True:
-        _print(context, "jsonl" if output == "json" else output, _ask(context), color, plain)
+        _print(context, "jsonl" if context.output == "json" else context.output, _ask(context), console)
         time.sleep(seconds)
 
 
 def _ask(context: Context) -> dict[str, Any]:
     """The document of schema nvcore.status/1: the daemon's description and its plugins, or why there is none."""
-    from nvcore.api.errors import UnreachableError
-
     try:
         plugins = context.call("io.nvcore.Plugin.List")["plugins"]
         return {**context.call("io.nvcore.Host.Describe"), "plugins": plugins}
@@ -53,44 +47,38 @@ def _ask(context: Context) -> dict[str, Any]:
         return {"state": "no daemon", "error": error.as_dict(), "plugins": [plugin.as_dict() for plugin in context.plugins()]}
 
 
-def _code(state: dict[str, Any]) -> int:
-    return 5 if "error" in state else 7 if state["partial"] else 0
-
-
-def _print(context: Context, output: str, state: dict[str, Any], color: str, plain: bool) -> None:
+def _print(context: Context, output: str, state: dict[str, Any], console: Any) -> None:
     if output[:4] == "json":
-        from nvcore.cli.output import document
-
         context.stdout.write(document("nvcore.status/1", state, indent=2 if output == "json" else None))
-    elif (console := _console(context, color)) is not None:
+    elif console is not None:
         with console.capture() as drawn:  # a closed pipe is this program's matter, not the console's, which would exit 1
-            console.print(_screen(context, state, plain))
+            console.print(_screen(context, state))
         context.stdout.write(drawn.get())
     else:
         _tables(context, state)
     context.stdout.flush()
 
 
-def _screen(context: Context, state: dict[str, Any], plain: bool) -> Any:
+def _screen(context: Context, state: dict[str, Any]) -> Any:
     from nvcore.cli.views.overview import no_daemon, overview
     from nvcore.cli.views.theme import ASCII, UNICODE
 
+    plain = context.given.flag("ascii") or context.plain
     glyphs = ASCII if plain else UNICODE
     return no_daemon(state["plugins"], context.socket, glyphs, plain) if "error" in state else overview(state, glyphs, plain=plain)
 
 
-def _live(context: Context, console: Any, plain: bool, seconds: float) -> int:
+def _live(context: Context, console: Any, seconds: float) -> int:
     """Again and again on a screen of its own, given back whatever happens. A daemon that goes and comes back is shown as that."""
     import signal
     import sys
-    import time
 
     from rich.live import Live
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of the end of `with`
     with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            live.update(_screen(context, _ask(context), plain), refresh=True)
+            live.update(_screen(context, _ask(context)), refresh=True)
             time.sleep(seconds)
 
 
@@ -128,4 +116,4 @@ def _tables(context: Context, state: dict[str, Any]) -> None:
         context.show("table", schema="", key="", rows=panel["rows"], columns=columns)
 
 
-NOUNS: dict[str, Noun] = {"status": ("", {"": (_status, rows(_OPTIONS), (0, 0))})}
+NOUNS = {"status": ("", {"": (_status, rows(_OPTIONS), (0, 0))})}

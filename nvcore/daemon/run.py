@@ -11,15 +11,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from nvcore.api.errors import UsageError
+from nvcore.cli.context import Context
 from nvcore.daemon.notify import notify
-
-if TYPE_CHECKING:
-    from nvcore.cli.args import Arguments
-    from nvcore.cli.context import Context
-    from nvcore.cli.nouns import Noun
 
 __all__ = ["NOUNS"]
 
@@ -60,12 +56,12 @@ def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:
     return {"gpu": [{"source": source, **more} for source in sources]} if sources else {}
 
 
-def _run(given: Arguments, output: str, context: Context) -> int:
+def _run(context: Context) -> int:
     """Run until told to stop."""
     from nvcore.config.places import state_dir
     from nvcore.daemon.daemon import Daemon
 
-    configuration = context.configuration(_gpu_tables(given.many("gpu"), given.text("firmware")))
+    configuration = context.configuration(_gpu_tables(context.given.many("gpu"), context.given.text("firmware")))
     _log_to_stderr(configuration.host.log_level)
     daemon = Daemon(configuration, context.selection(), socket=context.socket, state_dir=Path(configuration.host.state_dir or state_dir()))
     daemon.stop_on(signal.SIGTERM, signal.SIGINT)
@@ -94,4 +90,4 @@ def _more_time(seconds: float) -> str:
     return f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"
 
 
-NOUNS: dict[str, Noun] = {"run": ("", {"": (_run, {"--gpu": "gpu*", "--firmware": "firmware"}, (0, 0))})}
+NOUNS = {"run": ("", {"": (_run, {"--gpu": "gpu*", "--firmware": "firmware"}, (0, 0))})}
