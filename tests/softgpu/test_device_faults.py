@@ -29,7 +29,8 @@ def test_every_fault_can_be_armed_and_disarmed():
     assert faults.armed() == ()
 
 
-@pytest.mark.parametrize("text", ["no-such", "all-ones", "all-ones:xyz", "zero:0x10,both", "zero:0x10,read,0", "lost-write:1,write,2,3"])
+@pytest.mark.parametrize("text", ["no-such", "all-ones", "all-ones:xyz", "zero:0x10,both", "zero:0x10,read,0", "lost-write:1,write,2,3",
+                                  "booter-mailbox:zz", "booter-halt:1", "rpc-delay:soon", "rpc-delay:-1", "wpr2-lingers:nan", "rpc-no-reply:x"])  # fmt: skip
 def test_a_fault_that_is_not_understood_is_refused(text):
     with pytest.raises(UnknownFault):
         ArmedFaults().arm(text)

@@ -138,6 +138,7 @@ class ArmedFaults:
         if name in ACCESS_FAULTS:
             self.access.append(AccessFault(name, argument))
         else:
+            _check(row, argument)
             self._armed.setdefault(name, []).append((argument, row.once))
         return name
 
@@ -181,3 +182,21 @@ def value_of(argument: str, default: int) -> int:
         return int(argument, 0)
     except ValueError as problem:
         raise UnknownFault("a fault's argument is not a number", expected="a number such as 0x1234", seen=argument) from problem
+
+
+def _check(row: FaultRow, argument: str) -> None:
+    """Raise UnknownFault for an argument that the fault could not act on: whoever arms it is told, not who runs into it."""
+    form = row.argument
+    if not argument:
+        return
+    if not form:
+        raise UnknownFault(f"fault {row.name} takes no argument", seen=argument)
+    if form.startswith("seconds"):
+        try:
+            good = 0 <= float(argument) < float("inf")
+        except ValueError:
+            good = False
+        if not good:
+            raise UnknownFault(f"argument of fault {row.name}", expected=form, seen=argument)
+    elif form.startswith(("value", "code", "status", "result", "function")):
+        value_of(argument, 0)

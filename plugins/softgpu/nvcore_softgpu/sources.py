@@ -48,7 +48,7 @@ def parse_size(text: str, key: str) -> int:
     """Bytes from "40G", "256M" or a number. Raises SourceError."""
     digits, unit = (text[:-1], _UNITS.get(text[-1:].upper())) if text and not text[-1].isdigit() else (text, 1)
     if not digits.isdigit() or not digits.isascii() or unit is None:
-        raise SourceError(f"{key} is not a size", expected="a number with K, M or G", seen=text)
+        raise SourceError(f"{key}={text} is not a size", expected="a number with K, M or G", remedy=f"write a size such as {key}=40G")
     return int(digits) * unit
 
 
@@ -60,23 +60,22 @@ def parse_source(source: str) -> Source:
     name, _, query = rest.partition("?")
     chip = chip_named(name)
     if chip is None:
-        raise NotFoundError(
-            f"no chip {name!r} in the model", expected=", ".join(chip.name.lower() for chip in CHIPS), seen=name, where=source
-        )
+        chips = ", ".join(chip.name.lower() for chip in CHIPS)
+        raise NotFoundError(f"no chip {name!r} in the model", expected=chips, where=source, remedy=f"name one of {chips}: softgpu:ga100")
     values, faults = _split(query, source)
     vram = parse_size(values["vram"], "vram") if "vram" in values else chip.default_vram
     if not SMALLEST <= vram <= LARGEST:
-        raise SourceError("vram is out of range", expected=f"{SMALLEST >> 20}M to {LARGEST >> 30}G", seen=values.get("vram"), where=source)
+        raise SourceError(f"vram is not between {SMALLEST >> 20}M and {LARGEST >> 30}G", seen=values.get("vram"), where=source)
     encode_fb_size(chip.fb_size, vram)
     bar1 = parse_size(values["bar1"], "bar1") if "bar1" in values else max(256 * MIB, 1 << (vram - 1).bit_length())
     if bar1 & bar1 - 1 or bar1 < MIB or bar1 > 1 << 40:
         raise SourceError("bar1 is not a bar size", expected="a power of two from 1M", seen=values.get("bar1"), where=source)
     firmware = Path(values["firmware"]) if "firmware" in values else None
     if firmware is not None and not firmware.is_dir():
-        raise SourceError("firmware is not a folder", seen=str(firmware), where=source)
+        raise SourceError("firmware is not a folder", seen=str(firmware), where=source, remedy="name a folder with <chip>/gsp/… below")
     scattered = values.get("scattered", "0")
     if scattered not in ("0", "1"):
-        raise SourceError("scattered is 0 or 1", seen=scattered, where=source)
+        raise SourceError("scattered is not 0 or 1", seen=scattered, where=source)
     return Source(chip, vram, bar1, firmware, tuple(faults), values.get("name", ""), scattered == "1", values.get("address"))
 
 
@@ -90,7 +89,8 @@ def _split(query: str, source: str) -> tuple[dict[str, str], list[str]]:
 
             value = unquote(value)
         if key not in _KEYS or not equals or not value:
-            raise SourceError(f"cannot understand {item!r}", expected=", ".join(f"{known}=…" for known in _KEYS), seen=item, where=source)
+            what = f"no value for {key}" if key in _KEYS else f"a software GPU has no {key!r}"
+            raise SourceError(what, expected=", ".join(f"{known}=…" for known in _KEYS), where=source, remedy=f"keys: {', '.join(_KEYS)}")
         if key == "fault":
             faults.append(value)
         elif key in values:
