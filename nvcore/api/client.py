@@ -15,7 +15,7 @@ import attrs
 
 from nvcore.api.clock import Clock
 from nvcore.api.device import VirtualFunction
-from nvcore.api.events import Event, EventKind, Fault, VgpuPluginEvent
+from nvcore.api.events import EventKind, Fault, VgpuPluginEvent
 from nvcore.api.families import Family
 from nvcore.api.function import Function
 from nvcore.api.grant import Grant, GrantRequest, LedgerRow
@@ -116,6 +116,3 @@ class ClientDriver(Protocol):
     @may_sleep
     def probe(self, context: ClientContext) -> Client:
         """Take the function. Life-cycle thread of the GPU."""
-
-
-EventCallback = Callable[[Event], None]

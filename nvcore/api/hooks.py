@@ -1,13 +1,10 @@
-"""Hook specifications, one class a family, and the Protocols that plugin modules type-check against.
+"""Hook specifications, one class a family: the Protocol that a plugin module of this family type-checks against.
 
 Every hook is `def NAME(host: HostInfo) -> Iterable[Offer]`. Hooks are for wiring: each is called once per host, on the main thread, after
 all selected plugins are registered; it must not block and must not touch hardware. One that raises is recorded against its plugin; the
 results of the others are kept. Results are combined by concatenation; two offers of one name or one claim are a reported conflict. Since
 API 1.
 """
-
-# A specification is its signature and its words: no body is ever run.
-# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
@@ -31,15 +28,12 @@ if TYPE_CHECKING:
         ServiceOffer,
     )
 
-__all__ = [
-    "SPECIFICATIONS", "ClientHooks", "ClientPlugin", "DeviceHooks", "DevicePlugin", "FirmwareHooks", "FirmwarePlugin",
-    "OperatorHooks",
-]
+__all__ = ["SPECIFICATIONS", "ClientPlugin", "DevicePlugin", "FirmwarePlugin", "OperatorPlugin"]
 
 hookspec: Final = HookspecMarker("nvcore")
 
 
-class DeviceHooks:
+class DevicePlugin(Protocol):
     """Family "device"."""
 
     @hookspec
@@ -47,7 +41,7 @@ class DeviceHooks:
         """Buses that this plugin can open."""
 
 
-class FirmwareHooks:
+class FirmwarePlugin(Protocol):
     """Family "firmware"."""
 
     @hookspec
@@ -55,7 +49,7 @@ class FirmwareHooks:
         """Firmware backends, with the chips that they claim."""
 
 
-class ClientHooks:
+class ClientPlugin(Protocol):
     """Family "client"."""
 
     @hookspec
@@ -63,8 +57,9 @@ class ClientHooks:
         """Client drivers, with the functions that they claim."""
 
 
-class OperatorHooks:
-    """Family "operator": configuration, control, status, metrics, checks, services; and two observers whose errors are grouped."""
+class OperatorPlugin(Protocol):
+    """Family "operator", any of these: configuration, control, status, metrics, checks, services; and two observers whose errors are
+    grouped."""
 
     @hookspec
     def nvcore_config_sections(self, host: HostInfo) -> Iterable[ConfigSection]:
@@ -99,26 +94,5 @@ class OperatorHooks:
         """Observer: the host begins to stop. All implementations run, each abandoned after 5 s."""
 
 
-SPECIFICATIONS: Final = {"device": DeviceHooks, "firmware": FirmwareHooks, "client": ClientHooks, "operator": OperatorHooks}
+SPECIFICATIONS: Final = {"device": DevicePlugin, "firmware": FirmwarePlugin, "client": ClientPlugin, "operator": OperatorPlugin}
 """Specification class of each family."""
-
-
-class DevicePlugin(Protocol):
-    """A module of family "device" has this."""
-
-    def nvcore_buses(self, host: HostInfo) -> Iterable[BusOffer]:
-        """See DeviceHooks."""
-
-
-class FirmwarePlugin(Protocol):
-    """A module of family "firmware" has this."""
-
-    def nvcore_firmware_backends(self, host: HostInfo) -> Iterable[FirmwareOffer]:
-        """See FirmwareHooks."""
-
-
-class ClientPlugin(Protocol):
-    """A module of family "client" has this."""
-
-    def nvcore_client_drivers(self, host: HostInfo) -> Iterable[ClientOffer]:
-        """See ClientHooks."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BusOffer", "CheckOffer", "ClientOffer", "ConfigSection", "Finding", "FirmwareOffer", "HostInfo",
-    "InterfaceOffer", "MetricOffer", "PanelOffer", "Sample", "ServiceOffer",
+    "InterfaceOffer", "MetricOffer", "Offer", "PanelOffer", "Sample", "ServiceOffer",
 ]
 
 
@@ -45,79 +45,70 @@ class HostInfo:
 
 
 @attrs.define
-class BusOffer:
-    """A bus: `schemes` are the words before the colon of a source that it serves; `open(config)` makes it."""
+class Offer:
+    """What every offer has. plugin: stamped by the host."""
 
     name: str
     summary: str
-    schemes: Sequence[str]
-    open: Callable[[Mapping[str, object]], Bus]
-    plugin: str = ""
+    plugin: str = attrs.field(default="", kw_only=True)
 
 
 @attrs.define
-class FirmwareOffer:
+class BusOffer(Offer):
+    """A bus: `schemes` are the words before the colon of a source that it serves; `open(config)` makes it."""
+
+    schemes: Sequence[str]
+    open: Callable[[Mapping[str, object]], Bus]
+
+
+@attrs.define
+class FirmwareOffer(Offer):
     """A firmware backend for `chips` (names as in "GA100") in `versions` (labels, for display)."""
 
-    name: str
-    summary: str
     chips: Sequence[str]
     versions: Sequence[str]
     open: Callable[[], FirmwareBackend]
-    plugin: str = ""
 
 
 @attrs.define
-class ClientOffer:
+class ClientOffer(Offer):
     """A client driver for `functions`; `needs(identity)` is pure and asked before boot."""
 
-    name: str
-    summary: str
     functions: Sequence[str]
     needs: Callable[[GpuIdentity], BootNeeds]
     open: Callable[[], ClientDriver]
-    plugin: str = ""
 
 
 @attrs.define
-class ConfigSection:
+class ConfigSection(Offer):
     """The plugin's section `[plugins.NAME]`: an attrs class whose fields are its keys, and `migrate(version, table)` for older files."""
 
-    name: str
-    summary: str
     record: type
     migrate: Callable[[int, dict[str, Any]], dict[str, Any]] | None = None
-    plugin: str = ""
 
 
 @attrs.define
-class InterfaceOffer:
+class InterfaceOffer(Offer):
     """A varlink interface: `text` its description; `observe` and `control` partition its methods; `handler` serves them."""
 
-    name: str
-    summary: str
     text: str
     observe: frozenset[str]
     control: frozenset[str]
     handler: object
-    plugin: str = ""
 
 
 @attrs.define
-class PanelOffer:
+class PanelOffer(Offer):
     """Rows for the status screen: `columns` are (key, heading, "left" | "right"); `snapshot()` gives rows of JSON-able values; the core
     draws.
 
     schema: name and version, as in "nvcore.vgpu/1". order: smaller is higher on the screen.
     """
 
-    name: str
-    summary: str
     schema: str
     columns: Sequence[tuple[str, str, Literal["left", "right"]]]
     order: int
     snapshot: Callable[[], list[dict[str, Any]]]
-    plugin: str = ""
 
 
 @attrs.frozen
@@ -129,16 +120,13 @@ class Sample:
 
 
 @attrs.define
-class MetricOffer:
+class MetricOffer(Offer):
     """A metric: `name` as in "nvcore_vgpus", unit in the name."""
 
-    name: str
-    summary: str
     kind: Literal["gauge", "counter"]
     unit: str
     labels: Sequence[str]
     collect: Callable[[], Iterable[Sample]]
-    plugin: str = ""
 
 
 @attrs.frozen
@@ -152,23 +140,17 @@ class Finding:
 
 
 @attrs.define
-class CheckOffer:
+class CheckOffer(Offer):
     """A doctor check; `needs_host` checks run in the daemon only."""
 
-    name: str
-    summary: str
     run: Callable[[], Iterable[Finding]]
     needs_host: bool = False
-    plugin: str = ""
 
 
 @attrs.define
-class ServiceOffer:
+class ServiceOffer(Offer):
     """Something that runs beside the host (an exporter, a fleet agent). `start(view)` must return; `stop()` must end it within its
     time."""
 
-    name: str
-    summary: str
     start: Callable[[HostView], None]
     stop: Callable[[], None]
-    plugin: str = ""

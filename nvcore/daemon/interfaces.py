@@ -51,7 +51,7 @@ def core_interfaces(daemon: Daemon) -> list[InterfaceOffer]:
         "io.nvcore.Event": {"Watch": lambda call: _watch(daemon, call)},
     }
     return [
-        InterfaceOffer(name, "", text_of(name), frozenset(of) - _CONTROL, frozenset(of) & _CONTROL, SimpleNamespace(**of), "nvcore")
+        InterfaceOffer(name, "", text_of(name), frozenset(of) - _CONTROL, frozenset(of) & _CONTROL, SimpleNamespace(**of), plugin="nvcore")
         for name, of in methods.items()
     ]
 
