@@ -7,7 +7,7 @@ from typing import Any
 
 from nvcore.cli.context import Context
 from nvcore.cli.nouns import rows
-from nvcore.config.lines import Path
+from nvcore.config.model import Path
 
 __all__ = ["NOUNS"]
 

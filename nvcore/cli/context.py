@@ -6,6 +6,7 @@ Owns the streams, the global options and the configuration, read once and on use
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 from nvcore.cli.args import usage
 from nvcore.cli.output import ascii_only, safe, width
@@ -13,7 +14,6 @@ from nvcore.plugins.select import Selection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Any, TextIO
 

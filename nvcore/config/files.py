@@ -6,17 +6,13 @@ key; lists and `[[gpu]]` are replaced as a whole by a later file. Never writes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from nvcore.api.errors import ConfigError
-from nvcore.config.model import Configuration, Lists, Tables
+from nvcore.config.model import Configuration, Lists, Path, Tables
 from nvcore.config.places import config_files
 from nvcore.config.sections import Checker, place
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
-
-    from nvcore.config.lines import Path
 
 __all__ = ["check", "load", "parse"]
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Path", "find_lines"]
+from nvcore.config.model import Path
 
-Path = tuple[str | int, ...]
-"""Keys from the top; an element of an array of tables by its number, from 0."""
+__all__ = ["find_lines"]
 
 _TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}' r"|'''.*?'{3,5}"  # a closing fence may have up to two more quotes, which are the string's

@@ -7,14 +7,14 @@ The core's own tables are declared here, once: a class is a table, a field a key
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from nvcore.api.errors import ConfigError
 
-if TYPE_CHECKING:
-    from nvcore.config.lines import Path
+__all__ = ["Configuration", "Gpu", "Host", "Lists", "Path", "Section", "Tables"]
 
-__all__ = ["Configuration", "Gpu", "Host", "Lists", "Section", "Tables"]
+Path = tuple[str | int, ...]
+"""Keys from the top; an element of an array of tables by its number, from 0."""
 
 
 class Host(NamedTuple):

@@ -8,10 +8,7 @@ Source: file-hierarchy(7), XDG base directory specification 0.8, systemd.exec(5)
 from __future__ import annotations
 
 import os
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
 
 __all__ = ["ETC", "USR_LIB", "config_files", "runtime_dir", "socket_path", "state_dir"]
 

@@ -14,12 +14,8 @@ from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from nvcore.api.errors import ConfigError, PluginError
+from nvcore.config.model import Path, Section
 from nvcore.plugins.names import did_you_mean
-
-if typing.TYPE_CHECKING:
-    from nvcore.api.offers import ConfigSection
-    from nvcore.config.lines import Path
-    from nvcore.config.model import Section
 
 __all__ = ["Checker", "build", "place"]
 
@@ -36,7 +32,7 @@ def place(origins: Mapping[Path, str], path: Path) -> str:
     return origins.get(path, "the configuration")
 
 
-def build(offer: ConfigSection, section: Section | None) -> Any:
+def build(offer: Any, section: Section | None) -> Any:
     """The record of a plugin, from its section (None: from defaults alone).
 
     Raises ConfigError with file and line for an unknown key, a wrong type, a missing key or a value that the record refuses; PluginError

@@ -6,17 +6,16 @@ This is the isolation boundary "hook". Main thread. There is no `firstresult`: t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import attrs
+from pluggy import PluginManager
+
+from nvcore.api import offers as records
 from nvcore.api.hooks import SPECIFICATIONS
 from nvcore.plugins.loader import raised
 from nvcore.plugins.register import HOOKS
-
-if TYPE_CHECKING:
-    from pluggy import PluginManager
-
-    from nvcore.api.offers import HostInfo
-    from nvcore.plugins.states import Plugin
+from nvcore.plugins.states import Plugin
 
 __all__ = ["CLAIMS", "OFFERS", "Offers"]
 
@@ -36,7 +35,7 @@ class Offers:
         self.hook = hook
         self.pairs: list[tuple[Plugin, Any]] = []
 
-    def call(self, manager: PluginManager, plugins: Iterable[Plugin], info: Callable[[Plugin], HostInfo]) -> None:
+    def call(self, manager: PluginManager, plugins: Iterable[Plugin], info: Callable[[Plugin], records.HostInfo]) -> None:
         """Call the hook on every registered plugin. One whose hook raises, or returns no offers, fails and is left out."""
         by_name = {f"{plugin.key}/{family}": plugin for plugin in plugins if plugin.state == "registered" for family in plugin.families}
         for implementation in getattr(manager.hook, self.hook).get_hookimpls():
@@ -51,9 +50,7 @@ class Offers:
                 self.withdraw(plugin)
 
     def _stamped(self, plugin: Plugin, offer: Any) -> Any:
-        from nvcore.api import offers
-
-        record = getattr(offers, OFFERS[self.hook])
+        record = getattr(records, OFFERS[self.hook])
         if not isinstance(offer, record):
             raise TypeError(f"returned {type(offer).__name__} where {record.__name__} belongs")
         offer.plugin = plugin.name
@@ -90,8 +87,6 @@ class Offers:
             if free == claims:
                 yield offer
             elif len(free) > 1 and free[-1] == claims[-1]:
-                import attrs
-
                 yield attrs.evolve(offer, **{CLAIMS[self.hook]: free[:-1]})
 
     def conflict(self, claim: str) -> str | None:

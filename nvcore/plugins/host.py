@@ -8,6 +8,7 @@ lets one plugin's failure reach another; calls no hook after `load` but the two 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,18 +16,18 @@ from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, PluginError
+from nvcore.api.offers import HostInfo, ServiceOffer
 from nvcore.plugins.collect import OFFERS, Offers
 from nvcore.plugins.index import Index, scan
 from nvcore.plugins.loader import load_objects, raised
+from nvcore.plugins.register import manager_with_hooks, register, unregister
 from nvcore.plugins.select import Selection, inventory, select
 from nvcore.plugins.states import Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from nvcore.api.control import HostView
-    from nvcore.api.offers import HostInfo, ServiceOffer
     from nvcore.config.model import Configuration
 
 __all__ = ["ObserverError", "PluginHost", "RequiredPluginError"]
@@ -89,8 +90,6 @@ class PluginHost:
                 raise RequiredPluginError(what, remedy=plugin.remedy or "select it, or take it out of [plugins] required")
 
     def _register(self, wanted: list[Plugin]) -> None:
-        from nvcore.plugins.register import manager_with_hooks, register
-
         self._manager = manager_with_hooks()
         for plugin in wanted:
             if not plugin.families:
@@ -101,8 +100,6 @@ class PluginHost:
     def _info(self, plugin: Plugin) -> HostInfo:
         info = self._infos.get(plugin.key)
         if info is None:
-            from nvcore.api.offers import HostInfo
-
             folder = None if self.state_dir is None else self.state_dir / "plugins" / plugin.name
             info = HostInfo(version=__version__, generations=GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
             self._infos[plugin.key] = info
@@ -134,8 +131,6 @@ class PluginHost:
     def _drop(self, plugin: Plugin) -> list[Any]:
         """Withdraw a plugin's offers and registrations. Returns the offers."""
         if self._manager is not None:
-            from nvcore.plugins.register import unregister
-
             unregister(self._manager, plugin)
         return [offer for offers in self._offers.values() for offer in offers.withdraw(plugin)]
 

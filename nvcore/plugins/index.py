@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
 
 from nvcore.plugins.names import normalise
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 __all__ = ["Distribution", "EntryPoint", "Index", "Problem", "scan"]
 

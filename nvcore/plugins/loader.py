@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import time
 from importlib import import_module
+from types import TracebackType
 
 from nvcore.api.errors import PluginError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from nvcore.plugins.states import Plugin
+from nvcore.plugins.states import Plugin
 
 __all__ = ["ImportFailed", "import_object", "load_objects", "raised"]
 

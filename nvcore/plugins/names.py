@@ -5,9 +5,7 @@ Source: PyPA name normalisation (PEP 503).
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
 
 __all__ = ["components", "did_you_mean", "normalise"]
 

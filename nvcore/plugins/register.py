@@ -7,17 +7,13 @@ wrapper (the collect loop has none). Main thread. Calls no hook.
 from __future__ import annotations
 
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pluggy import PluginManager
+from pluggy import HookimplOpts, PluginManager
 
 from nvcore.api.hooks import SPECIFICATIONS
 from nvcore.plugins.names import did_you_mean
-
-if TYPE_CHECKING:
-    from pluggy import HookimplOpts
-
-    from nvcore.plugins.states import Plugin
+from nvcore.plugins.states import Plugin
 
 __all__ = ["HOOKS", "manager_with_hooks", "register", "unregister"]
 

@@ -6,17 +6,19 @@ Pure, any thread. A name is a plugin's name or its distribution's. Never imports
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from nvcore.api import GENERATIONS
+from nvcore.plugins.index import Distribution, EntryPoint, Index
 from nvcore.plugins.names import normalise
 from nvcore.plugins.requires import RequirementSyntax, check
 from nvcore.plugins.states import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from typing import TypeVar
 
-    from nvcore.plugins.index import Distribution, EntryPoint, Index
+    _T = TypeVar("_T")
 
 __all__ = ["Selection", "inventory", "select"]
 
@@ -59,9 +61,9 @@ def inventory(index: Index) -> list[Plugin]:
     return plugins
 
 
-def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+def _grouped(pairs: Iterable[tuple[str, _T]]) -> dict[str, list[_T]]:
     """Pairs as lists under their first half, in order."""
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, list[_T]] = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
     return groups

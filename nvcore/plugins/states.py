@@ -6,9 +6,7 @@ Owns the record and its vocabulary. Changed by one thread at a time (the one tha
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from nvcore.plugins.index import EntryPoint
+from nvcore.plugins.index import EntryPoint
 
 __all__ = ["STATES", "Plugin"]
 
