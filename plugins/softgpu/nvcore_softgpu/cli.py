@@ -77,9 +77,10 @@ def _firmware(words: Sequence[str], io: CommandIO) -> int:
         raise UsageError(
             "the folder holds firmware that was not written here", seen=str(problem), remedy="name an empty folder"
         ) from problem
-    for path in written:
+    files = list(dict.fromkeys(written))  # versions of a chip share some
+    for path in files:
         io.out(f"{path}\n")
-    io.say(f"{len(written)} synthetic files: seeded bytes, no vendor's firmware; they run on the software GPU only")
+    io.say(f"{len(files)} synthetic files: seeded bytes, no vendor's firmware; they run on the software GPU only")
     return 0
 
 

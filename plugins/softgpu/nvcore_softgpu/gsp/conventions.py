@@ -48,6 +48,9 @@ CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("channel ids picked by the GSP", "the lowest free one, never 0", "a driver that lets the GSP choose asks for the token"),
     ("vGPU host RPC version", "the one asked for, or 0x10", "drivers send the negotiation without a body"),
     ("vGPU tasks", "at most 32 per GPU; VGPU_GSP_PLUGIN_TRIGGERED at start, end and death", "notifier numbers of NVA084"),
+    ("vGPU heap", "48 MiB for an A100-4C, any size that holds the buffers is taken", "no type list names one for GA100"),
+    ("doorbell value of a VF", "gfid * 32 + 17 at 0xb82200", "the value of kernel patches under review, used for every chip"),
+    ("first channel id that clients get", "1", "newer firmware reserves id 0; one rule for all versions"),
     ("internal handles", "client 0xc2000001, device 0xabcd0080, subdevice 0xabcd2080", "any non-zero values do"),
 )
 """(what, value, why), merged into `nvcore_softgpu.conventions`."""
