@@ -10,13 +10,14 @@ __all__ = ["Arguments", "parse", "usage"]
 
 
 class Arguments:
-    """What was said: `words` in order, `values` by key (a string, True for a flag, a list for a repeated option)."""
+    """What was said: `words` in order, `values` by key (a string, or True for a flag), all values of `repeated` options by key."""
 
-    __slots__ = ("values", "words")
+    __slots__ = ("repeated", "values", "words")
 
     def __init__(self) -> None:
         self.words: list[str] = []
-        self.values: dict[str, str | bool | list[str]] = {}
+        self.values: dict[str, str | bool] = {}
+        self.repeated: dict[str, list[str]] = {}
 
     def flag(self, key: str) -> bool:
         """Whether a flag (or an option with an optional value) was given."""
@@ -40,8 +41,7 @@ class Arguments:
 
     def many(self, key: str) -> list[str]:
         """All values of a repeatable option, split at commas."""
-        value = self.values.get(key)
-        return [part for one in value for part in one.split(",") if part] if isinstance(value, list) else []
+        return [part for value in self.repeated.get(key, ()) for part in value.split(",") if part]
 
 
 def parse(
@@ -78,24 +78,17 @@ def _option(out: Arguments, word: str, rest: list[str], options: dict[str, str])
     key = options.get(name)
     if key is None:
         raise usage(f"unknown option {name}", "one of " + ", ".join(sorted(options)) if options else "no option")
-    if key.endswith("?"):
-        if equals:
-            raise usage(f"option {name} takes no value", name)
-        out.values[key[:-1]] = True
-        return
-    if key.endswith("="):
-        out.values[key[:-1]] = value if equals else True
-        return
-    if not equals:
+    kind, key = key[-1], key.rstrip("?*=")
+    if kind == "?" and equals:
+        raise usage(f"option {name} takes no value", name)
+    if not equals and kind not in "?=":
         if not rest:
             raise usage(f"option {name} needs a value", f"{name} VALUE")
-        value = rest.pop(0)
-    if key.endswith("*"):
-        many = out.values.setdefault(key[:-1], [])
-        if isinstance(many, list):
-            many.append(value)
+        equals, value = "=", rest.pop(0)
+    if kind == "*":
+        out.repeated.setdefault(key, []).append(value)
     else:
-        out.values[key] = value
+        out.values[key] = value if equals else True
 
 
 def usage(what: str, expected: str | None = None, remedy: str | None = None) -> Exception:

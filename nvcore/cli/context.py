@@ -88,11 +88,11 @@ class Context:
     @property
     def selects(self) -> bool:
         """Whether the command line itself selects plugins."""
-        return any(key in self.given.values for key in ("only", "none", "p"))
+        return bool(self.given.repeated.keys() & {"only", "p"}) or self.given.flag("none")
 
     def selection(self) -> Selection:
         """The command line's selection laid over the configuration's; files are read only where there are any. Raises UsageError."""
-        only = self.given.many("only") if "only" in self.given.values else None
+        only = self.given.many("only") if "only" in self.given.repeated else None
         disabled: dict[str, str] = {}
         for word in self.given.many("p"):
             if not word.startswith("no:") or len(word) == 3:
@@ -162,7 +162,7 @@ class Context:
         """The record of a plugin's section; see CommandIO.section."""
         from nvcore.config.sections import build
 
-        return build(offer, self.configuration().section(offer.name) if self.has_files else None)
+        return build(offer, self.configuration().section(offer.name))
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         """One call to the daemon; see CommandIO.call."""

@@ -12,7 +12,7 @@ from typing import Any
 from nvcore.api.errors import ConfigError
 from nvcore.config.model import Configuration, Lists, Path, Tables
 from nvcore.config.places import config_files
-from nvcore.config.sections import Checker, place
+from nvcore.config.sections import Checker
 
 __all__ = ["check", "load", "parse"]
 
@@ -33,10 +33,10 @@ def load(given: str | None = None, *, command_line: Mapping[str, Any] | None = N
     origins: dict[Path, str] = {}
     for path in paths:
         table, lines = parse(_read(path), path)
-        _lay_over(tree, table, origins, {at: f"{path}:{line}" for at, line in lines.items()}, ())
+        _lay_over(tree, table, origins, path)
+        origins.update({at: f"{path}:{line}" for at, line in lines.items()})
         check(tree, origins, paths)  # after each file, so that a value which a later file hides is still judged
-    if command_line:
-        _lay_over(tree, command_line, origins, {}, ())
+    _lay_over(tree, command_line or {}, origins, "command line")
     return check(tree, origins, paths)
 
 
@@ -73,22 +73,17 @@ def parse(text: str, path: str) -> tuple[dict[str, Any], dict[Path, int]]:
         raise ConfigError(f"not TOML that can be read: {type(error).__name__}", where=path, remedy="simplify the file") from error
 
 
-def _lay_over(tree: dict[str, Any], table: Mapping[str, Any], origins: dict[Path, str], places: Mapping[Path, str], path: Path) -> None:
-    """Merge `table` into `tree`; every path that it sets gets its place, and replaced lists lose the places of their old elements."""
+def _lay_over(tree: dict[str, Any], table: Mapping[str, Any], origins: dict[Path, str], where: str, path: Path = ()) -> None:
+    """Merge `table` into `tree`; every path that it sets is of `where`, and a replaced list loses the places of its old elements."""
     for key, value in table.items():
         here = (*path, key)
-        where = place(places, here) if places else "command line"
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+        if isinstance(value, dict) and isinstance(tree.get(key, {}), dict):
             origins.setdefault(here, where)
-            _lay_over(tree[key], value, origins, places, here)
-            continue
-        for stale in [at for at in origins if at[: len(here)] == here]:
-            del origins[stale]
-        origins[here] = where
-        origins.update({at: line for at, line in places.items() if at[: len(here)] == here})
-        tree[key] = {} if isinstance(value, dict) else value
-        if isinstance(value, dict):
-            _lay_over(tree[key], value, origins, places, here)
+            _lay_over(tree.setdefault(key, {}), value, origins, where, here)
+        else:
+            for stale in [at for at in origins if at[: len(here)] == here]:
+                del origins[stale]
+            tree[key], origins[here] = value, where
 
 
 def check(tree: dict[str, Any], origins: dict[Path, str], files: Sequence[str] = ()) -> Configuration:

@@ -106,15 +106,14 @@ def scan(path: Iterable[str] | None = None) -> Index:
     """Scan `path` (default `sys.path`). Raises nothing: what cannot be read becomes a problem."""
     index = Index()
     hidden = _hidden_places() if path is None else {}
-    seen: set[tuple[int, int]] = set()
+    seen: set[str] = set()
     for entry in sys.path if path is None else path:
         folder = entry or "."
         try:
-            info = os.stat(folder)
-            key = (info.st_dev, info.st_ino)
-            if key in seen:  # the same folder under two names (lib64 beside lib)
+            real = os.path.realpath(folder)
+            if real in seen:  # the same folder under two names (lib64 beside lib)
                 continue
-            seen.add(key)
+            seen.add(real)
             names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):
             continue  # normal on a path; archives are not scanned
@@ -122,7 +121,7 @@ def scan(path: Iterable[str] | None = None) -> Index:
             what = f"this folder on the path cannot be read: {_words(error)}"
             index.problem(folder, what, "give the user read access or take it off the path")
             continue
-        _folder(index, os.path.abspath(folder), names, hidden.get(key, ""))
+        _folder(index, os.path.abspath(folder), names, hidden.get(real, ""))
     return index
 
 
@@ -130,8 +129,8 @@ def _words(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _hidden_places() -> dict[tuple[int, int], str]:
-    """Folders that an isolated interpreter (`-I`, which the daemon is) does not have on its path, and why."""
+def _hidden_places() -> dict[str, str]:
+    """Real paths of folders that an isolated interpreter (`-I`, which the daemon is) does not have on its path, and why."""
     places: dict[str, str] = {}
     if not sys.flags.safe_path and sys.path:
         places[sys.path[0] or "."] = "only in the folder of the command or the current folder"
@@ -141,14 +140,7 @@ def _hidden_places() -> dict[tuple[int, int], str]:
     site = sys.modules.get("site")
     if site is not None and site.ENABLE_USER_SITE and site.USER_SITE:
         places[site.USER_SITE] = "only in the user's own site directory"
-    found: dict[tuple[int, int], str] = {}
-    for place, why in places.items():
-        try:
-            info = os.stat(place)
-        except OSError:
-            continue
-        found[info.st_dev, info.st_ino] = why
-    return found
+    return {os.path.realpath(place): why for place, why in places.items()}
 
 
 def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:

@@ -73,15 +73,10 @@ def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> Im
     """Tell "the plugin's own module is not there" from "something that it imports is not there"."""
     name = error.name or "?"
     if module_name == name or module_name.startswith(name + "."):
-        return ImportMissing(
-            f"module {name} of {plugin.distribution} is not there, though its metadata names it",
-            remedy=f"pip install --force-reinstall {plugin.distribution}",
-        )
-    return ImportMissing(
-        f"{module_name} imports {name}, which is not installed",
-        where=_blame(error.__traceback__),
-        remedy=f"install the distribution that provides {name}; {plugin.distribution} should require it",
-    )
+        what = f"module {name} of {plugin.distribution} is not there, though its metadata names it"
+        return ImportMissing(what, remedy=f"pip install --force-reinstall {plugin.distribution}")
+    remedy = f"install the distribution that provides {name}; {plugin.distribution} should require it"
+    return ImportMissing(f"{module_name} imports {name}, which is not installed", where=_blame(error.__traceback__), remedy=remedy)
 
 
 def load_objects(plugin: Plugin) -> dict[str, object]:
