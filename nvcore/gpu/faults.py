@@ -8,9 +8,9 @@ Source: DESIGN "Faults"; attribution by channel id: open-gpu-kernel-modules befo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
-from nvcore.api.errors import NvcoreError
 from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareHalted, FirmwareMessage, Rung, VgpuPluginEvent
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
 from nvcore.gpu.threads import Job, describe_error, fails
@@ -25,7 +25,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Ladder"]
 
-_CODES = {Rung.CHANNEL: "NVC-5010", Rung.GRANT: "NVC-5011", Rung.GPU: "NVC-5012", Rung.LOST: "NVC-5002"}
+
+class _Step(NamedTuple):
+    """One rung. code: of its faults. reason: why its clients quiesce. vram: what they are told of their memory when they resume. action:
+    what is said when it worked."""
+
+    code: str
+    reason: QuiesceReason
+    vram: Literal["kept", "lost"]
+    action: str
+
+
+_LADDER: Final = {
+    Rung.CHANNEL: _Step("NVC-5010", "channel-fault", "kept", "channel stopped"),
+    Rung.GRANT: _Step("NVC-5011", "grant-reset", "lost", "grant reset"),
+    Rung.GPU: _Step("NVC-5012", "gpu-reset", "lost", "GPU reset, firmware started again"),
+    Rung.LOST: _Step("NVC-5002", "gpu-lost", "lost", "given up"),
+}
+
+_Told: TypeAlias = "list[tuple[Attachment, Job | None]]"
+"""Who was told of a fault, with the job in which `on_fault` runs."""
 
 
 class Ladder:
@@ -33,8 +52,7 @@ class Ladder:
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._grant_resets: dict[str, float] = {}
-        self._reset_at: float | None = None
+        self._tried: dict[str, float] = {}
         self.counts = dict.fromkeys(Rung, 0)
 
     # receiver thread
@@ -89,10 +107,9 @@ class Ladder:
 
     @staticmethod
     def _find_channel(hardware: Hardware, event: ChannelFault) -> GpuChannel | None:
-        found = [channel for (_, number), channel in hardware.channels.items() if number == event.channel]
-        if len(found) > 1 and event.engine is not None:
-            found = [channel for channel in found if channel.engine == event.engine] or found
-        return found[0] if found else None
+        """The channel of that id; of several on different runlists, the one of the engine that is named."""
+        found = [channel for channel in hardware.channels if channel.channel == event.channel]
+        return min(found, key=lambda channel: channel.engine != event.engine, default=None)
 
     # any thread
 
@@ -121,15 +138,16 @@ class Ladder:
     def _fault(self, rung: Rung, cause: str, text: str, grant: GpuGrant | None = None, **where: Any) -> Fault:
         if grant is not None:
             where |= {"grant": grant.name, "owner": grant.client}
-        return Fault(rung, cause, _CODES[rung], self._gpu.name, self._gpu.generation, text=text, **where)
+        return Fault(rung, cause, _LADDER[rung].code, self._gpu.name, self._gpu.generation, text=text, **where)
 
-    def _tell(self, fault: Fault, grant: GpuGrant | None, action: str) -> Job | None:
+    def _tell(self, fault: Fault, grant: GpuGrant | None, action: str) -> _Told:
+        """Log a fault and tell the owner of the grant, or everybody."""
         self.counts[fault.rung] += 1
         about = grant.about if grant is not None else {}
         text = f"{fault.cause}: {fault.text}" if fault.text else fault.cause
         self._gpu.publish("fault", text, code=fault.code, channel=fault.channel, action=action, fault=fault, **about)
-        attachment = self._gpu.attachment_of(grant) if grant else None
-        return attachment.tell(fault) if attachment else None
+        owners = [one for one in tuple(self._gpu.attachments) if grant is None or one.function.name == grant.function]
+        return [(attachment, attachment.tell(fault)) for attachment in owners]
 
     # receiver thread, outside of its interrupt section
 
@@ -146,93 +164,100 @@ class Ladder:
             grant.set_quiescing(True)
             fails(done, "leases", grant.revoke_leases, cause)
         fails(done, "interrupts", hardware.tree.mask_all)
-        self._tell(fault, None, "; ".join(done))
-        told = [(attachment, attachment.tell(fault)) for attachment in tuple(self._gpu.attachments)]
+        told = self._tell(fault, None, "; ".join(done))
         self._gpu.life.post(lambda: self._climb_gpu(fault, told), "fault of the GPU")
 
     # life-cycle thread
 
-    def _quiesce(self, attachment: Attachment | None, told: Job | None, reason: QuiesceReason) -> bool:
-        gpu = self._gpu
-        if attachment is None or attachment.quiesce(told, reason, gpu.clock.now() + gpu.settings.quiesce, gpu.generation):
-            return True
-        gpu.abandon(attachment, f"missed-deadline: {attachment.hung}")
-        return False
+    @may_sleep
+    def _climb(
+        self, fault: Fault, told: _Told, cure: Callable[[], int], higher: Callable[[str], object], grant: GpuGrant | None = None
+    ) -> None:
+        """One rung: clients quiesce, it is cured, and they resume under the generation that the cure returns. What does not work is the
+        next rung's business, which is given the cause."""
+        gpu, step = self._gpu, _LADDER[fault.rung]
+        staying = self._quiesce(told, step)
+        if grant is not None and len(staying) < len(told):
+            return  # its owner is gone, and the grant with it
+        try:
+            generation = cure()
+        except Exception as error:  # isolation boundary: worker
+            higher(describe_error(error)[0])
+            return
+        for attachment in reversed(staying):
+            self._stays(attachment, attachment.resume(step.vram, generation, gpu.settings.call), "failed in resume")
+        if grant is None:
+            gpu.set_state("running")
+        elif grant.ended:
+            return
+        about = grant.about if grant is not None else {}
+        gpu.publish("recovery", f"recovered from {fault.cause}", channel=fault.channel, action=step.action, fault=fault, **about)
 
-    def _resume(self, attachment: Attachment | None, vram: Literal["kept", "lost"], generation: int) -> bool:
-        if attachment is None or attachment.resume(vram, generation, self._gpu.settings.call):
-            return True
-        self._gpu.abandon(attachment, f"failed in resume: {attachment.hung}")
-        return False
+    def _quiesce(self, told: _Told, step: _Step) -> list[Attachment]:
+        """Have clients leave the hardware before the deadline; those that did."""
+        gpu, left = self._gpu, []
+        for attachment, job in told:
+            deadline = gpu.clock.now() + gpu.settings.quiesce
+            if self._stays(attachment, attachment.quiesce(job, step.reason, deadline, gpu.generation), "missed-deadline"):
+                left.append(attachment)
+        return left
+
+    def _stays(self, attachment: Attachment, obeyed: bool, otherwise: str) -> bool:
+        """Whether a client is still trusted: the core takes back alone what one that did not obey has."""
+        if not obeyed:
+            self._gpu.abandon(attachment, f"{otherwise}: {attachment.hung}")
+        return obeyed
+
+    def _tried_lately(self, what: str) -> float | None:
+        """Seconds since the rung was tried on a grant or the GPU, if that was in the same incident; else None, and it is tried now."""
+        now, before = self._gpu.clock.now(), self._tried.get(what)
+        if before is not None and now - before < self._gpu.settings.settle:
+            return now - before
+        self._tried[what] = now
+        return None
 
     @may_sleep
-    def _climb_channel(self, fault: Fault, grant: GpuGrant, channel: GpuChannel | None, told: Job | None) -> None:
-        attachment, generation = self._gpu.attachment_of(grant), self._gpu.generation
-        if self._down() or not self._quiesce(attachment, told, "channel-fault"):
-            return
-        try:
+    def _climb_channel(self, fault: Fault, grant: GpuGrant, channel: GpuChannel | None, told: _Told) -> None:
+        def cure() -> int:
             if channel is not None and not channel.closed:
                 channel.disable()
-        except NvcoreError as error:
-            self.meet_grant(grant, "channel-stuck", describe_error(error)[0])
-            return
-        if self._resume(attachment, "kept", generation):
-            self._recovered(fault, "channel stopped", grant)
+            return self._gpu.generation
+
+        if not self._down():
+            self._climb(fault, told, cure, lambda why: self.meet_grant(grant, "channel-stuck", why), grant)
 
     @may_sleep
-    def _climb_grant(self, fault: Fault, grant: GpuGrant, told: Job | None) -> None:
-        gpu = self._gpu
+    def _climb_grant(self, fault: Fault, grant: GpuGrant, told: _Told) -> None:
+        def cure() -> int:
+            generation = self._gpu.next_generation()
+            grant.renew(generation, "grant reset")
+            grant.set_quiescing(False)
+            return generation
+
         if self._down() or grant.ended:
             return
-        now, before = gpu.clock.now(), self._grant_resets.get(grant.name)
-        if before is not None and now - before < gpu.settings.settle:
-            self.meet_gpu("grant-reset-failed", f"{grant.name} faulted again {now - before:.1f} s after its reset: {fault.cause}")
+        since = self._tried_lately(grant.name)
+        if since is not None:
+            self.meet_gpu("grant-reset-failed", f"{grant.name} faulted again {since:.1f} s after its reset: {fault.cause}")
             return
-        self._grant_resets[grant.name] = now
-        attachment = gpu.attachment_of(grant)
         grant.set_quiescing(True)
-        if not self._quiesce(attachment, told, "grant-reset"):
-            return
-        generation = gpu.next_generation()
-        try:
-            grant.renew(generation, "grant reset")
-        except NvcoreError as error:
-            self.meet_gpu("grant-reset-failed", f"{grant.name}: {describe_error(error)[0]}")
-            return
-        grant.set_quiescing(False)
-        if self._resume(attachment, "lost", generation):
-            self._recovered(fault, "grant reset", grant)
-
-    def _recovered(self, fault: Fault, action: str, grant: GpuGrant | None = None) -> None:
-        about = grant.about if grant is not None else {}
-        self._gpu.publish("recovery", f"recovered from {fault.cause}", channel=fault.channel, action=action, fault=fault, **about)
+        self._climb(fault, told, cure, lambda why: self.meet_gpu("grant-reset-failed", f"{grant.name}: {why}"), grant)
 
     @may_sleep
-    def _climb_gpu(self, fault: Fault, told: list[tuple[Attachment, Job | None]]) -> None:
-        gpu, now = self._gpu, self._gpu.clock.now()
-        since = now - self._reset_at if self._reset_at is not None else None
-        again = since is not None and since < gpu.settings.settle
-        lost, why = fault.rung is Rung.LOST or again, fault.text or fault.cause
-        gpu.set_state("resetting", cause=why, code=fault.code)
-        for attachment, job in reversed(told):
-            if attachment in gpu.attachments:
-                self._quiesce(attachment, job, "gpu-lost" if lost else "gpu-reset")
-        if lost:
-            gpu.lose(f"{why}; {since:.1f} s after a reset" if again else why)
-            return
-        self._reset_at = now
-        try:
+    def _climb_gpu(self, fault: Fault, told: _Told) -> None:
+        def cure() -> int:
             gpu.restart_firmware()
-        except Exception as error:  # isolation boundary: worker
-            gpu.lose(f"{fault.cause}, and the restart failed: {describe_error(error)[0]}")
-            return
-        generation = gpu.generation
-        for attachment in tuple(gpu.attachments):
-            self._resume(attachment, "lost", generation)
-        gpu.set_state("running")
-        self._recovered(fault, "GPU reset, firmware started again")
+            return gpu.generation
+
+        gpu, why, since = self._gpu, fault.text or fault.cause, self._tried_lately(self._gpu.name)
+        gpu.set_state("resetting", cause=why, code=fault.code)
+        told = [(attachment, job) for attachment, job in reversed(told) if attachment in gpu.attachments]
+        if fault.rung is Rung.LOST or since is not None:
+            self._quiesce(told, _LADDER[Rung.LOST])
+            gpu.lose(why if since is None else f"{why}; {since:.1f} s after a reset")
+        else:
+            self._climb(fault, told, cure, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"))
 
     def forget(self) -> None:
         """An operator retried: a new incident."""
-        self._grant_resets.clear()
-        self._reset_at = None
+        self._tried.clear()

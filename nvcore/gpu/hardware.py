@@ -63,10 +63,9 @@ class Hardware:
         return [grant for grant in tuple(self.grants.values()) if grant.parent is None]
 
     @property
-    def channels(self) -> dict[tuple[int, int], GpuChannel]:
-        """All channels, by runlist and id."""
-        found = [channel for grant in tuple(self.grants.values()) for channel in grant.parts(GpuChannel)]
-        return {(channel.runlist, channel.channel): channel for channel in found}
+    def channels(self) -> list[GpuChannel]:
+        """All channels of all grants."""
+        return [channel for grant in tuple(self.grants.values()) for channel in grant.parts(GpuChannel)]
 
     def family(self, name: str) -> Family:
         """A family of this generation's firmware. Raises FirmwareDead with the first cause, NotSupportedError."""

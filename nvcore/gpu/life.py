@@ -26,7 +26,6 @@ from nvcore.api.needs import NO_NEEDS
 from nvcore.gpu import boot
 from nvcore.gpu.clients import Attachment, attach_clients
 from nvcore.gpu.faults import Ladder
-from nvcore.gpu.grants import GpuGrant
 from nvcore.gpu.hardware import Hardware
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Invalidator
@@ -101,10 +100,6 @@ class Gpu:
 
     def _job_failed(self, what: str, error: BaseException) -> None:
         self.publish("state", f"{what} failed: {describe_error(error)[0]}", code="NVC-1000")
-
-    def attachment_of(self, grant: GpuGrant) -> Attachment | None:
-        """The client that holds a grant."""
-        return next((one for one in tuple(self.attachments) if one.function.name == grant.function), None)
 
     @may_sleep
     def run(self, call: Callable[[], object], what: str, timeout: float) -> object:

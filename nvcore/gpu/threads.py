@@ -35,13 +35,10 @@ class Job:
         """Run it; an isolation boundary."""
         try:
             self.result = self.call()
-        except Exception as error:  # isolation boundary: worker
-            self.error = error
+        except (Exception, SystemExit) as error:  # isolation boundary: worker; sys.exit must end neither the host nor this thread
+            exits = isinstance(error, SystemExit)
+            self.error = ContractError(f"{self.what} called sys.exit", seen=str(error)) if exits else error
             if on_error is not None and not self.awaited:
-                on_error(self.what, error)
-        except SystemExit as error:  # a plugin's sys.exit must end neither the host nor this thread
-            self.error = ContractError(f"{self.what} called sys.exit", seen=str(error))
-            if on_error is not None:
                 on_error(self.what, self.error)
         finally:
             self.call = _nothing

@@ -16,6 +16,7 @@ from typing import Self
 
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ContractError, WaitTimeout
+from nvcore.locks.condition import Condition
 
 __all__ = ["AcquireContext", "BackOff", "WwLock"]
 
@@ -30,25 +31,16 @@ class BackOff(Exception):
         self.lock = lock
 
 
-class _Waiter:
-    __slots__ = ("event", "holds", "stamp")
-
-    def __init__(self, stamp: int, holds: bool) -> None:
-        self.stamp = stamp
-        self.holds = holds
-        self.event = threading.Event()
-
-
 class WwLock:
     """One reservation lock. Alone: `acquire`, `release`; several together: `AcquireContext.lock`."""
 
-    __slots__ = ("_guard", "_owner", "_waiters", "name")
+    __slots__ = ("_changed", "_owner", "_waiting", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._guard = threading.Lock()
+        self._changed = Condition(name, lock=threading.Lock())  # of the owner, or of who waits
         self._owner: int | None = None
-        self._waiters: list[_Waiter] = []
+        self._waiting: list[int] = []
 
     def locked(self) -> bool:
         """Whether anyone holds it."""
@@ -60,7 +52,7 @@ class WwLock:
 
     def try_acquire(self, context: AcquireContext | None = None) -> bool:
         """Take it if it is free; never waits."""
-        with self._guard:
+        with self._changed:
             if self._owner is not None:
                 return False
             self._owner = context.stamp if context else next(_stamps)
@@ -70,52 +62,35 @@ class WwLock:
 
     def release(self) -> None:
         """Give it back. Taken under a context, it is the context that releases it."""
-        with self._guard:
+        with self._changed:
             if self._owner is None:
                 raise ContractError(f"reservation lock {self.name} is released but not held")
             self._owner = None
-            self._wake()
-
-    def _wake(self) -> None:
-        """Let every waiter judge anew who comes before it. Called with the guard held."""
-        for waiter in self._waiters:
-            waiter.event.set()
+            self._changed.notify_all()
 
     def take(self, stamp: int, context: AcquireContext | None, timeout: float, clock: Clock) -> None:
         """Wait for the lock as a context of that age: `AcquireContext.lock` calls it. Raises BackOff, WaitTimeout."""
-        waiter = _Waiter(stamp, bool(context and context.held))
-        deadline = clock.now() + timeout
-        with self._guard:
-            self._waiters.append(waiter)
-        try:
-            while not self._try(waiter):
-                left = deadline - clock.now()
-                if left <= 0 or not clock.wait(waiter.event, left):
-                    if self._try(waiter):  # the last moment, for a stalled host
-                        break
-                    raise WaitTimeout(
-                        f"reservation lock {self.name} was not released",
-                        expected=f"within {timeout:g} s",
-                        seen=f"held by context {self._owner}, {len(self._waiters)} waiting",
-                    )
-        finally:
-            with self._guard:
-                self._waiters.remove(waiter)
-                self._wake()
+        holds = bool(context and context.held)
+        with self._changed:
+            self._waiting.append(stamp)
+            try:
+                if not self._changed.wait_for(lambda: self._turn(stamp, holds), timeout, clock):
+                    seen = f"held by context {self._owner}, {len(self._waiting)} waiting"
+                    raise WaitTimeout(f"reservation lock {self.name} was not released", expected=f"within {timeout:g} s", seen=seen)
+                self._owner = stamp
+            finally:
+                self._waiting.remove(stamp)
+                self._changed.notify_all()  # every waiter judges anew who comes before it
 
-    def _try(self, waiter: _Waiter) -> bool:
-        """Take the lock for the oldest waiter; raise BackOff for one that would wait for an older context while it holds locks."""
-        with self._guard:
-            waiter.event.clear()
-            oldest = min(w.stamp for w in self._waiters)
-            if self._owner is None and oldest == waiter.stamp:
-                self._owner = waiter.stamp
-                self._wake()
-                return True
-            older = oldest if self._owner is None else self._owner
-            if waiter.holds and older < waiter.stamp:
-                raise BackOff(self)
-            return False
+    def _turn(self, stamp: int, holds: bool) -> bool:
+        """Whether the lock is free and this waiter the oldest. Raises BackOff for one that would wait for an older context while it holds
+        locks."""
+        oldest = min(self._waiting)
+        if self._owner is None and oldest == stamp:
+            return True
+        if holds and (oldest if self._owner is None else self._owner) < stamp:
+            raise BackOff(self)
+        return False
 
 
 class AcquireContext:

@@ -363,10 +363,9 @@ def _check_faults(kit: HostKit, watch: _Watch, offer: ClientOffer, use: Use, bus
 
     hardware = kit.gpu.hardware
     assert hardware is not None  # _check_runs saw it
-    channels = [(number, channel) for (_, number), channel in hardware.channels.items() if channel.grant.client == offer.name]
+    channels = [channel for channel in hardware.channels if channel.grant.client == offer.name]
     if channels and kit.backend is not None:
-        number, channel = channels[0]
-        fault("channel fault", lambda: kit.channel_fault(number, channel.engine))
+        fault("channel fault", lambda: kit.channel_fault(channels[0].channel, channels[0].engine))
     if watch.grants(kit.client(offer.name).function):
         fault("grant fault", lambda: kit.grant_fault(offer.name))
     fault("GPU fault", kit.gpu_fault)

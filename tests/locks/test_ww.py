@@ -115,7 +115,7 @@ def test_of_two_waiters_the_older_is_first() -> None:
     for name, context in (("younger", younger), ("older", older)):
         threads.append(threading.Thread(target=client, args=(name, context)))
         threads[-1].start()
-        while len(lock._waiters) < len(threads):
+        while len(lock._waiting) < len(threads):
             SYSTEM.sleep(0.001)
     lock.release()
     for thread in threads:
