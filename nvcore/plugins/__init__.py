@@ -11,7 +11,6 @@ Importing this package costs nothing; its parts are imported on use. The stages,
     host.load(Selection(required=["fw_gsp"]))    # index, select, import, register, call every hook once
     host.states()                                # every plugin with state, reason, remedy: JSON-able dictionaries
     host.collect("nvcore_buses")                 # offers, stamped with their plugin, conflicting ones left out
-    host.claim("nvcore_firmware_backends", "GA100")   # the one offer for a claim, or ConflictError, or None
     host.start(view)                             # observers and services; one that hangs is abandoned after 5 s
     host.stop("vfio")                            # one plugin: its services and observers; returns the offers it withdrew
     host.teardown()                              # everything, in reverse order, errors grouped

@@ -75,13 +75,17 @@ class Offers:
         self.pairs = [pair for pair in self.pairs if pair[0] is not plugin]
         return withdrawn
 
-    def holders(self, claim: str) -> list[tuple[Plugin, Any]]:
-        """Who claims `claim`, each with its offer."""
-        return [(plugin, offer) for plugin, offer in self.pairs if claim in self._claims(offer)]
+    def ordered(self) -> list[tuple[Plugin, Any]]:
+        """All of them, by plugin."""
+        return sorted(self.pairs, key=lambda pair: pair[0].key)
+
+    def holders(self, claim: str) -> list[Plugin]:
+        """Who claims `claim`."""
+        return [plugin for plugin, offer in self.pairs if claim in self._claims(offer)]
 
     def uncontested(self) -> Iterator[Any]:
         """The offers, by plugin, without what somebody else claims too: a copy where that changes one, none where nothing is left."""
-        for _, offer in sorted(self.pairs, key=lambda pair: pair[0].key):
+        for _, offer in self.ordered():
             claims = self._claims(offer)
             free = [claim for claim in claims if len(self.holders(claim)) < 2]
             if free == claims:
@@ -89,14 +93,10 @@ class Offers:
             elif len(free) > 1 and free[-1] == claims[-1]:
                 yield attrs.evolve(offer, **{CLAIMS[self.hook]: free[:-1]})
 
-    def conflict(self, claim: str) -> str | None:
-        """One sentence where two plugins claim one thing."""
-        names = [plugin.name for plugin, _ in self.holders(claim)]
-        return f"{OFFERS[self.hook]} {claim!r} is claimed by {' and '.join(names)}; neither has it" if len(names) > 1 else None
-
     def report(self) -> None:
         """Write every conflict into the plugins' records."""
         for claim in dict.fromkeys(claim for _, offer in self.pairs for claim in self._claims(offer)):
-            if what := self.conflict(claim):
-                for plugin in dict.fromkeys(plugin for plugin, _ in self.holders(claim)):
-                    plugin.conflicts.append(f"{what} (NVC-1114); choose with -p no:NAME")
+            holders = self.holders(claim)
+            text = f"{OFFERS[self.hook]} {claim!r} is claimed by {' and '.join(plugin.name for plugin in holders)}; neither has it"
+            for plugin in dict.fromkeys(holders) if len(holders) > 1 else ():
+                plugin.conflicts.append(f"{text} (NVC-1114); choose with -p no:NAME")

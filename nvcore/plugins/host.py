@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
-from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, PluginError
+from nvcore.api.errors import NotFoundError, NotRunningError, PluginError
 from nvcore.api.offers import HostInfo, ServiceOffer
 from nvcore.plugins.collect import OFFERS, Offers
 from nvcore.plugins.index import Index, scan
@@ -157,15 +157,7 @@ class PluginHost:
         """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here.
         contested: with it, for a user who reports the conflict where it matters."""
         offers = self._offers[hook]
-        return [offer for _, offer in sorted(offers.pairs, key=lambda pair: pair[0].key)] if contested else list(offers.uncontested())
-
-    def claim(self, hook: str, claim: str) -> Any:
-        """The one offer for `claim` (a scheme, a chip, a function, a name), None when nobody offers it. Raises ConflictError for two."""
-        holding = self._offers[hook].holders(claim)
-        if what := self._offers[hook].conflict(claim):
-            seen, remedy = ", ".join(plugin.name for plugin, _ in holding), "choose with -p no:NAME or [plugins] disable"
-            raise ConflictError(what, expected="one claimant", seen=seen, remedy=remedy)
-        return holding[0][1] if holding else None
+        return [offer for _, offer in offers.ordered()] if contested else list(offers.uncontested())
 
     def start(self, view: HostView) -> None:
         """Start services, then tell observers that the host is up. One that raises or hangs is named in its state; the others run."""

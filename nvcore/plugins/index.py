@@ -28,11 +28,6 @@ class EntryPoint:
         self.family, self.generation, self.name, self.value = family, generation, name, value
 
     @property
-    def group(self) -> str:
-        """`nvcore.client.v1`."""
-        return f"nvcore.{self.family}.v{self.generation}"
-
-    @property
     def module(self) -> str:
         """The module to import."""
         return self.value.partition(":")[0].strip()

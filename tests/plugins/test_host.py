@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nvcore.api.errors import ConfigError, ConflictError, NotFoundError, NotRunningError
+from nvcore.api.errors import ConfigError, NotFoundError, NotRunningError
 from nvcore.config.files import load
 from nvcore.plugins.compare import changes_on_disk
 from nvcore.plugins.host import PluginHost, RequiredPluginError
@@ -41,7 +41,7 @@ def test_a_good_plugin_is_registered_and_its_offers_carry_its_name(site: Path) -
     with_good(site)
     host = loaded()
     (offer,) = host.collect("nvcore_client_drivers")
-    assert offer.plugin == "good" and host.claim("nvcore_client_drivers", "toy-good") is offer
+    assert offer.plugin == "good" and list(offer.functions) == ["toy-good"]
     good = row(host, "good")
     assert (good["state"], good["hooks"], good["offers"]) == ("registered", ["nvcore_client_drivers"], 1)
     assert good["import_ms"] > 0
@@ -169,17 +169,14 @@ def nvcore_firmware_backends(host):
     for name in ("one", "two"):
         plugin(site, name, backend.format(name), family="firmware")
     host = loaded()
-    with pytest.raises(ConflictError) as caught:
-        host.claim("nvcore_firmware_backends", "GA100")
-    assert caught.value.seen == "one, two" and caught.value.remedy
-    assert host.claim("nvcore_firmware_backends", "one").plugin == "one"
-    assert host.claim("nvcore_firmware_backends", "nobody") is None
+    assert [list(offer.chips) for offer in host.collect("nvcore_firmware_backends", contested=True)] == [["GA100", "one"], ["GA100", "two"]]
     assert [list(offer.chips) for offer in host.collect("nvcore_firmware_backends")] == [["one"], ["two"]]
-    assert all("GA100" in one["conflicts"][0] for one in host.states())  # type: ignore[index]
+    assert all("GA100' is claimed by one and two" in one["conflicts"][0] for one in host.states())  # type: ignore[index]
     assert host.partial()
     alone = PluginHost()
     alone.load(Selection(disabled=["two"]))
-    assert alone.claim("nvcore_firmware_backends", "GA100").plugin == "one" and not alone.partial()
+    (offer,) = alone.collect("nvcore_firmware_backends")
+    assert offer.plugin == "one" and list(offer.chips) == ["GA100", "one"] and not alone.partial()
 
 
 def test_two_offers_of_one_name_are_a_conflict_whatever_they_claim(site: Path) -> None:
@@ -213,7 +210,7 @@ def test_a_plugin_that_fails_in_a_later_hook_leaves_no_offer_behind(site: Path) 
     distribution(site, "toy-late", points=points, modules={"toy_late": bad})
     host = loaded()
     assert row(host, "late")["code"] == "NVC-1108"
-    assert host.collect("nvcore_client_drivers") == [] and host.claim("nvcore_client_drivers", "toy-good") is None
+    assert host.collect("nvcore_client_drivers") == host.collect("nvcore_client_drivers", contested=True) == []
 
 
 def test_a_plugin_that_hangs_in_start_is_named_and_abandoned_and_the_others_are_torn_down(site: Path) -> None:

@@ -19,7 +19,8 @@ from tests.plugins.building import distribution, plugin
 
 def both(folder: Path, rest: list[str]) -> tuple[set[tuple[str, str, str]], set[tuple[str, str, str]]]:
     path = [str(folder), *rest]
-    ours = {(point.group, point.name, point.value) for dist in scan(path).plugins() for point in dist.entry_points}
+    points = [point for dist in scan(path).plugins() for point in dist.entry_points]
+    ours = {(f"nvcore.{point.family}.v{point.generation}", point.name, point.value) for point in points}
     seen: set[str] = set()
     theirs: set[tuple[str, str, str]] = set()
     for dist in metadata.distributions(path=path):
