@@ -10,11 +10,12 @@ from typing import Self
 
 from nvcore.api.clock import Clock
 from nvcore.locks import ww as plain
+from nvcore.locks.ww import BackOff
 from nvcore.testing.lockdep.graph import RESERVATION, show, trace
 from nvcore.testing.lockdep.rules import broken
 from nvcore.testing.lockdep.stack import acquired, before, current, released
 
-__all__ = ["AcquireContext", "WwLock"]
+__all__ = ["AcquireContext", "BackOff", "WwLock"]
 
 
 class WwLock(plain.WwLock):
