@@ -93,12 +93,10 @@ class Context:
     def selection(self) -> Selection:
         """The command line's selection laid over the configuration's; files are read only where there are any. Raises UsageError."""
         only = self.given.many("only") if "only" in self.given.repeated else None
-        disabled: dict[str, str] = {}
         for word in self.given.many("p"):
             if not word.startswith("no:") or len(word) == 3:
                 raise usage(f"-p {word} has no meaning", "-p no:NAME")
-            disabled[word[3:]] = "-p no:"
-        said = Selection(only, disabled=disabled, none=self.given.flag("none"))
+        said = Selection(only, disabled=[word[3:] for word in self.given.many("p")], none=self.given.flag("none"))
         if said.none or not self.has_files:
             return said
         lists = self.configuration().plugins

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nvcore import __version__
 from nvcore.api.errors import ConflictError
-from nvcore.daemon.answers import deny_state, findings, panels, sets_of
-from nvcore.daemon.interfaces import core_interfaces
+from nvcore.daemon.interfaces import core_interfaces, deny_state, findings, panels, sets_of
 from nvcore.daemon.server import ControlServer
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host

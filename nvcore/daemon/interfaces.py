@@ -1,24 +1,36 @@
-"""The core's control interfaces: `io.nvcore.Host`, `Gpu`, `Plugin` and `Event`.
+"""The core's control interfaces (`io.nvcore.Host`, `Gpu`, `Plugin`, `Event`), and what their answers hold beside the daemon's own.
 
-Parameters are read here; the work is the daemon's. Runs on the control socket's threads. Descriptions are the files of `varlinks/`.
+Parameters are read here; the work is the daemon's. Every call of a plugin's function here is an isolation boundary (hook): what fails is
+shown as failed. Runs on the control socket's threads. Descriptions are the files of `varlinks/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import asdict
+
 from nvcore.api.control import BadParameter, Call
-from nvcore.api.offers import InterfaceOffer
-from nvcore.daemon.answers import write_bundle
+from nvcore.api.errors import UsageError
+from nvcore.api.offers import CheckOffer, Finding, InterfaceOffer
 from nvcore.daemon.server import text_of
 from nvcore.hostlib.describe import describe_event, describe_gpu
+from nvcore.plugins.host import PluginHost
+from nvcore.plugins.index import Index
 
 if TYPE_CHECKING:
     from nvcore.daemon.daemon import Daemon
 
-__all__ = ["core_interfaces"]
+__all__ = ["SETS", "core_interfaces", "deny_state", "findings", "panels", "sets_of"]
+
+SETS: Final = {"vgpu-host": {"fw_gsp", "vfio"}, "demo": {"fw_gsp", "vfio", "softgpu"}}
+"""Named plugin sets (the extras of the distribution nvcore) by the plugins that make them up."""
 
 _POLL: Final = 1.0  # seconds between two looks at whether a watcher is still there
 _CONTROL: Final = frozenset({"Dump", "Stop", "Retry", "Reset"})  # methods that change something; the others observe
@@ -35,7 +47,7 @@ def core_interfaces(daemon: Daemon) -> list[InterfaceOffer]:
         "io.nvcore.Host": {
             "Describe": lambda call: daemon.describe(),
             "Doctor": lambda call: daemon.doctor(),
-            "Dump": lambda call: {"folder": write_bundle(daemon, call.optional("folder"))},
+            "Dump": lambda call: {"folder": _write_bundle(daemon, call.optional("folder"))},
             "Stop": lambda call: _stop(daemon),
         },
         "io.nvcore.Gpu": {
@@ -85,3 +97,71 @@ def _events(daemon: Daemon, after: int, kinds: set[str], gpu: str | None) -> Ite
         yield {"events": []}
     finally:
         subscription.close()
+
+
+def sets_of(states: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the sets that exactly the usable plugins make up; empty for a set of one's own."""
+    here = {state["name"] for state in states if state["state"] in ("registered", "started")}
+    return [name for name, plugins in SETS.items() if plugins == here]
+
+
+def panels(plugins: PluginHost) -> list[dict[str, Any]]:
+    """Every panel with its rows, in order; `problem` says why one has none."""
+    answer = []
+    for offer in sorted(plugins.collect("nvcore_status_panels"), key=lambda offer: (offer.order, offer.name)):
+        panel: dict[str, Any] = {"name": offer.name, "schema": offer.schema, "title": offer.summary, "order": offer.order, "problem": None}
+        panel["columns"] = [{"key": key, "heading": heading, "side": side} for key, heading, side in offer.columns]
+        try:
+            panel["rows"] = offer.snapshot()
+        except Exception as error:  # isolation boundary: hook
+            panel.update(rows=[], problem=f"{type(error).__name__}: {error}")
+        answer.append(panel)
+    return answer
+
+
+def deny_state(index: Index, patterns: Sequence[str]) -> list[dict[str, Any]]:
+    """For each denied pattern of the configuration, what matches it: nothing, when all is well."""
+    if not patterns:
+        return []
+    from nvcore.plugins.footprint import denied
+
+    return [{"pattern": pattern, "matches": [hit["name"] for hit in denied(index, [pattern])]} for pattern in patterns]
+
+
+def findings(daemon: Daemon) -> Iterator[dict[str, Any]]:
+    """Every check's findings, the core's first."""
+    core = CheckOffer("gpus", "", daemon.host.doctor, plugin="nvcore"), CheckOffer("plugins", "", partial(_broken, daemon), plugin="nvcore")
+    for offer in (*core, *daemon.plugin_host.collect("nvcore_doctor_checks")):
+        try:
+            found = list(offer.run())
+        except Exception as error:  # isolation boundary: hook
+            text = f"check {offer.name} failed: {type(error).__name__}: {error}"
+            found = [Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}")]
+        for finding in found:
+            yield {"check": offer.name, "plugin": offer.plugin, **asdict(finding)}
+
+
+def _broken(daemon: Daemon) -> Iterator[Finding]:
+    """The core's check of its plugins."""
+    broken = [plugin for plugin in daemon.plugin_host.plugins if plugin.broken]
+    for plugin in broken:
+        text = f"plugin {plugin.name} is {plugin.state}: {plugin.reason or '; '.join(plugin.conflicts)}"
+        yield Finding("warning", text, plugin.code or "NVC-1010", plugin.remedy)
+    if not broken:
+        yield Finding("ok", "every selected plugin works")
+
+
+def _write_bundle(daemon: Daemon, folder: str | None) -> str:
+    """Write a post-mortem bundle; its folder. folder: a new or empty one, absolute; None: below the state directory, named by the time."""
+    place = Path(folder or daemon.state_dir / "dumps" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+    if not place.is_absolute():
+        raise UsageError("the folder of a dump must be absolute", seen=ascii(folder))
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder is not None and any(place.iterdir()):
+            raise UsageError("the folder of a dump must be new or empty", seen=ascii(folder))
+        daemon.host.dump(place)
+        (place / "plugins.json").write_text(json.dumps(daemon.plugins(), indent=1))
+    except OSError as error:
+        raise UsageError("the bundle cannot be written", seen=error.strerror, where=str(place)) from error
+    return str(place)

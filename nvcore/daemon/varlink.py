@@ -12,7 +12,7 @@ import re
 import select
 import socket
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nvcore.api.errors import ConflictError, DeniedError, NotFoundError, NotRunningError, NvcoreError, UsageError
 
@@ -43,13 +43,13 @@ class Refusal(Exception):
     """An error of `org.varlink.service`: its name there, and its parameters."""
 
 
-class Request:
+class Request(NamedTuple):
     """One call. oneway: no answer is wanted; more: several answers may come."""
 
-    __slots__ = ("method", "more", "oneway", "parameters")
-
-    def __init__(self, method: str, parameters: dict[str, Any], more: bool, oneway: bool) -> None:
-        self.method, self.parameters, self.more, self.oneway = method, parameters, more, oneway
+    method: str
+    parameters: dict[str, Any]
+    more: bool
+    oneway: bool
 
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Request:

@@ -24,7 +24,8 @@ __all__ = ["Selection", "inventory", "select"]
 
 
 class Selection:
-    """What the operator asked for. only: names to keep, or None for all; disabled: name to where that was said; required: must work."""
+    """What the operator asked for. only: names to keep, or None for all, and `only_by`, where that was said; disabled: names, or each name
+    and where that was said; required: must work; none: no plugin at all."""
 
     __slots__ = ("disabled", "none", "only", "only_by", "required")
 
@@ -32,18 +33,22 @@ class Selection:
         self, only: Iterable[str] | None = None, *, disabled: Mapping[str, str] | Iterable[str] = (), required: Iterable[str] = (),
         none: bool = False, only_by: str = "--only",
     ) -> None:  # fmt: skip
-        self.only = None if only is None else {normalise(name) for name in only}
-        self.only_by = only_by
-        pairs = dict.fromkeys(disabled, "-p no:") if not isinstance(disabled, dict) else disabled
-        self.disabled = {normalise(name): why for name, why in pairs.items()}
-        self.required = {normalise(name) for name in required}
-        self.none = none
+        said = disabled if isinstance(disabled, Mapping) else {name: f"-p no:{name}" for name in disabled}
+        self.only, self.only_by, self.none = None if only is None else set(map(normalise, only)), only_by, none
+        self.disabled, self.required = {normalise(name): why for name, why in said.items()}, set(map(normalise, required))
 
     def under(self, only: Iterable[str] | None, disable: Iterable[str], required: Iterable[str]) -> Selection:
         """This selection (the command line's) laid over the configuration's `[plugins]` lists."""
         disabled = {**dict.fromkeys(map(normalise, disable), "[plugins] disable"), **self.disabled}
         wanted, by = (self.only, self.only_by) if self.only is not None or only is None else (only, "[plugins] only")
         return Selection(wanted, disabled=disabled, required={*required, *self.required}, none=self.none, only_by=by)
+
+    def against(self, names: set[str]) -> str | None:
+        """Why a plugin of these names is left out; None where it is not."""
+        if self.none:
+            return "--no-plugins"
+        left_out = None if self.only is None or names & self.only else f"not in {self.only_by}"
+        return next((why for name, why in self.disabled.items() if name in names), left_out)
 
 
 def inventory(index: Index) -> list[Plugin]:
@@ -130,11 +135,7 @@ def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
         names = {normalise(plugin.name), normalise(plugin.distribution)}
         known |= names
         plugin.required = bool(names & selection.required)
-        why = next((f"{said}{name}" if said.endswith(":") else said for name, said in selection.disabled.items() if name in names), None)
-        if selection.none:
-            why = "--no-plugins"
-        elif why is None and selection.only is not None and not names & selection.only:
-            why = f"not in {selection.only_by}"
+        why = selection.against(names)
         if why is not None:
             plugin.state, plugin.code, plugin.reason, plugin.remedy = "disabled", None, why, None
         elif plugin.state == "found":
