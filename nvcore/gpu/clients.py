@@ -137,12 +137,13 @@ class Attachment:
             self.hung = describe_error(error)[0]
         return self.hung is None
 
-    def probe(self, timeout: float) -> None:
+    def probe(self, timeout: float) -> bool:
         """Have the driver take the function. Raises what it raises, WaitTimeout, PluginError."""
         self.delivery.start()
         self.client = self._ask("probe", lambda: self.driver.probe(self.context), timeout)
         if self.client is None:
             raise PluginError(f"{self.name} took {self.function.name} and gave no client")
+        return True
 
     @interrupt_safe
     @signalling_safe
@@ -190,12 +191,6 @@ class Attachment:
         except Exception as error:  # isolation boundary: worker
             return ClientStatus("failed", describe_error(error)[0])
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        status = self.status()
-        said = {"state": status.state, "text": status.text, "detail": dict(status.detail)}
-        return {"name": self.name, "plugin": self.plugin, "function": self.function.name, **said}
-
 
 def attach_clients(gpu: Gpu, host: Host) -> None:
     """Probe every client on every published function that is its own."""
@@ -214,11 +209,7 @@ def attach_clients(gpu: Gpu, host: Host) -> None:
 
 def _matching(gpu: Gpu, host: Host, offer: ClientOffer, function: Function) -> ClientDriver | None:
     driver = host.open_driver(offer)
-    try:
-        return driver if driver is not None and driver.match(function) else None
-    except Exception as error:  # isolation boundary: worker
-        _failed(gpu, host, offer, function, error)
-        return None
+    return driver if driver is not None and _ask(gpu, host, offer, function, partial(driver.match, function)) else None
 
 
 def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, function: Function) -> None:
@@ -227,17 +218,18 @@ def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, func
     attachment = Attachment(gpu, offer, driver, function, folder)
     gpu.attachments.append(attachment)
     gpu.own(function, offer.name)
+    if _ask(gpu, host, offer, function, partial(attachment.probe, host.settings.call)):
+        gpu.publish("client", f"{offer.name} drives {function.name}", function=function.name, owner=offer.name)
+    else:
+        gpu.abandon(attachment, f"probe failed: {host.problems[offer.name]}")
+
+
+def _ask(gpu: Gpu, host: Host, offer: ClientOffer, function: Function, call: Callable[[], bool]) -> bool:
+    """What a client's driver answers; False when it raised, which is on record then."""
     try:
-        attachment.probe(host.settings.call)
+        return call()
     except Exception as error:  # isolation boundary: worker
-        attachment.hung = describe_error(error)[0]
-        gpu.abandon(attachment, f"probe failed: {attachment.hung}")
-        _failed(gpu, host, offer, function, error)
-        return
-    gpu.publish("client", f"{offer.name} drives {function.name}", function=function.name, owner=offer.name)
-
-
-def _failed(gpu: Gpu, host: Host, offer: ClientOffer, function: Function, error: BaseException) -> None:
-    cause, code, remedy = describe_error(error)
-    host.blame(offer.name, cause)
-    gpu.publish("client", f"{offer.name} failed on {function.name}: {cause}", owner=offer.name, code=code, action=remedy)
+        cause, code, remedy = describe_error(error)
+        host.blame(offer.name, cause)
+        gpu.publish("client", f"{offer.name} failed on {function.name}: {cause}", owner=offer.name, code=code, action=remedy)
+        return False

@@ -204,24 +204,19 @@ class GpuGrant:
     @signalling_safe
     def kill(self) -> None:
         """Revoke every doorbell of the grant and its children; no call into the firmware."""
-        for channel in self.parts(GpuChannel):
+        for channel in self._below(GpuChannel):
             channel.kill()
-        for child in self.parts(GpuGrant):
-            child.kill()
 
     def revoke_leases(self, cause: str) -> None:
         """Take back all leases, children's included."""
-        for lease in self.parts(MemoryLease):
+        for lease in self._below(MemoryLease):
             lease.revoke(cause)
-        for child in self.parts(GpuGrant):
-            child.revoke_leases(cause)
 
     def set_quiescing(self, quiescing: bool) -> None:
-        """Between a fault and resume nothing new is handed out."""
-        if not self.ended:
-            self.state = "quiescing" if quiescing else "live"
-        for child in self.parts(GpuGrant):
-            child.set_quiescing(quiescing)
+        """Between a fault and resume nothing new is handed out, neither of the grant nor of its children."""
+        for grant in (self, *self._below(GpuGrant)):
+            if not grant.ended:
+                grant.state = "quiescing" if quiescing else "live"
 
     @may_sleep
     def revoke(self, cause: str, final: GrantState = "revoked") -> None:
@@ -320,6 +315,10 @@ class GpuGrant:
     def parts(self, kind: type[_Part]) -> list[_Part]:
         """Its parts of a kind, newest first."""
         return [part for part in reversed(tuple(self._parts)) if isinstance(part, kind)]
+
+    def _below(self, kind: type[_Part]) -> list[_Part]:
+        """Parts of a kind, its children's included."""
+        return [*self.parts(kind), *(part for child in self.parts(GpuGrant) for part in child._below(kind))]
 
     def _adopt(self, part: _Part) -> _Part:
         with self.hardware.lock:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from nvcore.api.errors import DeviceGone, UsageError
+from nvcore.api.errors import DeviceGone
 from nvcore.api.marks import interrupt_safe, may_sleep
 from nvcore.hw import interrupts as hw
 from nvcore.hw.chips import bus_is_dead
@@ -75,27 +75,22 @@ class InterruptTree:
     @may_sleep
     def route(self, vector: int) -> Line:
         """A new line that counts `vector`; several owners may count one. Raises UsageError for a vector outside of the tree."""
-        self._check(vector)
+        place = hw.place_of(vector, self._leaves)
         line = Line(self, vector)
         with self._lock:
             self._routes[vector] = (*self._routes.get(vector, ()), line)
-            self._enable(vector)
+            self._enable(*place)
         return line
 
     @may_sleep
     def listen(self, vector: int) -> None:
         """Enable a vector whose owner is the receiver thread itself: it looks at the firmware after every `service`."""
-        self._check(vector)
+        place = hw.place_of(vector, self._leaves)
         with self._lock:
             self._listened.add(vector)
-            self._enable(vector)
+            self._enable(*place)
 
-    def _check(self, vector: int) -> None:
-        if not 0 <= vector < self._leaves * hw.VECTORS_PER_LEAF:
-            raise UsageError("no such interrupt vector", expected=f"0 to {self._leaves * hw.VECTORS_PER_LEAF - 1}", seen=vector)
-
-    def _enable(self, vector: int) -> None:
-        leaf, bit = vector // hw.VECTORS_PER_LEAF, 1 << vector % hw.VECTORS_PER_LEAF
+    def _enable(self, leaf: int, bit: int) -> None:
         if not self._enabled[leaf] & bit and not self._masked:
             hw.LEAF_ENABLE_SET(bit).write(self._io, index=leaf)
         self._enabled[leaf] |= bit
@@ -103,7 +98,7 @@ class InterruptTree:
     def drop(self, line: Line) -> None:
         """Take a line off its vector, and the vector off the hardware with its last line."""
         vector = line.vector
-        leaf, bit = vector // hw.VECTORS_PER_LEAF, 1 << vector % hw.VECTORS_PER_LEAF
+        leaf, bit = hw.place_of(vector, self._leaves)
         with self._lock:
             fd, line.fd = line.fd, -1
             if fd < 0:

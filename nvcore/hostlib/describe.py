@@ -15,6 +15,7 @@ from nvcore.api.firmware import BootReport
 from nvcore.api.inventory import Range
 
 if TYPE_CHECKING:
+    from nvcore.gpu.clients import Attachment
     from nvcore.gpu.grants import GpuGrant
     from nvcore.gpu.life import Gpu
 
@@ -57,6 +58,10 @@ def _grant(grant: GpuGrant) -> dict[str, Any]:
     return {**_pick(grant, **{field: field for field in fields}), **_pick(grant.parent, parent="name")}
 
 
+def _client(attachment: Attachment) -> dict[str, Any]:
+    return {**_pick(attachment, name="name", plugin="plugin", function="function.name"), **plain(attachment.status())}
+
+
 def summarise_gpu(gpu: Gpu) -> dict[str, Any]:
     """One row of a list."""
     booted = gpu.boot_report if gpu.boot_report is not None and gpu.boot_report.image.problem is None else None
@@ -83,7 +88,7 @@ def describe_gpu(gpu: Gpu) -> dict[str, Any]:
         "ledger": plain(hardware.ledger.rows()) if hardware else [],
         "grants": [_grant(grant) for grant in tuple(hardware.grants.values())] if hardware else [],
         "functions": plain(gpu.functions),
-        "clients": [attachment.as_dict() for attachment in tuple(gpu.attachments)],
+        "clients": [_client(attachment) for attachment in tuple(gpu.attachments)],
         "needs": plain(gpu.needs),
         "boot": describe_report(gpu.boot_report),
         "progress": plain(gpu.stages),

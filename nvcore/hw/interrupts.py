@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from nvcore.api.errors import UsageError
 from nvcore.hw.register import Field, Register
 
 __all__ = [
@@ -20,12 +21,20 @@ __all__ = [
     "TOP_ENABLE_SET",
     "USERMODE_DOORBELL",
     "VECTORS_PER_LEAF",
+    "place_of",
 ]
 
 VECTORS_PER_LEAF: Final = 32
 """Vectors that share a LEAF register."""
 LEAVES_PER_TOP_BIT: Final = 2
 """LEAF registers that share a bit of TOP."""
+
+
+def place_of(vector: int, leaves: int) -> tuple[int, int]:
+    """(leaf, bit mask in it) of a vector of a tree with so many leaves. Raises UsageError for one outside of it."""
+    if not 0 <= vector < leaves * VECTORS_PER_LEAF:
+        raise UsageError("no such interrupt vector", expected=f"0 to {leaves * VECTORS_PER_LEAF - 1}", seen=vector)
+    return vector // VECTORS_PER_LEAF, 1 << vector % VECTORS_PER_LEAF
 
 
 class LEAF(Register, offset=0xB81000, stride=4, count=16):
