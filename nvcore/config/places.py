@@ -16,23 +16,22 @@ USR_LIB = "/usr/lib/nvcore"
 ETC = "/etc/nvcore"
 
 
+def _folder(environ: Mapping[str, str], systemd: str, root: str, xdg: str, otherwise: str) -> str:
+    """The first of: what systemd gives, root's place, the user's place below an XDG folder or, without one, below `otherwise`."""
+    if given := environ.get(systemd):
+        return given.partition(":")[0]
+    return root if os.geteuid() == 0 else os.path.join(environ.get(xdg) or otherwise, "nvcore")
+
+
 def runtime_dir(environ: Mapping[str, str] = os.environ) -> str:
     """Folder of the control socket. Not created here."""
-    if given := environ.get("RUNTIME_DIRECTORY", ""):
-        return given.partition(":")[0]
-    if os.geteuid() == 0:
-        return "/run/nvcore"
-    return os.path.join(environ.get("XDG_RUNTIME_DIR") or f"/tmp/nvcore-{os.geteuid()}", "nvcore")
+    return _folder(environ, "RUNTIME_DIRECTORY", "/run/nvcore", "XDG_RUNTIME_DIR", f"/tmp/nvcore-{os.geteuid()}")
 
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> str:
     """Folder of what must survive a restart. Not created here."""
-    if given := environ.get("STATE_DIRECTORY", ""):
-        return given.partition(":")[0]
-    if os.geteuid() == 0:
-        return "/var/lib/nvcore"
-    home = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
-    return os.path.join(home, "nvcore")
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return _folder(environ, "STATE_DIRECTORY", "/var/lib/nvcore", "XDG_STATE_HOME", os.path.join(home, ".local", "state"))
 
 
 def socket_path(environ: Mapping[str, str] = os.environ) -> str:

@@ -5,7 +5,7 @@ This is the isolation boundary "hook". Main thread. There is no `firstresult`: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -35,7 +35,7 @@ class Offers:
         self.hook = hook
         self.pairs: list[tuple[Plugin, Any]] = []
 
-    def call(self, manager: PluginManager, plugins: Iterable[Plugin], info: Callable[[Plugin], records.HostInfo]) -> None:
+    def call(self, manager: PluginManager, plugins: list[Plugin], infos: dict[str, records.HostInfo]) -> None:
         """Call the hook on every registered plugin. One whose hook raises, or returns no offers, fails and is left out."""
         by_name = {f"{plugin.key}/{family}": plugin for plugin in plugins if plugin.state == "registered" for family in plugin.families}
         for implementation in getattr(manager.hook, self.hook).get_hookimpls():
@@ -43,7 +43,7 @@ class Offers:
             if plugin is None or plugin.state != "registered":
                 continue
             try:
-                answer = implementation.function(*(info(plugin) for _ in implementation.argnames))
+                answer = implementation.function(*(infos[plugin.key] for _ in implementation.argnames))
                 self.pairs += [(plugin, self._stamped(plugin, offer)) for offer in (() if answer is None else answer)]
             except (Exception, SystemExit) as error:  # isolation boundary: hook
                 plugin.fail("NVC-1108", f"hook {self.hook} {raised(error)}")

@@ -16,7 +16,7 @@ from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import NotFoundError, NotRunningError, PluginError
-from nvcore.api.offers import HostInfo, ServiceOffer
+from nvcore.api.offers import HostInfo
 from nvcore.plugins.collect import OFFERS, Offers
 from nvcore.plugins.index import Index, scan
 from nvcore.plugins.loader import load_objects, raised
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from nvcore.api.control import HostView
     from nvcore.config.model import Configuration
+
+_Call = Callable[[], object]
 
 __all__ = ["ObserverError", "PluginHost", "RequiredPluginError"]
 
@@ -62,10 +64,8 @@ class PluginHost:
         self.plugins: list[Plugin] = []
         self._offers = {hook: Offers(hook) for hook in OFFERS}
         self._infos: dict[str, HostInfo] = {}
-        self._services: list[tuple[Plugin, ServiceOffer]] = []
-        self._started: list[Plugin] = []
-        self._view: HostView | None = None
-        self._manager: Any = None
+        self._leaving: dict[Plugin, list[tuple[str, _Call]]] = {}  # what makes a plugin leave, in the order in which it started
+        self._manager = manager_with_hooks()
 
     def load(self, selection: Selection | None = None, *, index: Index | None = None) -> None:
         """Index, select, import, register, and call every hook once; call once per host.
@@ -75,35 +75,26 @@ class PluginHost:
         """
         self.index = scan() if index is None else index
         self.plugins = select(inventory(self.index), selection or Selection())
+        self._infos = {plugin.key: self._make_info(plugin) for plugin in self.plugins}
         wanted = [plugin for plugin in self.plugins if plugin.state == "selected"]
-        sections, *others = self._offers.values()
-        if wanted:
-            self._register(wanted)
-            sections.call(self._manager, wanted, self._info)
-        self._configure(sections)
-        for offers in others if wanted else ():
-            offers.call(self._manager, wanted, self._info)
+        for plugin in wanted:
+            if not plugin.families:
+                plugin.state = "registered"  # it has commands only; they are imported when they are used
+            elif objects := load_objects(plugin):
+                register(self._manager, plugin, objects)
+        for hook, offers in self._offers.items():
+            offers.call(self._manager, wanted, self._infos)
+            if hook == "nvcore_config_sections":
+                self._configure(offers)
         self._settle(wanted)
         for plugin in self.plugins:
             if plugin.required and plugin.state != "registered":
                 what = f"required plugin {plugin.name} is {plugin.state}: {plugin.reason}"
                 raise RequiredPluginError(what, remedy=plugin.remedy or "select it, or take it out of [plugins] required")
 
-    def _register(self, wanted: list[Plugin]) -> None:
-        self._manager = manager_with_hooks()
-        for plugin in wanted:
-            if not plugin.families:
-                plugin.state = "registered"  # it has commands only; they are imported when they are used
-            elif objects := load_objects(plugin):
-                register(self._manager, plugin, objects)
-
-    def _info(self, plugin: Plugin) -> HostInfo:
-        info = self._infos.get(plugin.key)
-        if info is None:
-            folder = None if self.state_dir is None else self.state_dir / "plugins" / plugin.name
-            info = HostInfo(version=__version__, generations=GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
-            self._infos[plugin.key] = info
-        return info
+    def _make_info(self, plugin: Plugin) -> HostInfo:
+        folder = None if self.state_dir is None else self.state_dir / "plugins" / plugin.name
+        return HostInfo(version=__version__, generations=GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
 
     def _configure(self, sections: Offers) -> None:
         """Give every plugin its record, from its section or from the record's defaults."""
@@ -116,7 +107,7 @@ class PluginHost:
 
         for plugin, offer in records.values():
             section = None if self.configuration is None else self.configuration.section(plugin.name)
-            self._info(plugin).config = build(offer, section)
+            self._infos[plugin.key].config = build(offer, section)
 
     def _settle(self, wanted: list[Plugin]) -> None:
         """Drop what failed on the way, report conflicts, count offers."""
@@ -130,8 +121,7 @@ class PluginHost:
 
     def _drop(self, plugin: Plugin) -> list[Any]:
         """Withdraw a plugin's offers and registrations. Returns the offers."""
-        if self._manager is not None:
-            unregister(self._manager, plugin)
+        unregister(self._manager, plugin)
         return [offer for offers in self._offers.values() for offer in offers.withdraw(plugin)]
 
     def states(self) -> list[dict[str, object]]:
@@ -151,7 +141,7 @@ class PluginHost:
 
     def info(self, name: str) -> HostInfo:
         """What the hooks of a plugin were given; its configuration record is `.config`. Raises NotFoundError."""
-        return self._info(self.plugin(name))
+        return self._infos[self.plugin(name).key]
 
     def collect(self, hook: str, *, contested: bool = False) -> list[Any]:
         """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here.
@@ -161,20 +151,20 @@ class PluginHost:
 
     def start(self, view: HostView) -> None:
         """Start services, then tell observers that the host is up. One that raises or hangs is named in its state; the others run."""
-        self._view = view
         for plugin in self.plugins:
             if plugin.state != "registered":
                 continue
+            leaving = self._leaving[plugin] = []
             for offer in self._offers["nvcore_services"].of(plugin):
                 if self._began(plugin, f"service {offer.name}", partial(offer.start, view)):
-                    self._services.append((plugin, offer))
-            for call in self._observers("nvcore_host_started", plugin):
+                    leaving.append((f"stop of service {offer.name}", offer.stop))
+            for call in self._observers("nvcore_host_started", plugin, view):
                 self._began(plugin, "nvcore_host_started", call)
             if plugin.state == "registered":
                 plugin.state = "started"
-                self._started.append(plugin)
+                leaving += [("nvcore_host_stopping", call) for call in self._observers("nvcore_host_stopping", plugin, view)]
 
-    def _watched(self, plugin: Plugin, what: str, call: Callable[[], object]) -> tuple[str, str] | None:
+    def _watched(self, plugin: Plugin, what: str, call: _Call) -> tuple[str, str] | None:
         """Run a call that may hang in a daemon thread of its own; None when it returned, else code and reason.
 
         One that hangs is abandoned with its name (NVC-1109); one that holds the interpreter lock for ever is beyond this.
@@ -197,24 +187,21 @@ class PluginHost:
             return "NVC-1109", f"{what} did not return within {self.limit:g} s and was abandoned in thread {thread.name!r}"
         return ("NVC-1112", outcome[0]) if outcome else None
 
-    def _began(self, plugin: Plugin, what: str, call: Any) -> bool:
+    def _began(self, plugin: Plugin, what: str, call: _Call) -> bool:
         """Whether a starting call of a plugin returned; one that does not is the plugin's last."""
         failure = self._watched(plugin, what, call) if plugin.state == "registered" else None
         if failure is not None:
             plugin.fail(*failure)
         return plugin.state == "registered"
 
-    def _observers(self, hook: str, plugin: Plugin) -> list[Any]:
+    def _observers(self, hook: str, plugin: Plugin, view: HostView) -> list[_Call]:
         """A plugin's implementations of an observer, each ready to be called."""
         found = [one for one in getattr(self._manager.hook, hook).get_hookimpls() if one.plugin_name.rpartition("/")[0] == plugin.key]
-        return [partial(one.function, *(self._view for _ in one.argnames)) for one in found]
+        return [partial(one.function, *(view for _ in one.argnames)) for one in found]
 
     def _leave(self, plugin: Plugin) -> list[PluginError]:
-        """Run one plugin's stopping observer and stop its services; the errors, none raised."""
-        observers = self._observers("nvcore_host_stopping", plugin) if plugin in self._started else ()
-        calls = [("nvcore_host_stopping", call) for call in observers]
-        calls += [(f"stop of service {offer.name}", offer.stop) for owner, offer in reversed(self._services) if owner is plugin]
-        self._services = [pair for pair in self._services if pair[0] is not plugin]
+        """Run one plugin's stopping observer and stop its services, the last started first; the errors, none raised."""
+        calls = reversed(self._leaving.pop(plugin, []))
         failures = [failure for what, call in calls if (failure := self._watched(plugin, what, call)) is not None]
         if failures:
             plugin.fail("NVC-1112", "; ".join(reason for _, reason in failures))
@@ -231,8 +218,6 @@ class PluginHost:
             what = f"plugin {name} is {plugin.state}"
             raise NotRunningError(what, expected="started or registered", remedy=f"nvcore plugins show {name}")
         self._leave(plugin)
-        if plugin in self._started:
-            self._started.remove(plugin)
         withdrawn = self._drop(plugin)
         if plugin.state != "failed":
             plugin.end("disabled", None, "stopped by the operator", "restart the daemon to start it again")
@@ -241,12 +226,10 @@ class PluginHost:
     def teardown(self) -> ExceptionGroup[PluginError] | None:
         """Stop everything, the last started first; all run, whatever the others do. Returns the grouped errors, None without any."""
         errors: list[PluginError] = []
-        left = [*self._started, *(owner for owner, _ in self._services if owner not in self._started)]
-        for plugin in reversed(list(dict.fromkeys(left))):
+        for plugin in reversed(list(self._leaving)):
             errors += self._leave(plugin)
             if plugin.state == "started":
                 plugin.state = "registered"
-        self._started.clear()
         for plugin in self.plugins:
             self._drop(plugin)
         return ExceptionGroup("plugins that did not stop cleanly", errors) if errors else None
