@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ContractError, NotFoundError, PluginError, WaitTimeout
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from nvcore.gpu.threads import Job
 
 __all__ = ["Host"]
+
+_T = TypeVar("_T")
 
 
 class Host:
@@ -123,7 +125,7 @@ class Host:
         """Enter what went wrong with a bus, a backend or a client."""
         self.problems = {**self.problems, name: cause}
 
-    def _once(self, what: str, name: str, open: Callable[[], Any]) -> Any:
+    def _once(self, what: str, name: str, open: Callable[[], _T]) -> _T:
         """What an offer opens, opened once per host. Raises PluginError when it cannot be; it is among the problems then."""
         with self._lock:
             if (what, name) not in self._opened:
@@ -136,7 +138,8 @@ class Host:
                     self.blame(name, seen)
                     remedy = remedy or "see: nvcore plugins doctor"
                     raise PluginError(f"{what} {name} cannot be opened", seen=seen, remedy=remedy) from error
-            return self._opened[what, name]
+            opened: _T = self._opened[what, name]
+            return opened
 
     @may_sleep
     def open_device(self, source: str) -> Device:
@@ -156,21 +159,18 @@ class Host:
             self._endings += [bus.close, bus.subscribe(self._bus_event)]
             return bus
 
-        device: Device = self._once("bus", scheme, open).open(source)
-        return device
+        return self._once("bus", scheme, open).open(source)
 
     @may_sleep
     def open_backend(self, offer: FirmwareOffer) -> FirmwareBackend:
         """The backend behind an offer. Raises PluginError when it cannot be opened."""
-        backend: FirmwareBackend = self._once("firmware backend", offer.name, offer.open)
-        return backend
+        return self._once("firmware backend", offer.name, offer.open)
 
     @may_sleep
     def open_driver(self, offer: ClientOffer) -> ClientDriver | None:
         """The driver behind an offer; None when it cannot be opened: the client is then dropped."""
         try:
-            driver: ClientDriver = self._once("client", offer.name, offer.open)
-            return driver
+            return self._once("client", offer.name, offer.open)
         except PluginError as error:
             self.drop_client(offer.name)
             self.events.publish("plugin", str(error), owner=offer.name)

@@ -33,12 +33,10 @@ def build_static_map(hardware: Hardware) -> int:
     if not window:
         return 0
     form = page_format(inventory.page_tables)
-    held = hardware.ledger.holds(OWNER, "vram")
-    if not held:
-        request = GrantRequest(OWNER, vram=flat_map_size(form, window), vram_align=TABLE, top_down=True)
-        held = tuple(hardware.ledger.take(OWNER, request).ranges["vram"])
+    if not hardware.ledger.holds(OWNER, "vram"):
+        hardware.ledger.take(OWNER, GrantRequest(OWNER, vram=flat_map_size(form, window), vram_align=TABLE, top_down=True))
     root = cast(InventoryFamily, hardware.family("inventory")).bar1_directory()
-    for address, table in flat_map(form, window, held[0].start):
+    for address, table in flat_map(form, window, hardware.ledger.holds(OWNER, "vram")[0].start):
         vram.write(root if address is None else address, table)
     hardware.invalidator.start(TicketRing(hardware.invalidator, hardware.gate), root).finish()
     return window

@@ -7,10 +7,10 @@ call into the firmware.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from nvcore.api.errors import ContractError, NvcoreError
-from nvcore.api.families.channel import ChannelFamily, ChannelRef
+from nvcore.api.families.channel import ChannelRef
 from nvcore.api.families.memory import MemoryFamily, SpaceRef
 from nvcore.api.grant import AddressSpace, Channel
 from nvcore.api.marks import follows, interrupt_safe, signalling_safe
@@ -40,7 +40,7 @@ class GpuSpace(Owned):
 
     def _family(self) -> MemoryFamily:
         self._gate.check()
-        return cast(MemoryFamily, self.grant.hardware.family("memory"))
+        return self.grant.hardware.memory
 
     def link(self, root: int, *, entries: int) -> None:
         """Tell the hardware where the root directory lies. Raises UsageError outside of the grant, FirmwareDead."""
@@ -99,9 +99,6 @@ class GpuChannel(Owned):
         self._gate = grant.hardware.gate
         self.doorbell = ChannelDoorbell(grant.hardware.device.bars[0], ref.token, self._gate)
 
-    def _family(self) -> ChannelFamily:
-        return cast(ChannelFamily, self.grant.hardware.family("channel"))
-
     @property
     def alive(self) -> bool:
         """Whether it is enabled and no fault has stopped it."""
@@ -118,7 +115,7 @@ class GpuChannel(Owned):
         """Take it off its runlist. Idempotent; nothing to do on a dead generation."""
         self.kill()
         if self._gate.open and not self.closed:
-            self._family().disable(self.ref)
+            self.grant.hardware.channel.disable(self.ref)
 
     def close(self) -> None:
         """Disable and free it; then its fault buffer, which the hardware does not reach any more. Idempotent."""
@@ -129,7 +126,7 @@ class GpuChannel(Owned):
         del self.ref
         try:
             if self._gate.open:
-                self._family().destroy(ref)
+                self.grant.hardware.channel.destroy(ref)
         except NvcoreError:
             if buffer is not None and self._gate.open:  # it may still be written to
                 self.grant.hardware.limbo.append(buffer)

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, OutOfResources, UsageError
-from nvcore.api.families.channel import ChannelFamily, ChannelSpec
-from nvcore.api.families.memory import MemoryFamily
+from nvcore.api.families.channel import ChannelSpec
 from nvcore.api.grant import Grant, GrantRequest, GrantState
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
@@ -53,7 +52,7 @@ class GpuGrant:
         self.shares = request.shares
         self.state: GrantState = "live"
         self.problems: list[str] = []
-        self._holding = hardware.ledger.take(self.name, request, parent.name if parent else None)
+        hardware.ledger.take(self.name, request, parent.name if parent else None)
         self._tenant: Tenant | None = None
         self._parts: list[Owned | Line | GpuGrant] = []
         self._extents: dict[Range, Extent] = {}
@@ -134,8 +133,7 @@ class GpuGrant:
 
     def create_space(self) -> GpuSpace:
         """An address space for channels of this grant. Raises NotSupportedError, FirmwareDead, FirmwareRefused."""
-        family = cast(MemoryFamily, self._live().family("memory"))
-        return self._adopt(GpuSpace(self, family.create_space(self.tenant)))
+        return self._adopt(GpuSpace(self, self._live().memory.create_space(self.tenant)))
 
     def create_channel(
         self, space: GpuSpace, engine: str, *, ring_address: int, ring_entries: int, instance: int, userd: int, privileged: bool = False
@@ -148,8 +146,8 @@ class GpuGrant:
             raise UsageError("the address space is not one of this grant")
         self.require_vram(instance, 0x1000, "an instance block")
         self.require_vram(userd, 0x200, "a user-data page")
-        family = cast(ChannelFamily, hardware.family("channel"))
-        number, size = self._free_id(runlist), family.fault_buffer_size()
+        family, number = hardware.channel, self._free_id(runlist)
+        size = family.fault_buffer_size()
         buffer = hardware.device.allocate_dma(size, label=f"fault buffer of {self.name}") if size else None
         with ExitStack() as undo:
             if buffer is not None:
@@ -282,7 +280,7 @@ class GpuGrant:
         hardware, self.state = self.hardware, final
         for extent in self._extents.values():
             extent.close()
-        hardware.ledger.give_back(self._holding, quarantine=quarantine)
+        hardware.ledger.give_back(self.name, quarantine=quarantine)
         with hardware.lock:
             hardware.grants.pop(self.name, None)
         if self.parent is not None:

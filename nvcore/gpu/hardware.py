@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nvcore.api.device import Device, DmaBuffer
 from nvcore.api.errors import NotFoundError, NotSupportedError, NvcoreError
 from nvcore.api.families import Family
+from nvcore.api.families.channel import ChannelFamily
+from nvcore.api.families.memory import MemoryFamily
 from nvcore.api.firmware import FirmwareSession
 from nvcore.api.inventory import Engine, Inventory, Range
 from nvcore.api.marks import may_sleep
@@ -74,6 +76,16 @@ class Hardware:
         if family is None:
             raise NotSupportedError(f"the firmware of {self.name} has no family {name!r}", seen=", ".join(sorted(self.session.families)))
         return family
+
+    @property
+    def memory(self) -> MemoryFamily:
+        """Family "memory". Raises as `family`."""
+        return cast(MemoryFamily, self.family("memory"))
+
+    @property
+    def channel(self) -> ChannelFamily:
+        """Family "channel". Raises as `family`."""
+        return cast(ChannelFamily, self.family("channel"))
 
     def engine(self, name: str) -> Engine:
         """An engine of the inventory. Raises NotFoundError."""

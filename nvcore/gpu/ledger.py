@@ -7,8 +7,7 @@ request is served as a whole or not at all. Knows no grant, no device, no firmwa
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Sequence
 
 from nvcore.api.errors import ContractError
 from nvcore.api.grant import GrantRequest, LedgerRow
@@ -17,21 +16,13 @@ from nvcore.locks import Lock
 from nvcore.vmm.pool import Pool
 from nvcore.vmm.request import plan_request
 
-__all__ = ["BAR1_ENTRY", "PAGE", "Holding", "Ledger"]
+__all__ = ["BAR1_ENTRY", "PAGE", "Ledger"]
 
 PAGE = 0x1000
 """Granule of VRAM."""
 
 BAR1_ENTRY = 0x200000
 """Granule of the BAR1 window: one directory entry (2 MiB)."""
-
-
-class Holding(NamedTuple):
-    """What one request was given: ranges by kind."""
-
-    owner: str
-    parent: str | None
-    ranges: Mapping[str, list[Range]]
 
 
 class Ledger:
@@ -49,26 +40,26 @@ class Ledger:
             Pool("heads", "heads", [Range(0, heads)]),
         )
         self._pools = {pool.kind: pool for pool in pools}
+        self._parents: dict[str, str | None] = {}
         for item in retired:
             self.retire("vram", item)
 
-    def take(self, owner: str, request: GrantRequest, parent: str | None = None) -> Holding:
+    def take(self, owner: str, request: GrantRequest, parent: str | None = None) -> None:
         """Give `owner` all that `request` asks for, out of what is free, or out of what `parent` owns. Raises OutOfResources or UsageError
         with the books unchanged."""
-        ranges: dict[str, list[Range]] = {}
         with self._lock:
             for pool, item in plan_request(self._pools, request, parent):
                 pool.move(pool.free if parent is None else pool.of(parent), pool.of(owner), item)
-                ranges.setdefault(pool.kind, []).append(item)
-        return Holding(owner, parent, ranges)
+            self._parents[owner] = parent
 
-    def give_back(self, holding: Holding, *, quarantine: Sequence[str] = ()) -> None:
-        """Return what a holding still has: to its parent, or to the free ones; kinds in `quarantine` go there instead, whoever the parent
+    def give_back(self, owner: str, *, quarantine: Sequence[str] = ()) -> None:
+        """Return what an owner still has: to its parent, or to the free ones; kinds in `quarantine` go there instead, whoever the parent
         is."""
         with self._lock:
+            parent = self._parents.pop(owner, None)
             for kind, pool in self._pools.items():
-                back = pool.free if holding.parent is None else pool.of(holding.parent)
-                pool.empty(holding.owner, pool.quarantined if kind in quarantine else back)
+                back = pool.free if parent is None else pool.of(parent)
+                pool.empty(owner, pool.quarantined if kind in quarantine else back)
 
     def holds(self, owner: str, kind: str) -> tuple[Range, ...]:
         """What `owner` has of a kind now, sorted."""

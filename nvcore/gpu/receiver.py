@@ -24,6 +24,7 @@ from nvcore.locks import atomic, eventfd, start_thread
 
 __all__ = ["Receiver"]
 
+_KINDS: Final[tuple[InterruptKind, ...]] = ("msi", "msix", "intx")
 _POLL: Final = 0.001
 _POLL_MAX: Final = 0.008
 _IDLE: Final = 1.0  # a heartbeat: a device that left raises no interrupt any more
@@ -50,12 +51,10 @@ class Receiver:
     def attach(self, device: Device, session: FirmwareSession, tree: InterruptTree, invalidator: Invalidator) -> None:
         """Serve this generation's session from now on: the device's first vector (MSI, else MSI-X, else INTx) is counted here; where it has
         none, the receiver polls."""
-        kinds: tuple[InterruptKind, ...] = ("msi", "msix", "intx")
-        for kind in kinds:
-            if device.interrupts.get(kind):
-                device.connect_interrupt(kind, 0, self._interrupt_fd)
-                self._connected = (device, kind)
-                break
+        kind = next((kind for kind in _KINDS if device.interrupts.get(kind)), None)
+        if kind is not None:
+            device.connect_interrupt(kind, 0, self._interrupt_fd)
+            self._connected = (device, kind)
         self._target = (device, session, tree, invalidator)
         self.wake()
 
