@@ -22,8 +22,8 @@ MAX_PATH: Final = 107
 def listen(path: str, *, mode: int = 0o600, backlog: int = 1) -> socket.socket:
     """A socket that listens at `path`, with that mode from the first moment. A stale one is replaced.
 
-    Raises UsageError for a path that is too long, ConflictError for one that somebody serves or where something else lies. The caller
-    unlinks it in the end.
+    Raises UsageError for a path that is too long or where no socket can be made (no such folder, no right), ConflictError for one that
+    somebody serves or where something else lies. The caller unlinks it in the end.
     """
     length = len(os.fsencode(path))
     if length > MAX_PATH:
@@ -37,6 +37,11 @@ def listen(path: str, *, mode: int = 0o600, backlog: int = 1) -> socket.socket:
         finally:
             os.umask(old)
         listener.listen(backlog)
+    except OSError as problem:
+        listener.close()
+        raise UsageError(
+            f"no socket can be made at {path}", expected="a folder that exists and may be written to", seen=problem.strerror
+        ) from problem
     except BaseException:
         listener.close()
         raise
@@ -46,7 +51,7 @@ def listen(path: str, *, mode: int = 0o600, backlog: int = 1) -> socket.socket:
 def _remove_stale(path: str) -> None:
     try:
         kind = os.lstat(path).st_mode
-    except FileNotFoundError:
+    except OSError:  # nothing there, or nothing that we may see: making the socket tells
         return
     if not stat.S_ISSOCK(kind):
         raise ConflictError(f"{path} is in the way", expected="a free path or a stale socket", seen="no socket", remedy="remove it")

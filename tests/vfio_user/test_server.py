@@ -324,6 +324,10 @@ def test_a_stale_socket_is_replaced_and_a_served_one_refused(tmp_path: Path) -> 
         DeviceServer(FakeDevice(), str(path))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="too long"):
         DeviceServer(FakeDevice(), str(tmp_path / ("x" * 120)))  # type: ignore[arg-type]
+    (tmp_path / "file").touch()
+    for place in ("none/s", "file/s"):
+        with pytest.raises(UsageError, match="no socket can be made"):
+            DeviceServer(FakeDevice(), str(tmp_path / place))  # type: ignore[arg-type]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -50,6 +50,8 @@ def serve(options: dict[str, str], faults: Sequence[str], io: CommandIO) -> int:
     for name in ("--chip", "--vram", "--socket"):
         if name not in options:
             raise UsageError(f"serve needs {name}", remedy="nvcore softgpu --help")
+    if "--report" in options and not Path(options["--report"]).parent.is_dir():  # said now, not when what was seen cannot be kept
+        raise UsageError(f"no folder for the report {options['--report']}", remedy="name a file in a folder that exists")
     source = source_of(options["--chip"], options["--vram"], options.get("--firmware"), faults)
     card = make_card(source)
     device = SoftDevice(card, source)
