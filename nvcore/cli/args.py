@@ -6,7 +6,9 @@ value only when attached (`--watch=2`) and is otherwise true. `--` ends the opti
 
 from __future__ import annotations
 
-__all__ = ["Arguments", "parse", "usage"]
+from nvcore.api.errors import UsageError
+
+__all__ = ["Arguments", "parse"]
 
 
 class Arguments:
@@ -36,7 +38,7 @@ class Arguments:
         except ValueError:
             seconds = -1.0
         if not least <= seconds <= most:
-            raise usage(f"--{option} {text} {wrong}", f"{least:g} to {most:g} seconds")
+            raise UsageError(f"--{option} {text} {wrong}", expected=f"{least:g} to {most:g} seconds")
         return seconds
 
     def many(self, key: str) -> list[str]:
@@ -69,7 +71,8 @@ def parse(
             out.words += rest
             return out
     if words and not words[0] <= len(out.words) <= words[1]:
-        raise usage(f"{len(out.words)} words given", f"{words[0]} to {words[1]} words" if words[0] != words[1] else f"{words[0]} words")
+        expected = f"{words[0]} to {words[1]} words" if words[0] != words[1] else f"{words[0]} words"
+        raise UsageError(f"{len(out.words)} words given", expected=expected)
     return out
 
 
@@ -77,22 +80,15 @@ def _option(out: Arguments, word: str, rest: list[str], options: dict[str, str])
     name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:] and "=", word[2:])
     key = options.get(name)
     if key is None:
-        raise usage(f"unknown option {name}", "one of " + ", ".join(sorted(options)) if options else "no option")
+        raise UsageError(f"unknown option {name}", expected="one of " + ", ".join(sorted(options)) if options else "no option")
     kind, key = key[-1], key.rstrip("?*=")
     if kind == "?" and equals:
-        raise usage(f"option {name} takes no value", name)
+        raise UsageError(f"option {name} takes no value", expected=name)
     if not equals and kind not in "?=":
         if not rest:
-            raise usage(f"option {name} needs a value", f"{name} VALUE")
+            raise UsageError(f"option {name} needs a value", expected=f"{name} VALUE")
         equals, value = "=", rest.pop(0)
     if kind == "*":
         out.repeated.setdefault(key, []).append(value)
     else:
         out.values[key] = value if equals else True
-
-
-def usage(what: str, expected: str | None = None, remedy: str | None = None) -> Exception:
-    """The error for a command line that cannot be meant. Its class is imported here, because few command lines are wrong."""
-    from nvcore.api.errors import UsageError
-
-    return UsageError(what, expected=expected, remedy=remedy)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from nvcore.cli.args import usage
+from nvcore.api.errors import UsageError
 from nvcore.cli.output import ascii_only, safe, width
 from nvcore.plugins.select import Selection
 
@@ -95,7 +95,7 @@ class Context:
         only = self.given.many("only") if "only" in self.given.repeated else None
         for word in self.given.many("p"):
             if not word.startswith("no:") or len(word) == 3:
-                raise usage(f"-p {word} has no meaning", "-p no:NAME")
+                raise UsageError(f"-p {word} has no meaning", expected="-p no:NAME")
         said = Selection(only, disabled=[word[3:] for word in self.given.many("p")], none=self.given.flag("none"))
         if said.none or not self.has_files:
             return said

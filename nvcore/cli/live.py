@@ -9,9 +9,8 @@ import os
 import time
 from typing import Any
 
-from nvcore.api.errors import UnreachableError, WaitTimeout
+from nvcore.api.errors import UnreachableError, UsageError, WaitTimeout
 from nvcore.bus.pci import scan
-from nvcore.cli.args import usage
 from nvcore.cli.context import Context
 from nvcore.cli.nouns import rows
 from nvcore.cli.output import document
@@ -69,7 +68,7 @@ def _events(context: Context) -> int:
     given = context.given
     after = given.text("after") or "0"
     if not (after.isascii() and after.isdecimal()):
-        raise usage(f"--after {after} is no sequence number", "a whole number")
+        raise UsageError(f"--after {after} is no sequence number", expected="a whole number")
     parameters = {"after": int(after), "gpu": given.text("gpu"), "kinds": given.many("kind") or None}
     if not given.flag("follow"):
         found = context.call("io.nvcore.Event.Watch", parameters)["events"]

@@ -10,11 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from nvcore.api.errors import NvcoreError
-    from nvcore.cli.context import Context
-    from nvcore.plugins.states import Plugin
+from nvcore.api.errors import NvcoreError
 
 __all__ = ["main"]
 
@@ -39,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         return _PIPE_CLOSED
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except _errors() as error:  # evaluated only when something was raised
+    except NvcoreError as error:
         return _report(error)
 
 
@@ -53,12 +49,6 @@ def _isolate(argv: list[str]) -> None:
             if word == "run" and not sys.flags.isolated:
                 os.execv(sys.executable, [sys.executable, "-I", "-m", "nvcore", *argv])
             return
-
-
-def _errors() -> type[NvcoreError]:
-    from nvcore.api.errors import NvcoreError
-
-    return NvcoreError
 
 
 def _close_quietly() -> None:
@@ -92,8 +82,8 @@ def _dispatch(argv: list[str]) -> int:
     from nvcore.cli.context import GLOBAL_OPTIONS, SELECTION_OPTIONS, Context
     from nvcore.cli.nouns import NOUNS, dispatch, help_text
 
-    front = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}
-    given = parse(argv, front, stop_at_word=True)
+    ours = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS}
+    given = parse(argv, {**ours, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}, stop_at_word=True)
     if given.flag("version"):
         from nvcore import __version__
 
@@ -101,41 +91,10 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     noun = given.words[0] if given.words else "help"
     asked = bool(given.words) or given.flag("help")
-    # behind a plugin's noun `--socket` is the plugin's word (softgpu serve); in front of the noun it is ours
-    ours = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS} if noun in NOUNS else {k: v for k, v in GLOBAL_OPTIONS.items() if k != "--socket"}
+    if noun not in NOUNS:
+        ours = {name: key for name, key in GLOBAL_OPTIONS.items() if name != "--socket"}  # behind its noun that is the plugin's word
     context = Context(parse(given.words[1:], ours, words=None, into=given))
     if given.flag("help") or noun == "help":
         context.out(help_text(context.plugins()))
         return 0 if asked else 2
-    return dispatch(noun, context) if noun in NOUNS else _plugin_command(noun, context)
-
-
-def _plugin_command(noun: str, context: Context) -> int:
-    from nvcore.api.errors import PluginError
-    from nvcore.plugins.loader import import_object
-
-    plugins = context.plugins()
-    owners = [plugin for plugin in plugins if noun in plugin.commands]
-    if not owners:
-        from nvcore.cli.nouns import unknown_noun
-
-        raise unknown_noun(noun, plugins)
-    owner = _usable(noun, owners)
-    command = import_object(owner, owner.commands[noun])
-    if not callable(command):
-        raise PluginError(f"command {noun} of {owner.distribution} cannot be called", expected="a callable", seen=type(command).__name__)
-    return int(command(context.given.words, context))
-
-
-def _usable(noun: str, owners: list[Plugin]) -> Plugin:
-    """The plugin whose command is run. Raises where none, or more than one, may be."""
-    from nvcore.api.errors import ConflictError, PluginError
-
-    usable = [plugin for plugin in owners if plugin.state == "selected"]
-    names = [plugin.distribution for plugin in usable]
-    if len(set(names)) > 1:
-        raise ConflictError(f"command {noun!r} is offered by {' and '.join(names)}", remedy=f"pip uninstall one, or -p no:{names[0]}")
-    if not usable:
-        plugin = owners[0]
-        raise PluginError(f"command {noun!r} is of plugin {plugin.name}, which is {plugin.state}: {plugin.reason}", remedy=plugin.remedy)
-    return usable[0]
+    return dispatch(noun, context)

@@ -8,16 +8,14 @@ What `--help` prints of a noun is the file `help/NOUN.txt`. A noun of a plugin n
 
 from __future__ import annotations
 
-from nvcore.cli.args import parse, usage
+from nvcore.api.errors import ConflictError, PluginError, UsageError
+from nvcore.cli.args import parse
+from nvcore.cli.context import Context
 from nvcore.cli.output import OUTPUT_OPTIONS, beside, chosen
 from nvcore.plugins.names import did_you_mean
+from nvcore.plugins.states import Plugin
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from nvcore.cli.context import Context
-    from nvcore.plugins.states import Plugin
-
-__all__ = ["NOUNS", "dispatch", "help_text", "rows", "unknown_noun"]
+__all__ = ["NOUNS", "dispatch", "help_text", "rows"]
 
 NOUNS = {
     "run": "nvcore.daemon.run",
@@ -30,22 +28,54 @@ NOUNS = {
 """Nouns of the core, and their modules."""
 
 
-def dispatch(name: str, context: Context) -> int:
-    """Run the verb of a noun that the words name; the exit code. The context has then what was given to the verb."""
+def dispatch(noun: str, context: Context) -> int:
+    """Run the command line behind a noun; the exit code. The context has then what was given to it."""
+    return _core(noun, context) if noun in NOUNS else _plugin(noun, context)
+
+
+def _core(noun: str, context: Context) -> int:
     argv = context.given.words
     if "--help" in argv or "-h" in argv:
-        context.out(beside(f"help/{name}.txt"))
+        context.out(beside(f"help/{noun}.txt"))
         return 0
-    default, verbs = __import__(NOUNS[name], fromlist=["NOUNS"]).NOUNS[name]
+    default, verbs = __import__(NOUNS[noun], fromlist=["NOUNS"]).NOUNS[noun]
     named = "" not in verbs and bool(argv) and argv[0][:1] != "-"
     verb, rest = (argv[0], argv[1:]) if named else (default, argv)
     if verb not in verbs:
-        raise usage(f"no verb {verb!r} of {name}", ", ".join(verbs), f"nvcore {name} --help")
+        raise UsageError(f"no verb {verb!r} of {noun}", expected=", ".join(verbs), remedy=f"nvcore {noun} --help")
     run, options, words = verbs[verb]
     parse(rest, options, words=words, into=context.given)
     context.output = chosen(context.given.values)
     code: int = run(context)
     return code
+
+
+def _plugin(noun: str, context: Context) -> int:
+    from nvcore.plugins.loader import import_object
+
+    plugins = context.plugins()
+    owners = [plugin for plugin in plugins if noun in plugin.commands]
+    if not owners:
+        known = sorted({*NOUNS, *(name for plugin in plugins for name in plugin.commands)})
+        remedy = did_you_mean(noun, known, "if a plugin offers it, install that plugin; nvcore --help lists what is here")
+        raise UsageError(f"no noun {noun!r}", expected="one of " + ", ".join(known), remedy=remedy)
+    owner = _usable(noun, owners)
+    command = import_object(owner, owner.commands[noun])
+    if not callable(command):
+        raise PluginError(f"command {noun} of {owner.distribution} cannot be called", expected="a callable", seen=type(command).__name__)
+    return int(command(context.given.words, context))
+
+
+def _usable(noun: str, owners: list[Plugin]) -> Plugin:
+    """The plugin whose command is run. Raises where none, or more than one, may be."""
+    usable = [plugin for plugin in owners if plugin.state == "selected"]
+    names = [plugin.distribution for plugin in usable]
+    if len(set(names)) > 1:
+        raise ConflictError(f"command {noun!r} is offered by {' and '.join(names)}", remedy=f"pip uninstall one, or -p no:{names[0]}")
+    if not usable:
+        plugin = owners[0]
+        raise PluginError(f"command {noun!r} is of plugin {plugin.name}, which is {plugin.state}: {plugin.reason}", remedy=plugin.remedy)
+    return usable[0]
 
 
 def rows(options: dict[str, str] | None = None) -> dict[str, str]:
@@ -65,10 +95,3 @@ def help_text(plugins: list[Plugin]) -> str:
     size = max(map(len, theirs))
     lines = [f"  {noun.ljust(size)}  {of}" for noun, of in sorted(theirs.items())]
     return beside("help/nvcore.txt").replace("\noptions\n", "\n".join(["\nnouns of plugins", *lines, "\noptions\n"]))
-
-
-def unknown_noun(noun: str, plugins: list[Plugin]) -> Exception:
-    """The error for a noun that nobody offers, with the closest one that somebody does."""
-    known = [*NOUNS, *(name for plugin in plugins for name in plugin.commands)]
-    remedy = did_you_mean(noun, known, "if a plugin offers it, install that plugin; nvcore --help lists what is here")
-    return usage(f"no noun {noun!r}", "one of " + ", ".join(sorted(set(known))), remedy)

@@ -6,6 +6,8 @@ the status views. JSON documents carry `schema` and `generated_at`; unknown is n
 
 from __future__ import annotations
 
+from nvcore.api.errors import UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,9 +62,7 @@ def chosen(values: dict[str, Any]) -> str:
     """The format that parsed `OUTPUT_OPTIONS` ask for. Raises UsageError."""
     name = values.get("output") or ("json" if values.get("json") else "table")
     if name not in FORMATS:
-        from nvcore.cli.args import usage
-
-        raise usage(f"no output format {name!r}", f"one of {', '.join(FORMATS)}")
+        raise UsageError(f"no output format {name!r}", expected=f"one of {', '.join(FORMATS)}")
     return str(name)
 
 

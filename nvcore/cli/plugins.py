@@ -7,6 +7,7 @@ plugins in this process, which is theirs alone.
 
 from __future__ import annotations
 
+from nvcore.api.errors import NotFoundError, UnreachableError
 from nvcore.cli.context import Context
 from nvcore.cli.nouns import rows
 from nvcore.cli.output import UNKNOWN
@@ -26,7 +27,6 @@ def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
 
     if not os.path.exists(context.socket):
         return None
-    from nvcore.api.errors import UnreachableError
     from nvcore.plugins.compare import changes_on_disk
 
     try:
@@ -62,8 +62,6 @@ def _list(context: Context, *, doctor: bool = False) -> int:
     if names:
         found = [row for row in found if names[0] in (row["name"], row["distribution"])]
         if not found:
-            from nvcore.api.errors import NotFoundError
-
             raise NotFoundError(f"no plugin {names[0]!r}", remedy="nvcore plugins list")
     if not context.tabular:
         context.view("plugins", found, source=source, problems=problems)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from nvcore.api.errors import UnreachableError
-from nvcore.cli.args import usage
+from nvcore.api.errors import UnreachableError, UsageError
 from nvcore.cli.context import Context
 from nvcore.cli.nouns import rows
 from nvcore.cli.output import document
@@ -22,9 +21,9 @@ _OPTIONS = {"--watch": "watch=", "-w": "watch=", "--ascii": "ascii?", "--color":
 def _status(context: Context) -> int:
     color = context.given.text("color") or "auto"
     if color not in ("auto", "always", "never"):
-        raise usage(f"--color {color} has no meaning", "auto, always or never")
+        raise UsageError(f"--color {color} has no meaning", expected="auto, always or never")
     if context.output == "name":
-        raise usage("nvcore status has no names", "table, json or jsonl")
+        raise UsageError("nvcore status has no names", expected="table, json or jsonl")
     console = _console(context, color) if context.tabular else None
     if not context.given.flag("watch"):
         state = _ask(context)
