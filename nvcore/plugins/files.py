@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from nvcore.plugins.index import Index
 
-__all__ = ["importable", "owned_names", "recorded", "residue"]
+__all__ = ["importable", "recorded", "residue"]
 
 _SUFFIXES = (".py", ".pyc", ".so", ".pyd")
 
@@ -27,17 +27,6 @@ def recorded(metadata: str) -> list[str]:
         except (OSError, UnicodeDecodeError, csv.Error):
             continue
     return []
-
-
-def owned_names(index: Index) -> dict[str, set[str]]:
-    """Folder on the path to the names in it that some distribution's record lists."""
-    owned: dict[str, set[str]] = {}
-    for dist in index.distributions.values():
-        for metadata in (dist.metadata, *dist.shadowed):
-            names = owned.setdefault(os.path.dirname(metadata), set())
-            names.add(os.path.basename(metadata))
-            names |= {path.partition("/")[0] for path in recorded(metadata) if not path.startswith("..")}
-    return owned
 
 
 def _path_folders() -> Iterator[tuple[str, list[str]]]:
@@ -84,12 +73,14 @@ def residue(index: Index) -> list[str]:
 
     A folder that is itself a source tree on the path (an editable install) is not residue: a distribution of another folder claims it.
     """
-    owned = owned_names(index)
-    sites = {os.path.dirname(dist.metadata) for dist in index.distributions.values()}
+    owned: dict[str, set[str]] = {}  # folder on the path to the names in it that some distribution's record lists
+    for dist in index.distributions.values():
+        for metadata in (dist.metadata, *dist.shadowed):
+            names = {path.partition("/")[0] for path in recorded(metadata) if not path.startswith("..")}
+            owned.setdefault(os.path.dirname(metadata), set()).update(names, [os.path.basename(metadata)])
     found = list(index.leftovers)
-    for folder, names in _path_folders():
-        if folder not in sites or not any(name.endswith(".dist-info") for name in names):
-            continue  # only folders that hold installed distributions
-        ours = [name for name in names if name.startswith("nvcore_") and name not in owned.get(folder, ())]
-        found += [os.path.join(folder, name) for name in ours if _module_name(folder, name) is not None]
+    for folder, here in _path_folders():
+        if folder in owned and any(name.endswith(".dist-info") for name in here):  # only folders that hold installed distributions
+            ours = [name for name in here if name.startswith("nvcore_") and name not in owned[folder]]
+            found += [os.path.join(folder, name) for name in ours if _module_name(folder, name) is not None]
     return found

@@ -9,6 +9,7 @@ import fnmatch
 import functools
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from nvcore.plugins.files import importable, recorded, residue
@@ -17,6 +18,7 @@ from nvcore.plugins.loader import load_objects
 from nvcore.plugins.names import components, normalise
 from nvcore.plugins.requires import RequirementSyntax, parse
 from nvcore.plugins.states import Plugin
+from nvcore.plugins.versions import VersionSyntax
 
 __all__ = ["denied", "footprint", "matches"]
 
@@ -57,48 +59,31 @@ def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     return [found[key] for key in sorted(found)]
 
 
-def _resident() -> int:
-    """Resident bytes of this process. Source: proc(5), statm."""
+def _held() -> tuple[int, int]:
+    """Resident bytes and open descriptors of this process. Source: proc(5), statm."""
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE"), len(os.listdir("/proc/self/fd"))
 
 
 def _brought(index: Index, name: str) -> list[str]:
     """The distribution and those that it requires, the host's own left out: normalised names."""
     names: list[str] = []
     wanted = [name]
-    while wanted:
-        one = wanted.pop(0)
+    for one in wanted:
         dist = index.distributions.get(one)
-        if one in names or dist is None or one == "nvcore":
-            continue
-        names.append(one)
-        for line in dist.requires:
-            try:
-                requirement = parse(line)
-                if requirement.applies():
-                    wanted.append(requirement.name)
-            except (RequirementSyntax, ValueError):
-                continue  # `plugins list` reports it
+        if one not in names and dist is not None and one != "nvcore":
+            names.append(one)
+            with suppress(RequirementSyntax, VersionSyntax):  # `plugins list` reports it
+                wanted += [requirement.name for requirement in map(parse, dist.requires) if requirement.applies()]
     return names
 
 
 def _bytes(index: Index, names: list[str]) -> tuple[int, int]:
     """Files and bytes on the disk, by the records of the distributions."""
-    count = size = 0
-    for name in names:
-        dist = index.distributions[name]
-        for path in recorded(dist.metadata):
-            try:
-                size += os.stat(os.path.join(os.path.dirname(dist.metadata), path)).st_size
-                count += 1
-            except OSError:
-                continue
-    return count, size
+    places = [index.distributions[name].metadata for name in names]
+    paths = [os.path.join(os.path.dirname(metadata), path) for metadata in places for path in recorded(metadata)]
+    sizes = [os.path.getsize(path) for path in paths if os.path.exists(path)]
+    return len(sizes), sum(sizes)
 
 
 def footprint(index: Index, plugins: list[Plugin]) -> list[dict[str, Any]]:
@@ -112,11 +97,12 @@ def _measured(index: Index, plugin: Plugin) -> dict[str, Any]:
     """One row of schema nvcore.footprint/1; what only an import can tell is None without one."""
     names = _brought(index, normalise(plugin.distribution))
     files, size = _bytes(index, names)
-    before, memory, descriptors = set(sys.modules), _resident(), _descriptors()
+    before, (memory, descriptors) = set(sys.modules), _held()
     if plugin.state == "selected":
         load_objects(plugin)
     new = sorted(set(sys.modules) - before)
-    brought = {"module_count": len(new), "memory_bytes": _resident() - memory, "descriptors": _descriptors() - descriptors}
+    memory_now, descriptors_now = _held()
+    brought = {"module_count": len(new), "memory_bytes": memory_now - memory, "descriptors": descriptors_now - descriptors}
     return {
         "name": plugin.name,
         "state": plugin.state,

@@ -84,14 +84,6 @@ class Index:
         """Note what the scan could not use."""
         self.problems.append(Problem(code, where, what, remedy))
 
-    def versions(self) -> dict[str, str]:
-        """Normalised name to version; the host's own version is what runs, not what some metadata says."""
-        from nvcore import __version__
-
-        found = {name: dist.version for name, dist in self.distributions.items()}
-        found["nvcore"] = __version__
-        return found
-
     def plugins(self) -> list[Distribution]:
         """Distributions with entry points of ours, by name."""
         return sorted((dist for dist in self.distributions.values() if dist.entry_points), key=lambda dist: dist.name)

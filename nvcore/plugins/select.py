@@ -8,17 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.plugins.index import Distribution, EntryPoint, Index
 from nvcore.plugins.names import normalise
 from nvcore.plugins.requires import RequirementSyntax, check
 from nvcore.plugins.states import Plugin
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    _T = TypeVar("_T")
 
 __all__ = ["Selection", "inventory", "select"]
 
@@ -53,25 +48,18 @@ class Selection:
 
 def inventory(index: Index) -> list[Plugin]:
     """Every plugin that the index knows, sorted by name, in state found, incompatible or failed (a name claimed twice)."""
-    versions = index.versions()
+    versions = {**{name: dist.version for name, dist in index.distributions.items()}, "nvcore": __version__}  # the host's is what runs
     plugins: list[Plugin] = []
     for dist in index.plugins():
         commands = {point.name: point.value for point in dist.entry_points if _spoken(point) and point.family == "command"}
-        of_name = _grouped((point.name, point) for point in dist.entry_points if point.family != "command")
-        if not of_name:
-            of_name[dist.name] = [point for point in dist.entry_points if not _spoken(point)]
-        plugins += [_plugin(name, dist, points, commands, versions) for name, points in of_name.items()]
+        points = [point for point in dist.entry_points if point.family != "command"]
+        for name in dict.fromkeys(point.name for point in points):
+            plugins.append(_plugin(name, dist, [point for point in points if point.name == name], commands, versions))
+        if not points:
+            plugins.append(_plugin(dist.name, dist, [point for point in dist.entry_points if not _spoken(point)], commands, versions))
     plugins.sort(key=lambda plugin: (plugin.name, plugin.distribution))
     _duplicates(plugins)
     return plugins
-
-
-def _grouped(pairs: Iterable[tuple[str, _T]]) -> dict[str, list[_T]]:
-    """Pairs as lists under their first half, in order."""
-    groups: dict[str, list[_T]] = {}
-    for key, value in pairs:
-        groups.setdefault(key, []).append(value)
-    return groups
 
 
 def _spoken(point: EntryPoint) -> bool:
@@ -109,23 +97,23 @@ def _other_generation(plugin: Plugin, point: EntryPoint) -> None:
 
 def _duplicates(plugins: list[Plugin]) -> None:
     """Two distributions claim one plugin name, or one noun: neither is chosen silently."""
-    for same in _grouped((plugin.name, plugin) for plugin in plugins).values():
-        for plugin in same if len(same) > 1 else ():
+    for plugin in plugins:
+        if any(twin.name == plugin.name for twin in plugins if twin is not plugin):
             plugin.key = f"{plugin.name}@{normalise(plugin.distribution)}"
-    for noun, same in _grouped((noun, plugin) for plugin in plugins for noun in plugin.commands).items():
-        claimants = sorted({plugin.distribution for plugin in same})
-        for plugin in same if len(claimants) > 1 else ():
-            plugin.conflicts.append(f"command {noun!r} is offered by {' and '.join(claimants)}; neither is used (NVC-1106)")
+        for noun in plugin.commands:
+            claimants = sorted({twin.distribution for twin in plugins if noun in twin.commands})
+            if len(claimants) > 1:
+                plugin.conflicts.append(f"command {noun!r} is offered by {' and '.join(claimants)}; neither is used (NVC-1106)")
 
 
-def _clash(plugins: list[Plugin]) -> None:
+def _clash(wanted: list[Plugin]) -> None:
     """Fail those that are still wanted under one name; one of two that was disabled leaves the other alone."""
-    for name, same in _grouped((plugin.name, plugin) for plugin in plugins if plugin.state == "selected").items():
-        claimants = " and ".join(plugin.distribution for plugin in same)
-        for plugin in same if len(same) > 1 else ():
-            other = next(twin.distribution for twin in same if twin is not plugin)
-            reason = f"the name {name!r} is claimed by {claimants}; neither is loaded"
-            plugin.fail("NVC-1106", reason, f"pip uninstall {other}, or -p no:{other}")
+    for plugin in wanted:
+        others = [twin.distribution for twin in wanted if twin.name == plugin.name and twin is not plugin]
+        if others:
+            claimants = " and ".join(twin.distribution for twin in wanted if twin.name == plugin.name)
+            reason = f"the name {plugin.name!r} is claimed by {claimants}; neither is loaded"
+            plugin.fail("NVC-1106", reason, f"pip uninstall {others[0]}, or -p no:{others[0]}")
 
 
 def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
@@ -141,7 +129,7 @@ def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
         elif plugin.state == "found":
             plugin.state = "selected"
             plugin.selected_by = "default" if selection.only is None else selection.only_by
-    _clash(plugins)
+    _clash([plugin for plugin in plugins if plugin.state == "selected"])
     if not selection.none:
         installed = ", ".join(sorted({plugin.name for plugin in plugins})) or "none"
         for name in sorted(((selection.only or set()) | selection.required) - known):

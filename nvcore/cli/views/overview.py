@@ -96,20 +96,20 @@ class _Pen:
         cells = round(_BAR * used / total)
         return Text(f"{self.glyphs.full * cells}{self.glyphs.empty * (_BAR - cells)} {gib(used)}/{gib(total)}")
 
+    def wrong(self, text: str, *remedies: str | None) -> list[Text]:
+        """What is not well, and below it what to do."""
+        return [self.text(text, "red"), *(self.text(f"     {self.glyphs.arrow} {remedy}") for remedy in remedies if remedy)]
+
     def trouble(self, gpu: dict[str, Any]) -> list[Text]:
         """The lines below the table for a GPU that is not well: code, cause, what to do."""
-        lines = []
-        if gpu["cause"]:
-            lines.append(self.text(f"   {gpu['number']} {gpu['code'] or ''} {gpu['cause']}", "red"))
-            remedies = (gpu["remedy"], gpu["code"] and f"nvcore explain {gpu['code']}")
-            lines += [self.text(f"     {self.glyphs.arrow} {remedy}") for remedy in remedies if remedy]
+        explain = gpu["code"] and f"nvcore explain {gpu['code']}"
+        lines = self.wrong(f"   {gpu['number']} {gpu['code'] or ''} {gpu['cause']}", gpu["remedy"], explain) if gpu["cause"] else []
         return lines + [self.text(f"   {gpu['number']} conflict: {text}", "red") for text in gpu["conflicts"]]
 
     def plugin(self, plugin: dict[str, Any]) -> list[Text]:
         if plugin["state"] not in ("failed", "incompatible"):
             return []
-        lines = [self.text(f"{self.glyphs.bad} plugin {plugin['name']} {plugin['state']}: {plugin['reason']}", "red")]
-        return lines + ([self.text(f"     {self.glyphs.arrow} {plugin['remedy']}")] if plugin.get("remedy") else [])
+        return self.wrong(f"{self.glyphs.bad} plugin {plugin['name']} {plugin['state']}: {plugin['reason']}", plugin.get("remedy"))
 
     def panel(self, panel: dict[str, Any]) -> RenderableType:
         if panel.get("problem"):
