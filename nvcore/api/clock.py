@@ -64,6 +64,6 @@ def wait_until(
         if done(value):
             return value
         if late:
-            break
+            seen = f"last value {decode(value)}"
+            raise WaitTimeout(f"no end of the wait for {what}", expected=f"within {timeout:g} s", seen=seen, where=where)
         clock.sleep(poll)
-    raise WaitTimeout(f"no end of the wait for {what}", expected=f"within {timeout:g} s", seen=f"last value {decode(value)}", where=where)

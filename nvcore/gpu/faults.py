@@ -229,7 +229,7 @@ class Ladder:
     @may_sleep
     def _climb_grant(self, fault: Fault, grant: GpuGrant, told: _Told) -> None:
         def cure() -> int:
-            generation = self._gpu.next_generation()
+            generation = next(self._gpu.generations)
             grant.renew(generation, "grant reset")
             grant.set_quiescing(False)
             return generation

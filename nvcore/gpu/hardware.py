@@ -7,7 +7,7 @@ are replaced, grants and ledger stay. Any thread; takes no decision about faults
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +19,6 @@ from nvcore.api.families.memory import MemoryFamily
 from nvcore.api.firmware import FirmwareSession
 from nvcore.api.inventory import Engine, Inventory, Range
 from nvcore.api.marks import may_sleep
-from nvcore.events import EventLog
 from nvcore.gpu.boot import same_resources
 from nvcore.gpu.channels import GpuChannel, GpuSpace
 from nvcore.gpu.doorbell import Gate
@@ -43,11 +42,11 @@ class Hardware:
     gate: Gate
 
     def __init__(
-        self, name: str, device: Device, events: EventLog, inventory: Inventory, functions: int, tree: InterruptTree,
+        self, name: str, device: Device, publish: Callable[..., object], inventory: Inventory, functions: int, tree: InterruptTree,
         invalidator: Invalidator,
     ) -> None:  # fmt: skip
-        self.name, self.device, self.inventory, self.tree, self.invalidator = name, device, inventory, tree, invalidator
-        self.publish = partial(events.publish, gpu=name)
+        self.name, self.device, self.publish, self.inventory = name, device, publish, inventory
+        self.tree, self.invalidator = tree, invalidator
         self.ledger = Ledger(
             vram=[region.range for region in inventory.regions if region.usable],
             channels=Range(inventory.first_channel, inventory.channels - inventory.first_channel),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -70,23 +71,14 @@ class Gpu:
         self.unload_report: UnloadReport | None = None
         self.stages: list[BootStage] = []
         self.ladder = Ladder(self)
-        self._generation = 0
+        self.generations = count(1)  # of the GPU with each firmware start, of a grant with each reset: none is used twice
+        self.generation = 0
         self._saved = SavedStates(host.state_dir / "gpus")
         self.life = Worker(f"life {source}", self.clock, self._job_failed)
         self.calls = Worker(f"calls {source}", self.clock)
         self.receiver = Receiver(f"receive {source}", self.ladder.meet_gpu, self.device_gone, self._job_failed)
 
     # state
-
-    @property
-    def generation(self) -> int:
-        """Of the GPU; grows with every firmware start (and is never reused after a grant's reset)."""
-        return self.hardware.gate.generation if self.hardware is not None else self._generation
-
-    def next_generation(self) -> int:
-        """A generation that nobody had."""
-        self._generation += 1
-        return self._generation
 
     def publish(self, kind: EventKind, text: str, **about: Any) -> None:
         """Write a line about this GPU into the event log; about: as in `EventLog.publish`."""
@@ -155,8 +147,9 @@ class Gpu:
             inventory = boot.read_inventory(session)
             functions = min(self.needs.virtual_functions, inventory.vgpu.functions) if inventory.vgpu.host else 0
             self.virtual_functions = device.enable_functions(functions) if functions else ()
-            hardware = known or Hardware(self.name, device, self.events, inventory, functions, tree, invalidator)
-            hardware.admit(session, inventory, self.next_generation())
+            hardware = known or Hardware(self.name, device, self.publish, inventory, functions, tree, invalidator)
+            self.generation = next(self.generations)
+            hardware.admit(session, inventory, self.generation)
         except NvcoreError:
             self._disable_functions(device, [])
             self._unload(session)
@@ -185,14 +178,13 @@ class Gpu:
         return session
 
     def _boot_failed(self, error: Exception) -> None:
-        cause, code, remedy = describe_error(error)
         if isinstance(error, BootError) and isinstance(error.report, BootReport):
             self.boot_report = error.report
         if isinstance(error, ConflictError):
             self.conflicts = [error.what]
         self._take_firmware_down("the boot failed")
         state: StateName = "unsupported" if isinstance(error, NotSupportedError) else "failed"
-        self._rest(state, cause, code, remedy, "see the boot report (nvcore gpus describe), then: nvcore gpus retry")
+        self._rest(state, *describe_error(error), "see the boot report (nvcore gpus describe), then: nvcore gpus retry")
 
     # faults that others report
 

@@ -68,14 +68,13 @@ class Worker:
         self._jobs: deque[Job] = deque()
         self._flag = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
-        self._ident: int | None = None
         self._running: Job | None = None
         self._stopping = False
         self.abandoned: tuple[str, ...] = ()
 
     def here(self) -> bool:
         """Whether the caller is this worker's thread."""
-        return self._ident == threading.get_ident()
+        return self._thread is threading.current_thread()
 
     def start(self) -> None:
         """Make the thread now, so that `post` makes none later (a receiver thread may not)."""
@@ -117,12 +116,11 @@ class Worker:
                 return
             self.abandoned = (*self.abandoned, job.what)
             self._flag = threading.Semaphore(len(self._jobs))
-            self._ident = self._running = None
+            self._running = None
         self._thread = start_thread(self.name, self._loop)
 
     def _loop(self) -> None:
-        flag = self._flag
-        self._ident = threading.get_ident()
+        flag, self._thread = self._flag, threading.current_thread()
         while flag is self._flag:
             flag.acquire()
             with self._lock:
