@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from nvcore.api.command import CommandIO
 from nvcore.api.errors import UsageError
 from nvcore.cli.output import ascii_only, safe, width
 from nvcore.plugins.select import Selection
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, TextIO
 
-    from nvcore.api.command import CommandIO
     from nvcore.api.offers import ConfigSection
     from nvcore.cli.args import Arguments
     from nvcore.config.model import Configuration
@@ -31,8 +31,8 @@ GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "time
 """Read anywhere on the line, before the command sees it; a command must not give them another meaning."""
 
 
-class Context:
-    """Streams, options, configuration, selection. Implements CommandIO. given: the words and options behind the noun and the global ones;
+class Context(CommandIO):
+    """Streams, options, configuration, selection. given: the words and options behind the noun and the global ones;
     output: the format that `-o` asks for."""
 
     def __init__(self, given: Arguments) -> None:
@@ -173,10 +173,3 @@ class Context:
         from nvcore.cli.control import stream
 
         return stream(self.socket, method, parameters or {}, timeout=self.timeout)
-
-
-if TYPE_CHECKING:
-
-    def _fits(context: Context) -> CommandIO:
-        """The type checker's proof that a context is what plugins were promised."""
-        return context

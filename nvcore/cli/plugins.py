@@ -47,9 +47,8 @@ def _registered(context: Context, index: Index) -> list[dict[str, Any]]:
             host.load(context.selection(), index=index)
     except RequiredPluginError as error:
         context.say(f"note: the daemon would not start: {error.what}")
-    found = [dict(row) for row in host.states()]
     host.teardown()
-    return found
+    return host.states()
 
 
 def _list(context: Context, *, doctor: bool = False) -> int:

@@ -88,12 +88,10 @@ def _lay_over(tree: dict[str, Any], table: Mapping[str, Any], origins: dict[Path
 
 def check(tree: dict[str, Any], origins: dict[Path, str], files: Sequence[str] = ()) -> Configuration:
     """Check the core's tables of a merged tree. Raises ConfigError."""
-    checker, plugins = Checker(origins), tree.get("plugins")
+    checker, plugins = Checker(origins), tree.get("plugins", {})
     if isinstance(plugins, dict):  # a table in it is a plugin's section
-        lists = {key: value for key, value in plugins.items() if key in Lists._fields or not isinstance(value, dict)}
-        tables = checker.fit(Tables, {**tree, "plugins": lists}, ())
-    else:
-        tables = checker.fit(Tables, tree, ())
+        plugins = {key: value for key, value in plugins.items() if key in Lists._fields or not isinstance(value, dict)}
+    tables = checker.fit(Tables, {**tree, "plugins": plugins}, ())
     if not 0 < tables.host.time_scale <= 1000:
         raise checker.unfit(("host", "time_scale"), "a number above 0, at most 1000", tables.host.time_scale)
     for at, gpu in enumerate(tables.gpu):

@@ -73,9 +73,8 @@ class Daemon:
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConflictError(
-                "another daemon uses this state directory", where=str(self.state_dir), remedy="stop it, or set [host] state_dir"
-            ) from None
+            remedy = "stop it, or set [host] state_dir"
+            raise ConflictError("another daemon uses this state directory", where=str(self.state_dir), remedy=remedy) from None
 
     def _make_host(self) -> Host:
         gpus, scale = self.configuration.gpus, self.configuration.host.time_scale
@@ -179,7 +178,7 @@ class Daemon:
 
     def plugins(self) -> list[dict[str, Any]]:
         """`io.nvcore.Plugin.List`."""
-        return [dict(state) for state in self.plugin_host.states()]
+        return self.plugin_host.states()
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """The event ring behind sequence number `after`."""
@@ -194,4 +193,4 @@ class Daemon:
                     self.host.stop_client(offer.name)
         self.plugin_host.stop(name)
         self.host.events.publish("plugin", f"plugin {plugin.name} stopped by the operator", action="stopped")
-        return dict(plugin.as_dict())
+        return plugin.as_dict()

@@ -124,7 +124,7 @@ class PluginHost:
         unregister(self._manager, plugin)
         return [offer for offers in self._offers.values() for offer in offers.withdraw(plugin)]
 
-    def states(self) -> list[dict[str, object]]:
+    def states(self) -> list[dict[str, Any]]:
         """Every plugin with state, reason and remedy (schema nvcore.plugins/1), problems of the index not included."""
         return [plugin.as_dict() for plugin in self.plugins]
 

@@ -75,25 +75,23 @@ def _refuse(plugin: Plugin, objects: dict[str, object]) -> tuple[str, str, str] 
     return None
 
 
-def register(manager: PluginManager, plugin: Plugin, objects: dict[str, object]) -> bool:
+def register(manager: PluginManager, plugin: Plugin, objects: dict[str, object]) -> None:
     """Register every object of `plugin`; its state becomes registered or failed. All or nothing."""
-    wrong = _refuse(plugin, objects)
-    if wrong is not None:
+    if wrong := _refuse(plugin, objects):
         plugin.fail(*wrong)
-        return False
+        return
     done: list[object] = []
     try:
         for family, target in objects.items():
-            if not any(target is one for one in done):
+            if not any(target is one for one in done):  # one object may serve two families
                 manager.register(target, name=f"{plugin.key}/{family}")
                 done.append(target)
     except Exception as error:  # isolation boundary: plugin import
         unregister(manager, plugin)  # the refused object too: before 1.7 pluggy leaves what it had taken of it
         plugin.fail("NVC-1113", f"registration refused: {str(error).splitlines()[-1] if str(error) else type(error).__name__}")
-        return False
-    plugin.hooks = sorted({name for target in done for name in _marks(target)})
+        return
+    plugin.hooks = sorted({name for target in objects.values() for name in _marks(target)})
     plugin.state = "registered"
-    return True
 
 
 def unregister(manager: PluginManager, plugin: Plugin) -> None:

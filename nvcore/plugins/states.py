@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from nvcore.plugins.index import EntryPoint
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["STATES", "Plugin"]
 
 _REASON = 600
@@ -74,7 +78,7 @@ class Plugin:
         """Whether something about it is wrong (disabled is not wrong)."""
         return self.state in ("failed", "incompatible") or bool(self.conflicts)
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """The record as JSON views and the control socket carry it (schema nvcore.plugins/1)."""
         return {
             **{field: getattr(self, field) for field in _AS_IT_IS},
