@@ -16,10 +16,9 @@ from nvcore.api.grant import AddressSpace, Channel
 from nvcore.api.marks import follows, interrupt_safe, signalling_safe
 from nvcore.gpu.doorbell import ChannelDoorbell
 from nvcore.gpu.invalidate import Ticket, TicketRing
-from nvcore.gpu.leases import Owned
+from nvcore.gpu.leases import GrantBuffer, Owned
 
 if TYPE_CHECKING:
-    from nvcore.api.device import DmaBuffer
     from nvcore.gpu.grants import GpuGrant
 
 __all__ = ["GpuChannel", "GpuSpace"]
@@ -93,7 +92,7 @@ class GpuChannel(Owned):
 
     __slots__ = ("_buffer", "_gate", "channel", "doorbell", "engine", "ref", "runlist")
 
-    def __init__(self, grant: GpuGrant, engine: str, runlist: int, channel: int, ref: ChannelRef, buffer: DmaBuffer | None) -> None:
+    def __init__(self, grant: GpuGrant, engine: str, runlist: int, channel: int, ref: ChannelRef, buffer: GrantBuffer | None) -> None:
         super().__init__(grant)
         self.engine, self.runlist, self.channel, self.ref, self._buffer = engine, runlist, channel, ref, buffer
         self._gate = grant.hardware.gate
@@ -118,20 +117,14 @@ class GpuChannel(Owned):
             self.grant.hardware.channel.disable(self.ref)
 
     def close(self) -> None:
-        """Disable and free it; then its fault buffer, which the hardware does not reach any more. Idempotent."""
+        """Disable and free it; then its fault buffer, which the hardware does not reach any more. Idempotent. When it raises, the buffer
+        may still be written to: it stays the grant's."""
         self.kill()
         if not self.first_close():
             return
-        ref, buffer, self._buffer = self.ref, self._buffer, None
+        ref = self.ref
         del self.ref
-        try:
-            if self._gate.open:
-                self.grant.hardware.channel.destroy(ref)
-        except NvcoreError:
-            if buffer is not None and self._gate.open:  # it may still be written to
-                self.grant.hardware.limbo.append(buffer)
-                buffer = None
-            raise
-        finally:
-            if buffer is not None:
-                buffer.close()
+        if self._gate.open:
+            self.grant.hardware.channel.destroy(ref)
+        if self._buffer is not None:
+            self._buffer.close()

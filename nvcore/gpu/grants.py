@@ -148,8 +148,8 @@ class GpuGrant:
         self.require_vram(userd, 0x200, "a user-data page")
         family, number = hardware.channel, self._free_id(runlist)
         size = family.fault_buffer_size()
-        buffer = hardware.device.allocate_dma(size, label=f"fault buffer of {self.name}") if size else None
         with ExitStack() as undo:
+            buffer = self.allocate_dma(size, label=f"fault buffer of {self.name}") if size else None
             if buffer is not None:
                 undo.callback(buffer.close)
             faults = buffer.bus_address() if buffer is not None else 0

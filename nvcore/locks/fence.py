@@ -57,11 +57,11 @@ class Fence:
     def publish(self) -> None:
         """Let others wait for it. From here to `signal` the job runs in `signalling()` sections and cannot fail."""
         with self._guard:
-            again = self.state != "unpublished"
-            if not again:
+            was = self.state
+            if was == "unpublished":
                 self.state = "published"
-        if again:
-            self._refuse(f"{self.name} is published while {self.state}")
+        if was != "unpublished":
+            self._refuse(f"{self.name} is published while {was}")
 
     @signalling_safe
     def signal(self, error: BaseException | None = None) -> None:
@@ -73,8 +73,7 @@ class Fence:
         with self._guard:
             again = self.state == "signalled"
             if not again:
-                self.error = error
-                self.state = "signalled"
+                self.error, self.state = error, "signalled"
         if again:
             self._refuse(f"{self.name} is signalled again")
             return
@@ -117,8 +116,7 @@ class Timeline:
     fence_class: type[Fence] = Fence
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.number = 0
+        self.name, self.number = name, 0
         self._last: Fence | None = None
 
     def fence(self) -> Fence:

@@ -24,9 +24,7 @@ class Reserve:
 
     @may_sleep
     def __init__(self, count: int, name: str = "reserve") -> None:
-        self.count = count
-        self.name = name
-        self.used = 0
+        self.count, self.name, self.used = count, name, 0
 
     @property
     def unused(self) -> int:

@@ -102,8 +102,7 @@ class AcquireContext:
         self.stamp = next(_stamps)
         self.held: list[WwLock] = []
         self.backoffs = 0
-        self._timeout = timeout
-        self._clock = clock
+        self._timeout, self._clock = timeout, clock
 
     def lock(self, lock: WwLock) -> None:
         """Take one more. Raises BackOff when an older context is in the way, WaitTimeout after the context's time-out. Twice is once."""
