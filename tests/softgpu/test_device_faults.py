@@ -29,8 +29,11 @@ def test_every_fault_can_be_armed_and_disarmed():
     assert faults.armed() == ()
 
 
-@pytest.mark.parametrize("text", ["no-such", "all-ones", "all-ones:xyz", "zero:0x10,both", "zero:0x10,read,0", "lost-write:1,write,2,3",
-                                  "booter-mailbox:zz", "booter-halt:1", "rpc-delay:soon", "rpc-delay:-1", "wpr2-lingers:nan", "rpc-no-reply:x"])  # fmt: skip
+ACCESS = ["all-ones", "all-ones:xyz", "zero:0x10,both", "zero:0x10,read,0", "lost-write:1,write,2,3"]
+ARGUMENTS = ["booter-mailbox:zz", "booter-halt:1", "rpc-delay:soon", "rpc-delay:-1", "wpr2-lingers:nan", "rpc-no-reply:x"]
+
+
+@pytest.mark.parametrize("text", ["no-such", *ACCESS, *ARGUMENTS])
 def test_a_fault_that_is_not_understood_is_refused(text):
     with pytest.raises(UnknownFault):
         ArmedFaults().arm(text)

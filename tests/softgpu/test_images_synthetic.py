@@ -142,6 +142,12 @@ def test_the_command_never_replaces_firmware_that_it_did_not_write(tmp_path: Pat
     assert real.read_bytes() == b"precious"
 
 
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="no images can be written below"):
+        command(["firmware", str(tmp_path / "file/images")], Io())
+
+
 def test_the_command_writes_one_set_when_asked_and_says_what_there_is(tmp_path: Path) -> None:
     assert command(["firmware", "--chip=gh100", str(tmp_path)], Io()) == 0
     assert {path.name for path in (tmp_path / "nvidia").iterdir()} == {"gh100", "SYNTHETIC"}

@@ -77,6 +77,10 @@ def _firmware(words: Sequence[str], io: CommandIO) -> int:
         raise UsageError(
             "the folder holds firmware that was not written here", seen=str(problem), remedy="name an empty folder"
         ) from problem
+    except OSError as problem:
+        raise UsageError(
+            f"no images can be written below {rest[0]}", seen=problem.strerror, where=problem.filename, remedy="name another folder"
+        ) from problem
     files = list(dict.fromkeys(written))  # versions of a chip share some
     for path in files:
         io.out(f"{path}\n")
