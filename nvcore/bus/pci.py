@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["SYSFS", "scan"]
 
 SYSFS = "/sys/bus/pci/devices"
-_NVIDIA = 0x10DE
-_DISPLAY = 0x03  # base class of VGA and 3D controllers
 
 
 def _read(path: str) -> str | None:
@@ -23,13 +21,6 @@ def _read(path: str) -> str | None:
         with open(path, encoding="ascii", errors="replace") as file:
             return file.read().strip()
     except OSError:
-        return None
-
-
-def _number(text: str | None) -> int | None:
-    try:
-        return int(text, 16) if text else None
-    except ValueError:
         return None
 
 
@@ -43,13 +34,11 @@ def scan(root: str = SYSFS) -> list[dict[str, Any]]:
     rows = []
     for address in addresses:
         home = os.path.join(root, address)
-        vendor, kind = _number(_read(f"{home}/vendor")), _number(_read(f"{home}/class"))
-        if vendor != _NVIDIA or kind is None or kind >> 16 != _DISPLAY:
+        if _read(f"{home}/vendor") != "0x10de" or (_read(f"{home}/class") or "")[:4] != "0x03":  # NVIDIA; VGA and 3D controllers
             continue
         driver = os.path.basename(os.path.realpath(f"{home}/driver")) if os.path.exists(f"{home}/driver") else None
-        device = _number(_read(f"{home}/device"))
-        total = _read(f"{home}/sriov_totalvfs")
-        row = {"address": address, "device_id": f"{device:04x}" if device is not None else None, "driver": driver}
+        device, total = _read(f"{home}/device"), _read(f"{home}/sriov_totalvfs")
+        row = {"address": address, "device_id": device and device.removeprefix("0x"), "driver": driver}
         functions = int(total) if total and total.isdecimal() else None
         rows.append({**row, "power_state": _read(f"{home}/power_state"), "functions": functions, "source": f"pci:{address}"})
     return rows

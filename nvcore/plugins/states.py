@@ -17,6 +17,7 @@ __all__ = ["STATES", "Plugin"]
 _REASON = 600
 _AS_IT_IS = (
     "name", "distribution", "version", "state", "code", "reason", "remedy", "required", "selected_by", "offers", "import_ms", "location",
+    "notes", "conflicts", "commands", "hooks",
 )  # fmt: skip
 """Fields that a view shows under their own name."""
 
@@ -80,12 +81,9 @@ class Plugin:
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON views and the control socket carry it (schema nvcore.plugins/1)."""
+        fields = {field: getattr(self, field) for field in _AS_IT_IS}
         return {
-            **{field: getattr(self, field) for field in _AS_IT_IS},
-            "notes": list(self.notes),
-            "conflicts": list(self.conflicts),
+            **{field: list(value) if isinstance(value, list) else value for field, value in fields.items()},
             "families": {family: point.value for family, point in self.families.items()},
             "generations": {family: point.generation for family, point in self.families.items()},
-            "commands": dict(self.commands),
-            "hooks": list(self.hooks),
         }

@@ -113,25 +113,26 @@ def _holds(version: Version, operator: str, text: str) -> bool:
     return version.public > wanted.public and not (family and version.public[:3] == wanted.public[:3])
 
 
-def satisfies(version: str, specifiers: str) -> bool:
-    """Whether an installed `version` satisfies `specifiers` (comma separated, may be empty). Raises VersionSyntax."""
+def _failing(version: str, specifiers: str) -> tuple[str, str] | None:
+    """Operator and version of the first clause that does not hold."""
     parsed: Version | None = None
     for operator, text in _clauses(specifiers):
         if text == version or operator == "===":  # the common pin is decided without taking anything apart
             if operator in ("<", ">", "!=") or (operator == "===" and text.lower() != version.lower()):
-                return False
+                return operator, text
             continue
         parsed = parsed or Version(version)
         if not _holds(parsed, operator, text):
-            return False
-    return True
+            return operator, text
+    return None
+
+
+def satisfies(version: str, specifiers: str) -> bool:
+    """Whether an installed `version` satisfies `specifiers` (comma separated, may be empty). Raises VersionSyntax."""
+    return _failing(version, specifiers) is None
 
 
 def above(version: str, specifiers: str) -> bool:
     """Whether `version` fails `specifiers` because it is too new: it lies beyond an upper bound or a pin."""
-    parsed = Version(version)
-    for operator, text in _clauses(specifiers):
-        beyond = operator in ("<", "<=", "==", "~=") and not _holds(parsed, operator, text)
-        if beyond and parsed.public >= Version(text.removesuffix(".*")).public:
-            return True
-    return False
+    operator, text = _failing(version, specifiers) or ("", "")
+    return operator in ("<", "<=", "==", "~=") and Version(version).public >= Version(text.removesuffix(".*")).public
