@@ -150,7 +150,7 @@ class Daemon:
         """`io.nvcore.Host.Describe`."""
         now, states = time.monotonic(), self.plugins()
         if self._deny is None or now - self._deny[0] > DENY_AGE:  # not at every question: it reads every installed list of files
-            self._deny = now, deny_state(self.plugin_host.index, self.configuration.plugins.deny)
+            self._deny = now, deny_state(self.configuration.plugins.deny)
         return {
             "version": __version__,
             "pid": os.getpid(),

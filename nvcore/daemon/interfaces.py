@@ -22,7 +22,7 @@ from nvcore.api.offers import CheckOffer, Finding, InterfaceOffer
 from nvcore.daemon.server import text_of
 from nvcore.hostlib.describe import describe_event, describe_gpu
 from nvcore.plugins.host import PluginHost
-from nvcore.plugins.index import Index
+from nvcore.plugins.index import scan
 
 if TYPE_CHECKING:
     from nvcore.daemon.daemon import Daemon
@@ -119,12 +119,13 @@ def panels(plugins: PluginHost) -> list[dict[str, Any]]:
     return answer
 
 
-def deny_state(index: Index, patterns: Sequence[str]) -> list[dict[str, Any]]:
-    """For each denied pattern of the configuration, what matches it: nothing, when all is well."""
+def deny_state(patterns: Sequence[str]) -> list[dict[str, Any]]:
+    """For each denied pattern of the configuration, what on the disk now matches it: nothing, when all is well."""
     if not patterns:
         return []
     from nvcore.plugins.footprint import denied
 
+    index = scan()
     return [{"pattern": pattern, "matches": [hit["name"] for hit in denied(index, [pattern])]} for pattern in patterns]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Iterator
 
 from nvcore.plugins.index import Index
 
@@ -29,18 +28,6 @@ def recorded(metadata: str) -> list[str]:
     return []
 
 
-def _path_folders() -> Iterator[tuple[str, list[str]]]:
-    """Folders on the path, each once, with the names in them."""
-    places: dict[str, str] = {}
-    for entry in sys.path:
-        places.setdefault(os.path.realpath(entry or "."), entry or ".")
-    for folder, entry in places.items():
-        try:
-            yield os.path.abspath(entry), sorted(os.listdir(folder))
-        except OSError:
-            continue  # the index reports folders that cannot be read
-
-
 def _module_name(folder: str, name: str) -> str | None:
     """The name under which an entry of a path folder can be imported; folders without code count too, they are namespaces."""
     stem = name.split(".", 1)[0]
@@ -51,10 +38,10 @@ def _module_name(folder: str, name: str) -> str | None:
     return None
 
 
-def importable() -> dict[str, str]:
-    """Every top-level name that can be imported, to where it is: path folders, built-in modules, setuptools' editable finders."""
+def importable(index: Index) -> dict[str, str]:
+    """Every top-level name that can be imported, to where it is: path folders as scanned, built-in modules, setuptools' editable finders."""
     found: dict[str, str] = dict.fromkeys(sys.builtin_module_names, "built in")
-    for folder, names in _path_folders():
+    for folder, names in index.folders.items():
         for name in names:
             module = _module_name(folder, name)
             if module is not None:
@@ -79,7 +66,7 @@ def residue(index: Index) -> list[str]:
             names = {path.partition("/")[0] for path in recorded(metadata) if not path.startswith("..")}
             owned.setdefault(os.path.dirname(metadata), set()).update(names, [os.path.basename(metadata)])
     found = list(index.leftovers)
-    for folder, here in _path_folders():
+    for folder, here in index.folders.items():
         if folder in owned and any(name.endswith(".dist-info") for name in here):  # only folders that hold installed distributions
             ours = [name for name in here if name.startswith("nvcore_") and name not in owned[folder]]
             found += [os.path.join(folder, name) for name in ours if _module_name(folder, name) is not None]

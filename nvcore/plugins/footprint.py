@@ -43,7 +43,7 @@ def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     """Everything installed, importable, loaded or left behind that matches a pattern: kind, name, where, pattern."""
     places = [metadata for dist in index.distributions.values() for metadata in (dist.metadata, *dist.shadowed)]
     whole = [("distribution", dist.name, dist.metadata) for dist in index.distributions.values()]
-    whole += [("importable module", name, where) for name, where in importable().items()]
+    whole += [("importable module", name, where) for name, where in importable(index).items()]
     whole += [("loaded module", name, "") for name in list(sys.modules)]
     whole += [("residue", os.path.basename(path), path) for path in residue(index)]
     things = [(kind, name, where, [name]) for kind, name, where in whole]

@@ -71,11 +71,13 @@ class _Damaged(Exception):
 
 
 class Index:
-    """The result of a scan: `distributions` by normalised name (all of them), `problems`, and `leftovers` of pip (`~name`)."""
+    """The result of a scan: `folders` of the path with the names in them, `distributions` by normalised name (all of them), `problems`, and
+    `leftovers` of pip (`~name`)."""
 
-    __slots__ = ("distributions", "leftovers", "problems")
+    __slots__ = ("distributions", "folders", "leftovers", "problems")
 
     def __init__(self) -> None:
+        self.folders: dict[str, list[str]] = {}
         self.distributions: dict[str, Distribution] = {}
         self.problems: list[Problem] = []
         self.leftovers: list[str] = []
@@ -101,13 +103,14 @@ def scan(path: Iterable[str] | None = None) -> Index:
             if real in seen:  # the same folder under two names (lib64 beside lib)
                 continue
             seen.add(real)
-            names = os.listdir(folder)
+            names = sorted(os.listdir(folder))
         except (FileNotFoundError, NotADirectoryError):
             continue  # normal on a path; archives are not scanned
         except (OSError, ValueError) as error:
             what = f"this folder on the path cannot be read: {_words(error)}"
             index.problem(folder, what, "give the user read access or take it off the path")
             continue
+        index.folders[os.path.abspath(folder)] = names
         _folder(index, os.path.abspath(folder), names, hidden.get(real, ""))
     return index
 
@@ -132,7 +135,7 @@ def _hidden_places() -> dict[str, str]:
 
 def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
     here: dict[str, Distribution] = {}
-    for name in sorted(names):
+    for name in names:
         if name[0] == "~":
             index.leftovers.append(os.path.join(folder, name))
             continue
