@@ -40,25 +40,12 @@ def interrupt_safe(function: _F) -> _F:
 
 
 def _marked(function: _F, mark: str) -> _F:
-    marked = cast(_F, _held_to_its_word(function, mark)) if LOCKDEP else function
-    marked.__nvcore_mark__ = mark  # type: ignore[attr-defined]
-    return marked
+    if LOCKDEP:
+        from nvcore.testing.lockdep.marks import held_to_its_word
 
-
-def _held_to_its_word(function: Callable[..., Any], mark: str) -> Callable[..., Any]:
-    from functools import wraps
-
-    @wraps(function)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        from nvcore import locks
-
-        if mark == "may_sleep":
-            locks.might_sleep(function.__qualname__)
-            return function(*args, **kwargs)
-        with locks.signalling() if mark == "signalling_safe" else locks.atomic():
-            return function(*args, **kwargs)
-
-    return checked
+        function = cast(_F, held_to_its_word(function, mark))
+    function.__nvcore_mark__ = mark  # type: ignore[attr-defined]
+    return function
 
 
 def mark_of(function: object) -> str | None:

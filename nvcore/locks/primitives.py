@@ -1,7 +1,7 @@
 """nvcore's own allocating primitives: descriptors, threads and logging, each through the allocation gate (rule L8).
 
-Owns the list of live threads that were started here. Whatever in nvcore makes a descriptor or a thread makes it with these, so that the
-validator sees it; with the validator off they add one function call. Any thread may call them, outside of signalling sections.
+Owns nothing: `threading` knows the threads that were started here. Whatever in nvcore makes a descriptor or a thread makes it with these,
+so that the validator sees it; with the validator off they add one function call. Any thread may call them, outside of signalling sections.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Callable
 from nvcore.locks import allocate, refuse_in_path
 
 __all__ = ["duplicate_fd", "eventfd", "live_threads", "log_gate", "memfd", "open_fd", "start_thread"]
-
-_threads: set[threading.Thread] = set()
 
 
 def open_fd(path: str | os.PathLike[str], flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
@@ -41,29 +39,21 @@ def duplicate_fd(fd: int) -> int:
     return os.dup(fd)
 
 
+class _Thread(threading.Thread):
+    """A thread that was started here."""
+
+
 def start_thread(name: str, target: Callable[[], object], daemon: bool = True) -> threading.Thread:
-    """Start a named thread. It stands in `live_threads()` until `target` has returned."""
+    """Start a named thread. It stands in `live_threads()` until it has ended."""
     allocate(f"thread {name}")
-
-    def body() -> None:
-        try:
-            target()
-        finally:
-            _threads.discard(thread)
-
-    thread = threading.Thread(target=body, name=name, daemon=daemon)
-    _threads.add(thread)
-    try:
-        thread.start()
-    except BaseException:
-        _threads.discard(thread)
-        raise
+    thread = _Thread(target=target, name=name, daemon=daemon)
+    thread.start()
     return thread
 
 
 def live_threads() -> list[threading.Thread]:
     """Threads of `start_thread` that still run, by name."""
-    return sorted(_threads, key=lambda thread: thread.name)
+    return sorted((thread for thread in threading.enumerate() if isinstance(thread, _Thread)), key=lambda thread: thread.name)
 
 
 def log_gate(record: object) -> bool:

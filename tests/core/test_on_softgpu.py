@@ -215,7 +215,7 @@ def test_a_late_reply_delays_nobody(soft: SoftRig) -> None:
 def test_a_device_that_leaves_is_lost_and_its_host_side_released(soft: SoftRig) -> None:
     soft.host.start()
     soft.gpu.device.card.close()
-    with pytest.raises(Exception, match=r"left|gone|dead|over|down"):
+    with pytest.raises(Exception, match=r"left|gone|dead|over|down|released|revoked"):
         soft.a.tenant.context.run(lambda: soft.a.tenant.grant.create_space(), timeout=20.0)
     until(lambda: soft.gpu.state.name == "lost", lambda: str([event.text for event in soft.host.events.since()]))
     soft.host.retry(soft.source)
