@@ -68,7 +68,7 @@ class VfioDriver:
                     return manager
         if self.managers:
             return next(iter(self.managers.values()))
-        raise NoVgpuHost("no GPU hosts vGPUs", remedy="`nvcore gpus -o wide` says for each GPU why not")
+        raise NoVgpuHost("no GPU hosts vGPUs", remedy="`nvcore gpus show GPU` says why not, `nvcore plugins` whether vfio was stopped")
 
 
 class VfioClient:
