@@ -55,7 +55,7 @@ class Host:
         self.changed: Callable[[], None] = on_change or (lambda: None)
         self.problems: dict[str, str] = {}  # replaced as a whole: any thread reads it
         self.hanging: list[str] = []
-        self._state_dir, self._temporary = state_dir, state_dir is None
+        self._state_dir = state_dir
         self._bus_offers = tuple(buses)
         self._opened: dict[tuple[str, str], Any] = {}
         self._endings: list[Callable[[], None]] = []
@@ -84,11 +84,8 @@ class Host:
         there within `settings.boot` goes on by itself. Raises ContractError when started before."""
         if self.gpus:
             raise ContractError("this host was started before", remedy="make a new one")
-        if self.sources:
-            self._start_gpus(wait)
-        return self
-
-    def _start_gpus(self, wait: bool) -> None:
+        if not self.sources:
+            return self
         from nvcore.gpu.life import Gpu
 
         self.gpus = tuple(Gpu(source, self) for source in self.sources)
@@ -99,6 +96,7 @@ class Host:
             jobs.append((gpu, gpu.life.post(gpu.bring_up, "boot")))
         for gpu, error in self._late(jobs, self.clock.now() + self.settings.boot) if wait else ():
             self.events.publish("boot", str(error), gpu=gpu.name)
+        return self
 
     def _late(self, jobs: Iterable[tuple[Gpu, Job]], deadline: float) -> Iterator[tuple[Gpu, WaitTimeout]]:
         """Wait for jobs of GPUs; those that do not end before `deadline`."""
@@ -115,9 +113,11 @@ class Host:
         """The folder of saved states and clients; made when it is first needed."""
         if self._state_dir is None:
             from pathlib import Path
-            from tempfile import mkdtemp
+            from tempfile import TemporaryDirectory
 
-            self._state_dir = Path(mkdtemp(prefix="nvcore-"))
+            folder = TemporaryDirectory(prefix="nvcore-", ignore_cleanup_errors=True)
+            self._endings.append(folder.cleanup)
+            self._state_dir = Path(folder.name)
         self._state_dir.mkdir(parents=True, exist_ok=True)
         return self._state_dir
 
@@ -205,11 +205,6 @@ class Host:
             import gc
 
             gc.collect()  # sessions, grants and channels refer to one another; the memory that they kept goes now, not at some later boot
-        if self._temporary and self._state_dir is not None:
-            from shutil import rmtree
-
-            rmtree(self._state_dir, ignore_errors=True)
-            self._state_dir = None
         return list(self.hanging)
 
     def __enter__(self) -> Host:

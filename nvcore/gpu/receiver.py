@@ -83,11 +83,6 @@ class Receiver:
         self._urgent.append((call, what))
         self.wake()
 
-    @property
-    def idle(self) -> bool:
-        """Whether no urgent work waits."""
-        return not self._urgent
-
     def _loop(self) -> None:
         pause = _POLL
         with select.epoll() as poller:
