@@ -123,9 +123,7 @@ class Hardware:
         limbo, self.limbo = self.limbo, []
         for buffer in limbo:
             buffer.close()
-        self.tree.open()
-        if inventory.firmware_vector is not None:
-            self.tree.listen(inventory.firmware_vector)
+        self.tree.open(inventory.firmware_vector)
         for grant in self.top_grants:
             grant.set_quiescing(False)
 

@@ -47,14 +47,21 @@ class InterruptTree:
         self._top = (1 << (leaves // hw.LEAVES_PER_TOP_BIT)) - 1
         self._lock = Lock("interrupt-routes", leaf=True)
         self._routes: dict[int, tuple[Line, ...]] = {}
-        self._listened: set[int] = set()
+        self._firmware: int | None = None
         self._enabled = [0] * leaves
         self._masked = True
 
     @may_sleep
-    def open(self) -> None:
-        """Clear every enable, then let messages through, and enable what is routed already (after a reset)."""
-        io = self._io
+    def open(self, firmware: int | None = None) -> None:
+        """Clear every enable, then let messages through, and enable what is routed already (after a reset).
+
+        firmware: the vector whose owner is the receiver thread itself, which looks at the firmware after every `service`; it stays enabled.
+        Raises UsageError for a vector outside of the tree.
+        """
+        io, self._firmware = self._io, firmware
+        if firmware is not None:
+            leaf, bit = hw.place_of(firmware, self._leaves)
+            self._enabled[leaf] |= bit
         with self._lock:
             io.write32(_HOLD_BACK, self._top)
             for leaf, enabled in enumerate(self._enabled):
@@ -75,25 +82,14 @@ class InterruptTree:
     @may_sleep
     def route(self, vector: int) -> Line:
         """A new line that counts `vector`; several owners may count one. Raises UsageError for a vector outside of the tree."""
-        place = hw.place_of(vector, self._leaves)
+        leaf, bit = hw.place_of(vector, self._leaves)
         line = Line(self, vector)
         with self._lock:
             self._routes[vector] = (*self._routes.get(vector, ()), line)
-            self._enable(*place)
+            if not self._enabled[leaf] & bit and not self._masked:
+                hw.LEAF_ENABLE_SET(bit).write(self._io, index=leaf)
+            self._enabled[leaf] |= bit
         return line
-
-    @may_sleep
-    def listen(self, vector: int) -> None:
-        """Enable a vector whose owner is the receiver thread itself: it looks at the firmware after every `service`."""
-        place = hw.place_of(vector, self._leaves)
-        with self._lock:
-            self._listened.add(vector)
-            self._enable(*place)
-
-    def _enable(self, leaf: int, bit: int) -> None:
-        if not self._enabled[leaf] & bit and not self._masked:
-            hw.LEAF_ENABLE_SET(bit).write(self._io, index=leaf)
-        self._enabled[leaf] |= bit
 
     def drop(self, line: Line) -> None:
         """Take a line off its vector, and the vector off the hardware with its last line."""
@@ -104,7 +100,7 @@ class InterruptTree:
             if fd < 0:
                 return
             self._routes[vector] = tuple(other for other in self._routes.get(vector, ()) if other is not line)
-            if not self._routes[vector] and vector not in self._listened:
+            if not self._routes[vector] and vector != self._firmware:
                 self._enabled[leaf] &= ~bit
                 if not self._masked:
                     with suppress(DeviceGone):

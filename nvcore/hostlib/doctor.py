@@ -5,13 +5,14 @@ Owns nothing; asks each session for its own count, on that GPU's life-cycle thre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nvcore.api.errors import NvcoreError
 from nvcore.api.offers import Finding
 
 if TYPE_CHECKING:
+    from nvcore.gpu.hardware import Hardware
     from nvcore.gpu.life import Gpu
 
 __all__ = ["check_gpus"]
@@ -42,26 +43,21 @@ def _check(gpu: Gpu) -> list[Finding]:
     if quarantined or hardware.limbo:
         text = ", ".join(f"{row.kind} {row.quarantined:#x}" for row in quarantined) or "host memory"
         findings.append(Finding("warning", f"GPU {gpu.name}: quarantined until the next reset: {text}", "NVC-4011", "nvcore gpus reset"))
-    return findings + _check_objects(gpu)
+    return [*findings, *_check_objects(gpu, hardware)]
 
 
-def _check_objects(gpu: Gpu) -> list[Finding]:
-    hardware = gpu.hardware
-    if hardware is None or not hardware.gate.open:
+def _check_objects(gpu: Gpu, hardware: Hardware) -> list[Finding]:
+    if not hardware.gate.open:
         return []
     try:
         objects: dict[str, int] = {}
         gpu.run(lambda: objects.update(hardware.session.objects()), "doctor", _WAIT)
     except NvcoreError as error:
         return [Finding("error", f"GPU {gpu.name}: the firmware's objects cannot be counted: {error}", error.code)]
-    differ = _differences(hardware.counts(), objects)
+    ours = hardware.counts()  # kinds that the session alone counts are its own affair
+    differ = [f"{kind}: {count} against {objects.get(kind, 0)}" for kind, count in ours.items() if objects.get(kind, 0) != count]
     if differ:
         text = f"GPU {gpu.name}: core and firmware session count differently: {'; '.join(differ)}"
         return [Finding("error", text, "NVC-4012", "reset the GPU, and report this with nvcore dump")]
     text = ", ".join(f"{count} {kind}" for kind, count in sorted(objects.items()))
     return [Finding("ok", f"GPU {gpu.name}: objects in the firmware are the core's: {text or 'none'}")]
-
-
-def _differences(core: Mapping[str, int], session: Mapping[str, int]) -> list[str]:
-    """Kinds that the core knows and the session counts differently; kinds of the session alone are its own affair."""
-    return [f"{kind}: {count} against {session.get(kind, 0)}" for kind, count in core.items() if session.get(kind, 0) != count]
