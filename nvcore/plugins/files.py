@@ -39,7 +39,7 @@ def _module_name(folder: str, name: str) -> str | None:
 
 
 def importable(index: Index) -> dict[str, str]:
-    """Every top-level name that can be imported, to where it is: path folders as scanned, built-in modules, setuptools' editable finders."""
+    """Every top-level name that can be imported, to where it is: scanned folders, built-in modules, setuptools' editable finders."""
     found: dict[str, str] = dict.fromkeys(sys.builtin_module_names, "built in")
     for folder, names in index.folders.items():
         for name in names:
