@@ -125,7 +125,7 @@ class Session:
     def run(self) -> None:
         """Until the client leaves or the stream cannot be trusted any more."""
         work = self._server.work
-        receive = self._stream.receive if work is None else Working(self._stream, work).receive
+        receive = self._stream.receive if work is None else Working(self._stream, work, self._server.problem).receive
         try:
             while True:
                 message = receive()

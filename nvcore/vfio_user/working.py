@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from nvcore.api.errors import NvcoreError
 from nvcore.vfio_user.wire import Message, Stream
 
 __all__ = ["BURST", "Work", "Working"]
@@ -23,13 +24,15 @@ BURST: Final = 64
 
 
 class Working:
-    """The messages of `stream`, with `work` called whenever none has arrived."""
+    """The messages of `stream`, with `work` called whenever none has arrived. An error of nvcore's that ends a piece goes to `problem`, as
+    that of a message does, and the next message is waited for."""
 
-    __slots__ = ("_more", "_row", "_stream", "_work")
+    __slots__ = ("_more", "_problem", "_row", "_stream", "_work")
 
-    def __init__(self, stream: Stream, work: Work) -> None:
+    def __init__(self, stream: Stream, work: Work, problem: Callable[[str], None]) -> None:
         self._stream = stream
         self._work = work
+        self._problem = problem
         self._more = False
         self._row = 0
 
@@ -52,7 +55,11 @@ class Working:
                 return None
 
     def _piece(self) -> float | None:
-        wait = self._work()
+        try:
+            wait = self._work()
+        except NvcoreError as refused:
+            self._problem(f"the device's own work: {refused}")
+            wait = None
         self._more = wait is not None and wait <= 0
         self._row = 0
         return wait

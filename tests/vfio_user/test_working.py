@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+from nvcore.api.errors import DeviceGone
 from nvcore.vfio_user.working import BURST
 
 from .fake import FakeDevice, served
@@ -108,6 +109,16 @@ def test_a_message_in_two_pieces_is_served_between_work(tmp_path: Path) -> None:
         job.until(job.calls + 20)
         client.raw(whole[20:])
         assert client.reply()[2] == 0
+
+
+def test_work_that_fails_is_a_problem_and_the_messages_go_on(tmp_path: Path) -> None:
+    def work() -> float | None:
+        raise DeviceGone("the device left")
+
+    with served(tmp_path / "s", work=work) as (_, client, problems):
+        client.hello()
+        assert client.ask(READ, ACCESS.pack(0, 0, 4))[0] == 0
+    assert "the device's own work: the device left" in problems[0]
 
 
 def test_a_client_that_leaves_in_the_middle_of_work_is_followed_by_the_next(tmp_path: Path) -> None:
