@@ -28,12 +28,11 @@ def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | 
     does, NotFoundError when the wanted one is not there."""
     claims = [offer for offer in offers if chip.name in offer.chips]
     if wanted is not None:
-        chosen = [offer for offer in claims if wanted in (offer.name, offer.plugin)]
-        if not chosen:
-            raise NotFoundError(
-                f"no backend {wanted!r} that drives {chip.name}", expected=", ".join(offer.name for offer in claims) or "any", seen=wanted
-            )
-        return chosen[0]
+        chosen = next((offer for offer in claims if wanted in (offer.name, offer.plugin)), None)
+        if chosen is None:
+            drives = ", ".join(offer.name for offer in claims) or "any"
+            raise NotFoundError(f"no backend {wanted!r} that drives {chip.name}", expected=drives, seen=wanted)
+        return chosen
     if len(claims) > 1:
         names = " and ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in claims)
         raise ConflictError(

@@ -84,12 +84,9 @@ class Context:
         """The GPU's books."""
         return self._hardware.ledger.rows()
 
-    def report(
-        self, kind: EventKind, text: str, *, grant: str | None = None, vm: str | None = None, code: str | None = None,
-        action: str | None = None,
-    ) -> None:  # fmt: skip
-        """Write a line into the event log."""
-        self._gpu.publish(kind, text, function=self.function.name, owner=self._owner, grant=grant, vm=vm, code=code, action=action)
+    def report(self, kind: EventKind, text: str, **about: str | None) -> None:
+        """Write a line into the event log. about: grant, vm, code, action."""
+        self._gpu.publish(kind, text, function=self.function.name, owner=self._owner, **about)
 
     def subscribe_vgpu(self, callback: Callable[[VgpuPluginEvent], None]) -> Callable[[], None]:
         """Be told of changes of vGPU tasks, on the delivery thread; the result ends it."""

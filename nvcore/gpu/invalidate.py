@@ -17,7 +17,7 @@ from nvcore.api.errors import DeviceGone, FirmwareDead, WaitTimeout
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
 from nvcore.gpu.doorbell import Gate
 from nvcore.hw.chips import bus_is_dead
-from nvcore.hw.mmu import INVALIDATE, INVALIDATE_ALL, INVALIDATE_ONE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
+from nvcore.hw.mmu import INVALIDATE, invalidate_writes
 from nvcore.hw.register import RegisterIo, is_bus_error
 from nvcore.locks import Lock, might_wait
 
@@ -27,7 +27,7 @@ LIMIT: Final = 2.0
 """Default seconds that one invalidate may take."""
 
 _RING: Final = 32
-_PDB, _PDB_HIGH, _TRIGGER = INVALIDATE_PDB.address(), INVALIDATE_PDB_HIGH.address(), INVALIDATE.address()
+_TRIGGER: Final = INVALIDATE.OFFSET
 _BUSY: Final = INVALIDATE.trigger.mask
 
 
@@ -180,12 +180,9 @@ class Invalidator:
     def _begin(self) -> None:
         self._take_pending()
         self._since, first = self.clock.now(), self._active[0].pdb
-        if all(ticket.pdb == first for ticket in self._active):
-            self._io.write32(_PDB, (first >> 12) << 4 & 0xFFFFFFF0)
-            self._io.write32(_PDB_HIGH, first >> 40)
-            self._io.write32(_TRIGGER, INVALIDATE_ONE)
-        else:
-            self._io.write32(_TRIGGER, INVALIDATE_ALL)
+        one = all(ticket.pdb == first for ticket in self._active)
+        for register, value in invalidate_writes(first if one else None):
+            self._io.write32(register, value)
 
     def _take_pending(self) -> None:
         for ticket in self._pending:

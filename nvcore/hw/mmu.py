@@ -13,7 +13,7 @@ from nvcore.hw.register import Field, Register
 
 __all__ = [
     "INVALIDATE", "INVALIDATE_ALL", "INVALIDATE_ONE", "INVALIDATE_PDB", "INVALIDATE_PDB_HIGH", "PRAMIN", "PRAMIN_SIZE", "WINDOW",
-    "WINDOW_HOPPER", "window_steps",
+    "WINDOW_HOPPER", "invalidate_writes", "window_steps",
 ]  # fmt: skip
 
 PRAMIN: Final = 0x700000
@@ -66,6 +66,14 @@ INVALIDATE_ONE: Final = INVALIDATE.of(all_addresses=1, system_membar=1, acknowle
 
 INVALIDATE_ALL: Final = INVALIDATE_ONE | INVALIDATE.all_directories.mask
 """Drops all, whatever root directory it came from."""
+
+
+def invalidate_writes(pdb: int | None) -> tuple[tuple[int, int], ...]:
+    """(register, value) to write, in order, to drop what came from the root directory at `pdb`, or all where it is None."""
+    if pdb is None:
+        return ((INVALIDATE.OFFSET, INVALIDATE_ALL),)
+    low, high = (pdb >> 12) << 4 & 0xFFFFFFF0, pdb >> 40
+    return (INVALIDATE_PDB.OFFSET, low), (INVALIDATE_PDB_HIGH.OFFSET, high), (INVALIDATE.OFFSET, INVALIDATE_ONE)
 
 
 class WINDOW(Register, offset=0x001700):
