@@ -23,4 +23,5 @@ def main(argv: list[str]) -> int:
             more["NVCORE_LAB"] = str(lab.build().root)
         except lab.LabUnavailable as problem:
             say(f"  the lab: {problem}")
-    return pytest(argv if any(word.startswith("tests/") for word in argv) else ["-v", "tests/system", *argv], **more)
+    words = argv if any(word.startswith("tests/") for word in argv) else ["-v", "tests/system", *argv]
+    return pytest(["-rP", *words], **more)  # what a test counted is part of what it shows

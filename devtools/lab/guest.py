@@ -16,32 +16,24 @@ from types import TracebackType
 
 from devtools.lab.build import Lab
 
-__all__ = ["Guest", "GuestTimeout", "vfio_user_device"]
+__all__ = ["Guest", "GuestTimeout"]
 
 
 class GuestTimeout(Exception):
     """The guest did not say in time what was waited for; the text holds the last lines of its console."""
 
 
-def vfio_user_device(socket: Path, bus: str = "rp0") -> list[str]:
-    """QEMU arguments that attach the vfio-user server at `socket` behind a root port (Linux then sees it at 0000:01:00.0)."""
-    device = f'{{"driver":"vfio-user-pci","bus":"{bus}","rombar":0,"socket":{{"type":"unix","path":"{socket}"}}}}'
-    return ["-device", f"pcie-root-port,id={bus},bus=pcie.0,chassis=1", "-device", device]
-
-
 class Guest:
-    """A virtual machine that boots straight into a kernel and an initial root file system."""
+    """A virtual machine that boots straight into a kernel and an initial root file system. `arguments`: machine, memory and devices."""
 
-    def __init__(
-        self, lab: Lab, initrd: Path, *, arguments: Sequence[str] = (), memory: str = "1536M", append: str = "", log: Path | None = None
-    ) -> None:
+    def __init__(self, lab: Lab, initrd: Path, *, arguments: Sequence[str], append: str = "", log: Path | None = None) -> None:
         self.lines: list[str] = []
         self._log = log
         kernel = ["-kernel", str(lab.modules / "vmlinuz"), "-initrd", str(initrd)]
-        machine = ["-M", "q35,memory-backend=mem", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", memory]
-        backend = ["-object", f"memory-backend-memfd,id=mem,size={memory},share=on"]
+        processor = ["-accel", "tcg", "-cpu", "max", "-smp", "1"]
         console = ["-nodefaults", "-nographic", "-serial", "stdio", "-no-reboot"]
-        command = [*lab.qemu(), *machine, *backend, *console, *kernel, "-append", f"console=ttyS0 panic=-1 {append}".strip(), *arguments]
+        line = f"console=ttyS0 panic=-1 {append}".strip()
+        command = [*lab.qemu(), *arguments, *processor, *console, *kernel, "-append", line]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert self._process.stdout is not None
         self._fd = self._process.stdout.fileno()

@@ -2,7 +2,8 @@
 
 A root is minbase + python3 + ca-certificates, made once with mmdebstrap and kept; every use works on an overlay over it, so the second
 use is as fresh as the first. Into it go: the machine's apt and pip configuration and certificates (how this machine reaches its package
-registries), name resolution, and a copy of the checkout. The environment is cleared. Needs root; changes nothing outside its folder.
+registries), name resolution, and a copy of the checkout. The environment is cleared; the network is the machine's own, so that what
+else it reaches is not cut off. Needs root; changes nothing outside its folder.
 """
 
 from __future__ import annotations
