@@ -21,10 +21,13 @@ import attrs
 import pytest
 
 from nvcore.api.clock import SYSTEM, Clock
+from nvcore.api.errors import FirmwareDead, LeaseRevoked
 from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer
 from nvcore.gpu.life import Gpu
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
+from nvcore.hw.mmu import INVALIDATE
+from nvcore.locks import Fence
 from nvcore.testing.toys import ToyDriver, toy_client
 
 pytest.importorskip("nvcore_softgpu")
@@ -179,6 +182,59 @@ class SlotHost:
         return hung
 
 
+class Unfinished:
+    """Work of two tenants that nothing but a fault ends. ends: when each fence signalled, on the host's clock, by its name.
+
+    An invalidate is stuck in flight, and an update of each tenant waits behind it. b ignores `on_fault`, so that the core alone can end its
+    update. A third fence belongs to no invalidate: a waits for its channel, so that `on_fault` alone can end it.
+    """
+
+    def __init__(self, host: SlotHost) -> None:
+        a, b, inspector, clock = host.a.tenant, host.b.tenant, host.slot.inspector, host.slot.clock
+        self.ends: dict[str, float] = {}
+        b.on_fault = lambda fault: (b._note("on_fault"), b.faults.append(fault))
+        host.a.hooks["quiesce"] = lambda: inspector.disarm("stuck-invalidate")  # what a reset mends
+        inspector.arm("stuck-invalidate")
+        assert host.gpu.hardware is not None
+        invalidator = host.gpu.hardware.invalidator
+        self.stuck = b.space.invalidate()
+        assert not self.stuck.poll()
+        self.fences = [b.bind(1, 1), a.bind(1, 1), Fence("a submission of toy-a")]
+        until(lambda: len(invalidator._pending) == 2, "both updates wait behind it")
+        a._open_fences[id(self.fences[-1])] = self.fences[-1]
+        self.fences[-1].publish()
+        for fence in self.fences:
+            fence.add_callback(lambda done: self.ends.setdefault(done.name, clock.now()))
+        assert self.ends == {}
+
+
+HALTS = ("prepare", "invalidate", "unset-pdb")
+"""The moments of an update at which a firmware can die."""
+
+
+def halt(host: SlotHost, place: str) -> None:
+    """Have the firmware die at `place` of an update of a, while there is `Unfinished` work."""
+    a, inspector = host.a.tenant, host.slot.inspector
+    if place == "prepare":
+
+        def die() -> None:  # the update's own call into the firmware is what the firmware dies of
+            inspector.arm("gsp-halt@prepare")
+            a.grant.create_space()
+
+        a.table._at_prepare = die
+        with pytest.raises((FirmwareDead, LeaseRevoked)):
+            a.bind(0, 1)
+    elif place == "invalidate":  # the one in flight ends after all; those that wait are triggered together, and are stuck in their turn
+        inspector.arm("gsp-halt@invalidate")
+        with host.slot.card.lock:
+            host.slot.card.model.registers.values[INVALIDATE.OFFSET] &= ~INVALIDATE.trigger.mask
+    else:
+        inspector.arm("gsp-halt@unset-pdb")
+        with pytest.raises(FirmwareDead):
+            a.channel.disable()
+            a.table.unset()
+
+
 def differences(host: SlotHost) -> list[str]:
     """Where the doctor complains, or the core's books and the device's own view are not equal."""
     gpu, view = host.gpu, host.slot.inspector.view()
@@ -253,5 +309,6 @@ def inventories_equal(one: Any, two: Any) -> bool:
 
 
 __all__: Sequence[str] = [
-    "CASES", "Slot", "SlotHost", "Usage", "differences", "inventories_equal", "leftovers", "slot", "synthetic_images", "until",
+    "CASES", "HALTS", "Slot", "SlotHost", "Unfinished", "Usage", "differences", "halt", "inventories_equal", "leftovers", "slot",
+    "synthetic_images", "until",
 ]  # fmt: skip

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from nvcore.api.errors import FirmwareDead, LeaseRevoked, OutOfResources
+from nvcore.api.errors import FirmwareDead, OutOfResources
 from nvcore.api.events import Rung
 from nvcore.locks import LOCKDEP, LockLike
 from nvcore.testing.clock import VirtualClock
 from nvcore.testing.freeze import Adversary
-from tests.boots.rig import Slot, SlotHost, differences, leftovers, slot, until
+from tests.boots.rig import HALTS, Slot, SlotHost, Unfinished, differences, halt, leftovers, slot, until
 
 LIMIT = 2.0  # T, of one invalidate
 
@@ -202,34 +202,17 @@ def test_a_stuck_invalidate_gives_both_tenants_errors_within_twice_its_limit(pai
     pair.works()
 
 
-@pytest.mark.parametrize("place", ["prepare", "invalidate", "unset-pdb"])
+@pytest.mark.parametrize("place", HALTS)
 def test_a_firmware_that_halts_at_a_moment_of_an_update_leaves_no_fence_open(pair: Pair, place: str) -> None:
-    a, b, clock = pair.a, pair.b, pair.clock
-    started = clock.now()
-    fences = [b.bind(1, 1)]
-    until(lambda: fences[0].signalled, "a plain update ends")
-    if place == "prepare":
-
-        def die() -> None:  # the update's own call into the firmware is what the firmware dies of
-            if a.table is table:
-                pair.inspector.arm("gsp-halt@prepare")
-                a.grant.create_space()
-
-        table = a.table
-        table._at_prepare = die
-        with pytest.raises((FirmwareDead, LeaseRevoked)):
-            fences.append(a.bind(0, 1))
-    elif place == "invalidate":
-        pair.inspector.arm("gsp-halt@invalidate")
-        fences.append(a.bind(0, 1))
-    else:
-        pair.inspector.arm("gsp-halt@unset-pdb")
-        with pytest.raises(FirmwareDead):
-            a.channel.disable()
-            a.table.unset()
-    until(lambda: all(fence.signalled for fence in fences), "all fences signal")
+    clock = pair.clock
+    work, started = Unfinished(pair.host), clock.now()
+    halt(pair.host, place)
+    until(lambda: len(work.ends) == 3, "all fences signal")
+    assert all(isinstance(fence.error, FirmwareDead) for fence in work.fences)
+    assert max(work.ends.values()) - started <= 2 * LIMIT
+    assert work.stuck.poll() and (work.stuck.error is None) == (place == "invalidate")
     pair.halt_reaches_both()
-    for tenant in (a, b):
+    for tenant in (pair.a, pair.b):
         assert tenant.faults[0].rung is Rung.GPU
         assert tenant.journal[0][0] == "on_fault" and tenant.journal[0][1] - started <= 2 * LIMIT
     assert f"gsp-halt@{place}" in pair.inspector.faults_acted()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from nvcore.api.errors import FirmwareDead, LeaseRevoked
 from nvcore.api.events import ChannelFault, FirmwareMessage, Rung
+from nvcore.locks import Fence
 from nvcore.testing.clock import VirtualClock
 from tests.core.conftest import Rig, until
 
@@ -317,10 +319,21 @@ def test_tables_freed_under_a_stuck_invalidate_stay_quarantined_until_reset(rig:
 
 
 @pytest.mark.parametrize("place", ["prepare", "invalidate", "unset-pdb"])
-def test_a_firmware_that_halts_at_a_moment_of_an_update_leaves_no_fence_open(rig: Rig, place: str) -> None:
+def test_a_firmware_that_halts_at_a_moment_of_an_update_leaves_no_fence_open(virtual: tuple[Rig, VirtualClock], place: str) -> None:
+    rig, clock = virtual
     rig.start()
-    a, b = rig.a.tenant, rig.b.tenant
-    fences = [b.bind(1, 1)]
+    a, b, limit, started = rig.a.tenant, rig.b.tenant, rig.settings.invalidate, clock.now()
+    b.on_fault = lambda fault: b.faults.append(fault)  # errors no fence: the core alone can end b's update
+    rig.fake.faults.arm("stuck-invalidate")
+    stuck = b.space.invalidate()
+    fences = [b.bind(1, 1), a.bind(1, 1), Fence("a submission of toy-a")]  # the last is of no invalidate: on_fault alone can end it
+    until(lambda: len(rig.gpu.hardware.invalidator._pending) == 2, "both updates wait behind the stuck one")
+    a._open_fences[id(fences[-1])] = fences[-1]
+    fences[-1].publish()
+    ends: dict[str, float] = {}
+    for fence in fences:
+        fence.add_callback(lambda done: ends.setdefault(done.name, clock.now()))
+    assert not stuck.poll() and ends == {}
     rig.fake.faults.arm(f"gsp-halt@{place}")
 
     def at_prepare() -> None:
@@ -334,16 +347,20 @@ def test_a_firmware_that_halts_at_a_moment_of_an_update_leaves_no_fence_open(rig
     if place == "unset-pdb":
         with pytest.raises(FirmwareDead):
             a.table.unset()
-    else:
-        try:
+    elif place == "prepare":
+        with suppress(FirmwareDead, LeaseRevoked):  # where it comes through, the next generation was there already, and it fails behind it
             fences.append(a.bind(0, 1))
-        except (FirmwareDead, LeaseRevoked):
-            assert place == "prepare"
-    rig.running(2)
-    until(lambda: all(fence.signalled for fence in fences), "all fences signalled")
+    else:
+        rig.fake.finish_invalidate()  # those that wait are triggered together, and of that the firmware dies
+    until(lambda: len(ends) == 3 and all(fence.signalled for fence in fences), "all fences signal")
+    assert all(isinstance(fence.error, FirmwareDead) for fence in fences)
+    assert max(ends.values()) - started <= 2 * limit
+    assert stuck.poll() and (stuck.error is None) == (place == "invalidate")
+    until(lambda: bool(a.faults and b.faults), "both are told")
     assert a.faults[0].cause == b.faults[0].cause == "firmware-halt"
+    rig.running(2)
     after = [a.bind(4, 4), b.bind(4, 4)]
-    assert all(fence.wait(5.0) and fence.error is None for fence in after)
+    assert all(fence.wait(5.0, clock) and fence.error is None for fence in after)
     rig.doctor_ok()
 
 

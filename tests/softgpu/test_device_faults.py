@@ -74,6 +74,18 @@ def test_the_firmware_can_die_at_an_invalidate_which_completes(gpu):
     assert not device.card.model.gsp.running
 
 
+def test_the_firmware_can_die_at_an_invalidate_that_never_ends(gpu):
+    device, bar0, _ = gpu
+    Driver(device).boot()
+    device.model.arm("stuck-invalidate")
+    device.model.arm("gsp-halt@invalidate")
+    bar0.write32(0xB830B0, 0x00000001)
+    assert device.card.model.gsp.running, "nothing was triggered"
+    bar0.write32(0xB830B0, 0x80000001)
+    assert bar0.read32(0xB830B0) >> 31
+    assert not device.card.model.gsp.running
+
+
 def test_the_timer_advances_and_can_be_frozen(gpu):
     device, bar0, clock = gpu
     first = bar0.read32(0x9400)

@@ -114,7 +114,7 @@ class Model:
         self.bar2 = BarWindow("bar2", chip.bar2_size, memory, self.mmu, self.protected, journal)
         add_bar_blocks(registers, chip, memory, self.bar1, self.bar2)
         add_bus_registers(registers, chip, self.config, self.faults)
-        add_invalidate(registers, self.invalidate, self.faults)
+        add_invalidate(registers, self.invalidate, self.faults, lambda cause: self.gsp.halt(cause))
         self.host = Host(self, self.protected)
         add_doorbells(registers, chip, self._doorbell, self._queue_doorbell, self._privileged_doorbell)
         registers.complete()
@@ -127,8 +127,6 @@ class Model:
 
     def invalidate(self) -> None:
         """Drop every translation."""
-        if self.faults.take("gsp-halt@invalidate") is not None:
-            self.gsp.halt("fault gsp-halt@invalidate")
         self.mmu.invalidate()
         self.bar1.forget()
         self.bar2.forget()

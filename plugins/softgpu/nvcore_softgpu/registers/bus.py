@@ -51,14 +51,17 @@ def add_prom(registers: RegisterFile, rom: bytes, faults: Faults) -> None:
     registers.aperture(0x300000, 1 << 20, "PROM", "expansion ROM", OGKM + " dev_bus.h", read=read, write=write)
 
 
-def add_invalidate(registers: RegisterFile, drop: Callable[[], None], faults: Faults) -> None:
-    """The MMU invalidate. Every trigger drops everything: a narrower model would hide what a driver forgets."""
+def add_invalidate(registers: RegisterFile, drop: Callable[[], None], faults: Faults, halt: Callable[[str], None]) -> None:
+    """The MMU invalidate. Every trigger drops everything: a narrower model would hide what a driver forgets. halt: the firmware dies, which
+    does not depend on whether the invalidate ends."""
     source = OGKM + " dev_vm.h"
     registers.stored(0xB830A0, "MMU_INVALIDATE_PDB", "page directory, bits 39:12, aperture", source)
     registers.stored(0xB830A4, "MMU_INVALIDATE_UPPER_PDB", "page directory >> 40", source)
     registers.stored(0xB830A8, "MMU_INVALIDATE_ADDRESS", "address and size when bit 22 of the trigger is set", source, count=2)
 
     def trigger(offset: int, value: int) -> None:
+        if value >> 31 and faults.take("gsp-halt@invalidate") is not None:
+            halt("fault gsp-halt@invalidate")
         if not value >> 31 or faults.take("stuck-invalidate") is not None:
             registers.values[offset] = value
         else:
