@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nvcore.api.command import CommandIO
 from nvcore.api.errors import UsageError
-from nvcore.cli.output import ascii_only, safe, width
+from nvcore.cli.output import ascii_only, chosen, document, safe, table, view, width
 from nvcore.plugins.select import Selection
 
 TYPE_CHECKING = False
@@ -60,10 +60,9 @@ class Context(CommandIO):
         from nvcore.config.places import socket_path
 
         given = self.given.text("socket") or os.environ.get("NVCORE_SOCKET")
-        if given:
-            return given
-        configured = self.configuration().host.socket if self.has_files else None
-        return configured or socket_path()
+        if not given and self.has_files:
+            given = self.configuration().host.socket
+        return given or socket_path()
 
     @property
     def timeout(self) -> float:
@@ -129,8 +128,6 @@ class Context(CommandIO):
         name: str = "name", extra: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Print rows; see CommandIO.show. A kind may be "wide right" too; extra: other members of the JSON document."""
-        from nvcore.cli.output import chosen, document, table
-
         chosen({"output": output})
         if output == "json":
             self.stdout.write(document(schema, {**(extra or {}), key: list(rows)}))
@@ -151,8 +148,6 @@ class Context(CommandIO):
     def view(self, name: str, rows: Sequence[dict[str, Any]], output: str | None = None, **extra: Any) -> None:
         """Print rows of one of the core's views, as `tables.txt` declares it. output: another format than asked for; extra: other members
         of the JSON document."""
-        from nvcore.cli.output import view
-
         key, row, columns = view(name)
         self.show(output or self.output, schema=f"nvcore.{name}/1", key=key, rows=rows, columns=columns, name=row, extra=extra)
 

@@ -108,8 +108,7 @@ def _tables(context: Context, state: dict[str, Any]) -> None:
         context.out(f"no daemon at {context.socket}: {state['error']['remedy']}\n")
         return
     context.out(f"nvcore {state['version']} {state['state']} plugins {state['plugins_started']}/{state['plugins_selected']}\n")
-    gpus = [(key, key.upper(), "left") for key in ("address", "chip", "firmware", "state", "code", "cause", "remedy")]
-    context.show("table", schema="", key="", rows=state["gpus"], columns=gpus)
+    context.view("gpus", state["gpus"], "wide")
     for panel in state["panels"]:
         columns = [(column["key"], column["heading"], column["side"]) for column in panel["columns"]]
         context.show("table", schema="", key="", rows=panel["rows"], columns=columns)

@@ -19,10 +19,10 @@ _SUFFIXES = (".py", ".pyc", ".so", ".pyd")
 
 def recorded(metadata: str) -> list[str]:
     """Files of a distribution by its RECORD or SOURCES-like list, relative to its folder; empty where there is no list."""
-    for name, take in (("RECORD", True), ("installed-files.txt", False), ("top_level.txt", False)):
+    for name in ("RECORD", "installed-files.txt", "top_level.txt"):
         try:
             with open(os.path.join(metadata, name), encoding="utf-8", newline="") as file:
-                return [row[0] for row in csv.reader(file) if row] if take else [line.strip() for line in file if line.strip()]
+                return [row[0].strip() for row in csv.reader(file) if row]
         except (OSError, UnicodeDecodeError, csv.Error):
             continue
     return []
@@ -30,12 +30,9 @@ def recorded(metadata: str) -> list[str]:
 
 def _module_name(folder: str, name: str) -> str | None:
     """The name under which an entry of a path folder can be imported; folders without code count too, they are namespaces."""
-    stem = name.split(".", 1)[0]
-    if not stem.isidentifier():
-        return None
-    if name.endswith(_SUFFIXES) or ("." not in name and os.path.isdir(os.path.join(folder, name))):
-        return stem
-    return None
+    stem = name.partition(".")[0]
+    code = name.endswith(_SUFFIXES) or ("." not in name and os.path.isdir(os.path.join(folder, name)))
+    return stem if code and stem.isidentifier() else None
 
 
 def importable(index: Index) -> dict[str, str]:
@@ -43,15 +40,12 @@ def importable(index: Index) -> dict[str, str]:
     found: dict[str, str] = dict.fromkeys(sys.builtin_module_names, "built in")
     for folder, names in index.folders.items():
         for name in names:
-            module = _module_name(folder, name)
-            if module is not None:
+            if module := _module_name(folder, name):
                 found.setdefault(module, os.path.join(folder, name))
     for finder in sys.meta_path:
-        home = sys.modules.get(getattr(finder, "__module__", ""))
-        mapping = getattr(home, "MAPPING", None)
-        if isinstance(mapping, dict):
-            for module, place in mapping.items():
-                found.setdefault(str(module).partition(".")[0], str(place))
+        mapping = getattr(sys.modules.get(getattr(finder, "__module__", "")), "MAPPING", None)
+        for module, place in mapping.items() if isinstance(mapping, dict) else ():
+            found.setdefault(str(module).partition(".")[0], str(place))
     return found
 
 

@@ -50,14 +50,15 @@ def raised(error: BaseException) -> str:
     return f"raised {type(error).__name__}: {error} at {_blame(error.__traceback__)}"
 
 
-def import_object(plugin: Plugin, value: str) -> object:
-    """Import `module` or `module:attribute`. Raises ImportFailed or a subclass, and KeyboardInterrupt."""
+def import_object(plugin: Plugin, value: str, *, make: bool = False) -> object:
+    """Import `module` or `module:attribute`. make: an object of a class. Raises ImportFailed or a subclass, and KeyboardInterrupt."""
     module_name, _, attribute = value.partition(":")
     module_name = module_name.strip()
     try:
         found: object = import_module(module_name)
         for part in filter(None, attribute.strip().split(".")):
             found = getattr(found, part)
+        return found() if make and isinstance(found, type) else found
     except ModuleNotFoundError as error:
         raise _missing(plugin, module_name, error) from error
     except SystemExit as error:
@@ -66,7 +67,6 @@ def import_object(plugin: Plugin, value: str) -> object:
     except Exception as error:  # isolation boundary: plugin import
         what = f"import of {value} raised {type(error).__name__}: {error}"
         raise ImportFailed(what, where=_blame(error.__traceback__), remedy=plugin.complaint) from error
-    return found
 
 
 def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> ImportFailed:
@@ -81,18 +81,11 @@ def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> Im
 
 def load_objects(plugin: Plugin) -> dict[str, object]:
     """Import every entry point of a selected plugin: family to object. Its state becomes imported or failed (then the answer is empty)."""
-    objects: dict[str, object] = {}
     began = time.perf_counter()
     try:
-        for family, point in plugin.families.items():
-            found = import_object(plugin, point.value)
-            objects[family] = found() if isinstance(found, type) else found
+        objects = {family: import_object(plugin, point.value, make=True) for family, point in plugin.families.items()}
     except ImportFailed as error:
-        where = f" at {error.where}" if error.where else ""
-        plugin.fail(error.code, f"{error.what}{where}", error.remedy)
-        return {}
-    except Exception as error:  # isolation boundary: plugin import
-        plugin.fail("NVC-1101", f"making an object of its class {raised(error)}")
+        plugin.fail(error.code, f"{error.what} at {error.where}" if error.where else error.what, error.remedy)
         return {}
     finally:
         plugin.import_ms = round((time.perf_counter() - began) * 1000, 3)

@@ -130,13 +130,12 @@ def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
             plugin.state = "selected"
             plugin.selected_by = "default" if selection.only is None else selection.only_by
     _clash([plugin for plugin in plugins if plugin.state == "selected"])
-    if not selection.none:
-        installed = ", ".join(sorted({plugin.name for plugin in plugins})) or "none"
-        for name in sorted(((selection.only or set()) | selection.required) - known):
-            absent = Plugin(name, "", "", "")
-            by = selection.only_by if name in (selection.only or ()) else "[plugins] required"
-            absent.required = name in selection.required
-            remedy = f"install the distribution that provides it, or correct the name; installed: {installed}"
-            absent.fail("NVC-1115", f"asked for by {by}, and not installed", remedy)
-            plugins.append(absent)
+    asked = {**dict.fromkeys(selection.required, "[plugins] required"), **dict.fromkeys(selection.only or (), selection.only_by)}
+    installed = ", ".join(sorted({plugin.name for plugin in plugins})) or "none"
+    for name in sorted(asked.keys() - known) if not selection.none else ():
+        absent = Plugin(name, "", "", "")
+        absent.required = name in selection.required
+        remedy = f"install the distribution that provides it, or correct the name; installed: {installed}"
+        absent.fail("NVC-1115", f"asked for by {asked[name]}, and not installed", remedy)
+        plugins.append(absent)
     return plugins
