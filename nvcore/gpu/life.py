@@ -147,7 +147,8 @@ class Gpu:
             inventory = boot.read_inventory(session)
             functions = min(self.needs.virtual_functions, inventory.vgpu.functions) if inventory.vgpu.host else 0
             self.virtual_functions = device.enable_functions(functions) if functions else ()
-            hardware = known or Hardware(self.name, device, self.publish, inventory, functions, tree, invalidator)
+            publish = partial(self.events.publish, gpu=self.name)
+            hardware = known or Hardware(self.name, device, publish, inventory, functions, tree, invalidator)
             self.generation = next(self.generations)
             hardware.admit(session, inventory, self.generation)
         except NvcoreError:
