@@ -19,7 +19,7 @@ def _check(context: Context) -> int:
     host = PluginHost("command", configuration=configuration)
     with context.aside():
         host.load(context.selection())  # raises ConfigError, exit 78
-    unjudged = [plugin.name for plugin in host.plugins if plugin.state != "registered" and plugin.name in configuration.sections()]
+    unjudged = [plugin.name for plugin in host.plugins if plugin.state != "registered" and plugin.name in configuration.sections]
     host.teardown()
     for name in unjudged:
         context.say(f"note: section [plugins.{name}] could not be checked: the plugin is {host.plugin(name).state}")
@@ -29,7 +29,7 @@ def _check(context: Context) -> int:
 
 def _show(context: Context) -> int:
     configuration = context.configuration()
-    plugins = {**configuration.plugins._asdict(), **{name: configuration.tree["plugins"][name] for name in configuration.sections()}}
+    plugins = {**configuration.plugins._asdict(), **{name: section.table for name, section in configuration.sections.items()}}
     values = _leaves((), {"host": configuration.host._asdict(), "plugins": plugins, "gpu": configuration.tree.get("gpu", [])})
     found = [{"key": ".".join(map(str, path)), "value": value, "origin": configuration.where(*path)} for path, value in values.items()]
     if context.output[:4] != "json":  # texts, numbers, truths and lists are written the same in TOML

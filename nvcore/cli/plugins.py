@@ -74,10 +74,6 @@ def _list(context: Context, *, doctor: bool = False) -> int:
     return 7 if problems or wrong or refused else 0
 
 
-def _doctor(context: Context) -> int:
-    return _list(context, doctor=True)
-
-
 def _words(value: object) -> str:
     if isinstance(value, dict):
         value = ", ".join(f"{key} = {what}" for key, what in value.items())
@@ -145,7 +141,7 @@ _VERBS = {
     "list": (_list, _INSTALLED, (0, 0)),
     "show": (_list, _INSTALLED, (1, 1)),
     "footprint": (_footprint, rows({"--deny": "deny*"}), (0, 0)),
-    "doctor": (_doctor, _INSTALLED, (0, 0)),
+    "doctor": (lambda context: _list(context, doctor=True), _INSTALLED, (0, 0)),
     "stop": (_stop, {}, (1, 1)),
 }
 NOUNS = {"plugins": ("list", _VERBS)}

@@ -73,22 +73,20 @@ class Section(NamedTuple):
 
 
 class Configuration:
-    """Everything that was configured. tree: the merged tables; origins: path to "file:line" (or "command line"); files: those read."""
+    """Everything that was configured. tree: the merged tables; origins: path to "file:line" (or "command line"); files: those read;
+    sections: those of plugins, by name."""
 
-    __slots__ = ("files", "gpus", "host", "origins", "plugins", "tree")
+    __slots__ = ("files", "gpus", "host", "origins", "plugins", "sections", "tree")
 
     def __init__(self, tables: Tables, tree: dict[str, Any], origins: dict[Path, str], files: list[str]) -> None:
         self.host, self.gpus, self.plugins = tables
         self.tree, self.origins, self.files = tree, origins, files
-
-    def sections(self) -> list[str]:
-        """Names of plugins that have a section."""
-        return [name for name, value in self.tree.get("plugins", {}).items() if isinstance(value, dict)]
+        plugins = tree.get("plugins", {})
+        self.sections = {name: Section(name, value, origins) for name, value in plugins.items() if isinstance(value, dict)}
 
     def section(self, name: str) -> Section | None:
         """The section of a plugin, None without one."""
-        table = self.tree.get("plugins", {}).get(name)
-        return Section(name, table, self.origins) if isinstance(table, dict) else None
+        return self.sections.get(name)
 
     def where(self, *path: str | int) -> str:
         """File and line of a key, "default" where nobody set it."""
@@ -99,7 +97,7 @@ class Configuration:
 
         plugins: name to state. A section of a plugin that is disabled or broken is left alone: it cannot be judged.
         """
-        for name in self.sections():
+        for name in self.sections:
             section, where = f"section [plugins.{name}]", self.origins.get(("plugins", name))
             if name not in plugins:
                 expected = f"one of {', '.join(sorted(plugins)) or 'none'}"

@@ -40,10 +40,10 @@ def build(offer: Any, section: Section | None) -> Any:
     """
     if not hasattr(offer.record, "__attrs_attrs__"):
         raise PluginError(f"configuration record of {offer.plugin} is no attrs class", seen=repr(offer.record))
-    name, table, origins = (offer.plugin, {}, {(): "the defaults"}) if section is None else (section.name, section.table, section.origins)
+    name, table, origins = section or Section(offer.plugin, {}, {(): "the defaults"})
     if offer.migrate is not None and isinstance(table.get("version"), int):
-        rest = dict(table)
-        table = offer.migrate(rest.pop("version"), rest)
+        table = dict(table)
+        table = offer.migrate(table.pop("version"), table)
     return Checker(origins).fit(offer.record, table, ("plugins", name))
 
 

@@ -62,8 +62,9 @@ class Daemon:
         self._serve()
         self.host.start(wait=False)
         deadline = time.monotonic() + self.host.settings.boot
-        while not self._settled() and time.monotonic() < deadline and not self.stop_requested(_LOOK):
-            pass
+        while any(gpu.state.name in ("found", "identified", "booting") for gpu in self.host.gpus):  # the others say why they do not run
+            if time.monotonic() > deadline or self.stop_requested(_LOOK):
+                break
         self.plugin_host.start(self)
         self.state = "running"
 
@@ -133,10 +134,6 @@ class Daemon:
     def stop_requested(self, timeout: float | None) -> bool:
         """Whether a stop is requested, now or within `timeout` seconds; None: for ever."""
         return bool(select.select([self._wake[0]], [], [], timeout)[0])
-
-    def _settled(self) -> bool:
-        """Whether every GPU runs or has a state that says why not."""
-        return all(gpu.state.name not in ("found", "identified", "booting") for gpu in self.host.gpus)
 
     @property
     def partial(self) -> bool:

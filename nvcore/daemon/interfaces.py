@@ -38,10 +38,6 @@ _CONTROL: Final = frozenset({"Dump", "Stop", "Retry", "Reset"})  # methods that 
 
 def core_interfaces(daemon: Daemon) -> list[InterfaceOffer]:
     """The core's interfaces, served by this daemon, offered as a plugin would."""
-
-    def gpu(call: Call) -> str:
-        return call.text("gpu")
-
     methods: dict[str, dict[str, Callable[[Call], Any]]] = {
         "io.nvcore": {},
         "io.nvcore.Host": {
@@ -52,9 +48,9 @@ def core_interfaces(daemon: Daemon) -> list[InterfaceOffer]:
         },
         "io.nvcore.Gpu": {
             "List": lambda call: {"gpus": daemon.gpus()},
-            "Describe": lambda call: {"gpu": describe_gpu(daemon.host.gpu(gpu(call)))},
-            "Retry": lambda call: {"gpu": describe_gpu(daemon.host.retry(gpu(call)))},
-            "Reset": lambda call: {"gpu": describe_gpu(daemon.host.reset(gpu(call)))},
+            "Describe": lambda call: {"gpu": describe_gpu(daemon.host.gpu(call.text("gpu")))},
+            "Retry": lambda call: {"gpu": describe_gpu(daemon.host.retry(call.text("gpu")))},
+            "Reset": lambda call: {"gpu": describe_gpu(daemon.host.reset(call.text("gpu")))},
         },
         "io.nvcore.Plugin": {
             "List": lambda call: {"plugins": daemon.plugins()},

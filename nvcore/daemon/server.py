@@ -130,9 +130,7 @@ class ControlServer:
             return self._reply(link, request, self._call(request, caller))
         except Gone:
             raise
-        except Refusal as refusal:
-            name, parameters = f"org.varlink.service.{refusal.args[0]}", refusal.args[1]
-        except NvcoreError as error:
+        except (Refusal, NvcoreError) as error:
             name, parameters = error_reply(error)
         except Exception as error:  # isolation boundary: control call
             _log.exception("%s failed", request.method)

@@ -118,8 +118,10 @@ def methods_of(text: str) -> list[str]:
     return _METHOD.findall(text)
 
 
-def error_reply(error: NvcoreError) -> tuple[str, dict[str, Any]]:
+def error_reply(error: Refusal | NvcoreError) -> tuple[str, dict[str, Any]]:
     """Name and parameters of the varlink error for one of ours."""
+    if isinstance(error, Refusal):
+        return f"org.varlink.service.{error.args[0]}", error.args[1]
     name = next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), "Failed")
     more = {"field": getattr(error, "field", ""), "reason": error.what} if name == "Invalid" else {}
     return f"io.nvcore.{name}", {**more, **error.as_dict()}

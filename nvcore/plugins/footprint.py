@@ -41,13 +41,11 @@ def matches(name: str, pattern: str) -> bool:
 
 def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     """Everything installed, importable, loaded or left behind that matches a pattern: kind, name, where, pattern."""
-    places = [metadata for dist in index.distributions.values() for metadata in (dist.metadata, *dist.shadowed)]
-    whole = [("distribution", dist.name, dist.metadata) for dist in index.distributions.values()]
-    whole += [("importable module", name, where) for name, where in importable(index).items()]
-    whole += [("loaded module", name, "") for name in list(sys.modules)]
-    whole += [("residue", os.path.basename(path), path) for path in residue(index)]
-    things = [(kind, name, where, [name]) for kind, name, where in whole]
-    for metadata in places:
+    things = [("distribution", dist.name, dist.metadata, [dist.name]) for dist in index.distributions.values()]
+    things += [("importable module", name, where, [name]) for name, where in importable(index).items()]
+    things += [("loaded module", name, "", [name]) for name in list(sys.modules)]
+    things += [("residue", os.path.basename(path), path, [os.path.basename(path)]) for path in residue(index)]
+    for metadata in [metadata for dist in index.distributions.values() for metadata in (dist.metadata, *dist.shadowed)]:
         folder = os.path.dirname(metadata)
         things += [("file", os.path.basename(path), f"{folder}/{path}", path.split("/")) for path in recorded(metadata)]
     found: dict[tuple[str, str], dict[str, str]] = {}

@@ -280,6 +280,12 @@ def test_what_does_not_fit_the_record_is_refused_at_its_line(table: dict[str, ob
     assert caught.value.where == where and caught.value.expected
 
 
+def test_a_misspelt_key_of_a_section_is_answered_with_the_key_that_was_meant() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(OFFER, section({"count": 1, "nmaes": []}))
+    assert caught.value.what == "unknown key 'nmaes' in [plugins.toy]" and caught.value.remedy == "did you mean names?"
+
+
 def test_an_older_section_is_migrated_and_a_record_must_be_attrs() -> None:
     offer = ConfigSection(
         name="x", summary="", record=Record, migrate=lambda version, table: {"count": table["slots"] + version}, plugin="toy"
