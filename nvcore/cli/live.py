@@ -20,24 +20,23 @@ __all__ = ["NOUNS", "event_line"]
 _LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
 
 
-def _gpu(method: str, **more: float) -> Any:
-    """The verb that calls a method with the GPU that was named, or lists all."""
-
-    def verb(context: Context) -> int:
-        if not context.given.words:
-            return _show_gpus(context.call("io.nvcore.Gpu.List")["gpus"], context)
-        gpu = context.call(f"io.nvcore.Gpu.{method}", {"gpu": context.given.words[0]}, **more)["gpu"]
-        if method != "Describe" or context.output in ("jsonl", "name"):
-            return _show_gpus([gpu], context)
-        context.out(document("nvcore.gpu/1", {"gpu": gpu}) if context.output == "json" else _details(gpu))
-        return 0 if gpu["state"] == "running" else 7
-
-    return verb
+def _gpu(context: Context, method: str, **more: float) -> dict[str, Any]:
+    """What a method answers about the GPU that was named."""
+    gpu: dict[str, Any] = context.call(f"io.nvcore.Gpu.{method}", {"gpu": context.given.words[0]}, **more)["gpu"]
+    return gpu
 
 
-def _show_gpus(found: list[dict[str, Any]], context: Context) -> int:
+def _gpus(context: Context, found: list[dict[str, Any]]) -> int:
     context.view("gpus", found)
     return 0 if all(row["state"] == "running" for row in found) else 7
+
+
+def _show(context: Context) -> int:
+    gpu = _gpu(context, "Describe")
+    if context.output in ("jsonl", "name"):
+        return _gpus(context, [gpu])
+    context.out(document("nvcore.gpu/1", {"gpu": gpu}) if context.output == "json" else _details(gpu))
+    return 0 if gpu["state"] == "running" else 7
 
 
 def _details(gpu: dict[str, Any]) -> str:
@@ -145,10 +144,10 @@ def _stop(context: Context) -> int:
 
 _EVENT_OPTIONS = {"--follow": "follow?", "-f": "follow?", "--after": "after", "--kind": "kind*", "--gpu": "gpu"}
 _GPU_VERBS = {
-    "list": (_gpu("List"), rows(), (0, 0)),
-    "show": (_gpu("Describe"), rows(), (1, 1)),
-    "retry": (_gpu("Retry", timeout=_LONG), rows(), (1, 1)),
-    "reset": (_gpu("Reset", timeout=_LONG), rows(), (1, 1)),
+    "list": (lambda context: _gpus(context, context.call("io.nvcore.Gpu.List")["gpus"]), rows(), (0, 0)),
+    "show": (_show, rows(), (1, 1)),
+    "retry": (lambda context: _gpus(context, [_gpu(context, "Retry", timeout=_LONG)]), rows(), (1, 1)),
+    "reset": (lambda context: _gpus(context, [_gpu(context, "Reset", timeout=_LONG)]), rows(), (1, 1)),
 }
 NOUNS = {
     "gpus": ("list", _GPU_VERBS),

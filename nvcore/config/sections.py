@@ -17,6 +17,9 @@ from nvcore.api.errors import ConfigError, PluginError
 from nvcore.config.model import Path, Section
 from nvcore.plugins.names import did_you_mean
 
+if typing.TYPE_CHECKING:
+    from nvcore.api.offers import ConfigSection
+
 __all__ = ["Checker", "build", "place"]
 
 _LISTS: dict[Any, Any] = {list: list, tuple: tuple, set: set, frozenset: frozenset, Sequence: list, Iterable: list, Collection: list}
@@ -32,7 +35,7 @@ def place(origins: Mapping[Path, str], path: Path) -> str:
     return origins.get(path, "the configuration")
 
 
-def build(offer: Any, section: Section | None) -> Any:
+def build(offer: ConfigSection, section: Section | None) -> Any:
     """The record of a plugin, from its section (None: from defaults alone).
 
     Raises ConfigError with file and line for an unknown key, a wrong type, a missing key or a value that the record refuses; PluginError
