@@ -58,11 +58,11 @@ class InterruptTree:
         firmware: the vector whose owner is the receiver thread itself, which looks at the firmware after every `service`; it stays enabled.
         Raises UsageError for a vector outside of the tree.
         """
-        io, self._firmware = self._io, firmware
-        if firmware is not None:
-            leaf, bit = hw.place_of(firmware, self._leaves)
-            self._enabled[leaf] |= bit
+        io = self._io
+        leaf, bit = (0, 0) if firmware is None else hw.place_of(firmware, self._leaves)
         with self._lock:
+            self._firmware = firmware
+            self._enabled[leaf] |= bit
             io.write32(_HOLD_BACK, self._top)
             for leaf, enabled in enumerate(self._enabled):
                 hw.LEAF_ENABLE_CLEAR(_ONES).write(io, index=leaf)

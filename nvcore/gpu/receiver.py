@@ -40,8 +40,7 @@ class Receiver:
     ) -> None:
         self.name, self._on_dead, self._on_gone, self._on_error = name, on_dead, on_gone, on_error
         self._urgent: deque[tuple[Callable[[], Any], str]] = deque()
-        self._target: tuple[Device, FirmwareSession, InterruptTree, Invalidator] | None = None
-        self._connected: tuple[Device, InterruptKind] | None = None
+        self._target: tuple[Device, FirmwareSession, InterruptTree, Invalidator, InterruptKind | None] | None = None
         self._stopping = False
         self._wake_fd = eventfd()
         self._interrupt_fd = eventfd()
@@ -54,18 +53,17 @@ class Receiver:
         kind = next((kind for kind in _KINDS if device.interrupts.get(kind)), None)
         if kind is not None:
             device.connect_interrupt(kind, 0, self._interrupt_fd)
-            self._connected = (device, kind)
-        self._target = (device, session, tree, invalidator)
+        self._target = (device, session, tree, invalidator, kind)
         self.wake()
 
     @may_sleep
     def detach(self) -> None:
         """Serve none; also of a device that left."""
-        connected, self._connected, self._target = self._connected, None, None
+        target, self._target = self._target, None
         self.wake()
-        if connected is not None:
+        if target is not None and target[4] is not None:
             with suppress(DeviceGone):
-                connected[0].connect_interrupt(connected[1], 0, None)
+                target[0].connect_interrupt(target[4], 0, None)
 
     @interrupt_safe
     @signalling_safe
@@ -90,7 +88,7 @@ class Receiver:
                 poller.register(fd, select.EPOLLIN)
             while not self._stopping:
                 target = self._target
-                rest = None if target is None else _IDLE if self._connected else _IDLE_WITHOUT_INTERRUPT
+                rest = None if target is None else _IDLE if target[4] is not None else _IDLE_WITHOUT_INTERRUPT
                 busy = bool(self._urgent or (target is not None and (target[1].waiting or target[3].busy)))
                 fired = [fd for fd, _ in poller.poll(pause if busy else rest)]
                 pause = min(pause * 1.5, _POLL_MAX) if busy and not fired else _POLL
@@ -100,11 +98,12 @@ class Receiver:
                 self._turn(self._interrupt_fd in fired)
 
     def _turn(self, fired: bool) -> None:
-        if self._target is not None:
-            device, session, tree, invalidator = self._target
+        target = self._target
+        if target is not None:
+            device, session, tree, invalidator, kind = target
             try:
                 with atomic():
-                    if fired or self._connected is None:
+                    if fired or kind is None:
                         tree.service()
                     session.receive()
                     invalidator.poll()
