@@ -6,13 +6,13 @@ from json import dumps
 from typing import Any
 
 from nvcore.cli.context import Context
-from nvcore.cli.nouns import rows
 from nvcore.config.model import Path
 
-__all__ = ["NOUNS"]
+__all__ = ["check", "show"]
 
 
-def _check(context: Context) -> int:
+def check(context: Context) -> int:
+    """`nvcore config check`."""
     from nvcore.plugins.host import PluginHost
 
     configuration = context.configuration()
@@ -27,7 +27,8 @@ def _check(context: Context) -> int:
     return 7 if any(plugin.broken for plugin in host.plugins) else 0
 
 
-def _show(context: Context) -> int:
+def show(context: Context) -> int:
+    """`nvcore config show`."""
     configuration = context.configuration()
     plugins = {**configuration.plugins._asdict(), **{name: section.table for name, section in configuration.sections.items()}}
     values = _leaves((), {"host": configuration.host._asdict(), "plugins": plugins, "gpu": configuration.tree.get("gpu", [])})
@@ -44,7 +45,3 @@ def _leaves(path: Path, value: Any) -> dict[Path, Any]:
         return {path: value}
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     return {at: leaf for key, one in inner for at, leaf in _leaves((*path, key), one).items()}
-
-
-_VERBS = {"check": (_check, {}, (0, 0)), "show": (_show, rows({"--origin": "origin?"}), (0, 0))}
-NOUNS = {"config": ("", _VERBS)}

@@ -13,10 +13,10 @@ from nvcore.api.errors import NotFoundError
 from nvcore.cli.context import Context
 from nvcore.plugins.index import Index, scan
 
-__all__ = ["NOUNS", "pages"]
+__all__ = ["explain", "pages"]
 
 
-def _explain(context: Context) -> int:
+def explain(context: Context) -> int:
     """Print the page of a code; without a code, every code with the first line of its page."""
     found = pages(scan())
     if not context.given.words:
@@ -49,6 +49,3 @@ def pages(index: Index) -> dict[str, str]:
             for path in glob(os.path.join(escape(folder), "explain", "NVC-*.md")):
                 found.setdefault(os.path.basename(path)[:-3], path)
     return found
-
-
-NOUNS = {"explain": ("", {"": (_explain, dict[str, str](), (0, 1))})}

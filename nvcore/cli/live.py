@@ -12,10 +12,11 @@ from typing import Any
 from nvcore.api.errors import UnreachableError, UsageError, WaitTimeout
 from nvcore.bus.pci import scan
 from nvcore.cli.context import Context
-from nvcore.cli.nouns import rows
 from nvcore.cli.output import document
 
-__all__ = ["NOUNS", "event_line"]
+__all__ = [
+    "devices", "doctor", "dump", "event_line", "events", "list_gpus", "reset_gpu", "retry_gpu", "show_gpu", "stop",
+]  # fmt: skip
 
 _LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
 
@@ -31,7 +32,23 @@ def _gpus(context: Context, found: list[dict[str, Any]]) -> int:
     return 0 if all(row["state"] == "running" for row in found) else 7
 
 
-def _show(context: Context) -> int:
+def list_gpus(context: Context) -> int:
+    """`nvcore gpus list`."""
+    return _gpus(context, context.call("io.nvcore.Gpu.List")["gpus"])
+
+
+def retry_gpu(context: Context) -> int:
+    """`nvcore gpus retry`."""
+    return _gpus(context, [_gpu(context, "Retry", timeout=_LONG)])
+
+
+def reset_gpu(context: Context) -> int:
+    """`nvcore gpus reset`."""
+    return _gpus(context, [_gpu(context, "Reset", timeout=_LONG)])
+
+
+def show_gpu(context: Context) -> int:
+    """`nvcore gpus show`: everything about one."""
     gpu = _gpu(context, "Describe")
     if context.output in ("jsonl", "name"):
         return _gpus(context, [gpu])
@@ -63,7 +80,8 @@ def _details(gpu: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _events(context: Context) -> int:
+def events(context: Context) -> int:
+    """`nvcore events`: the ring, or with `--follow` what follows too."""
     given = context.given
     after = given.text("after") or "0"
     if not (after.isascii() and after.isdecimal()):
@@ -95,7 +113,8 @@ def event_line(event: dict[str, Any]) -> str:
     return "  ".join(map(str, words))
 
 
-def _doctor(context: Context) -> int:
+def doctor(context: Context) -> int:
+    """`nvcore doctor`."""
     code = 0
     try:
         found = context.call("io.nvcore.Host.Doctor", timeout=_LONG)["findings"]
@@ -116,7 +135,8 @@ def _outside(error: UnreachableError) -> list[dict[str, Any]]:
     return [{**dict(zip(keys, finding, strict=True)), "plugin": "nvcore"} for finding in found]
 
 
-def _devices(context: Context) -> int:
+def devices(context: Context) -> int:
+    """`nvcore devices`; needs no daemon."""
     found = scan()
     if not found and context.tabular:
         context.say("no NVIDIA PCI functions on this machine")
@@ -125,14 +145,16 @@ def _devices(context: Context) -> int:
     return 0
 
 
-def _dump(context: Context) -> int:
+def dump(context: Context) -> int:
+    """`nvcore dump`: have a bundle written, and print its folder."""
     folder = os.path.abspath(context.given.words[0]) if context.given.words else None
     answer = context.call("io.nvcore.Host.Dump", {"folder": folder}, timeout=_LONG)
     context.out(document("nvcore.dump/1", answer) if context.output == "json" else f"{answer['folder']}\n")
     return 0
 
 
-def _stop(context: Context) -> int:
+def stop(context: Context) -> int:
+    """`nvcore stop`: ask, and wait until the socket has gone."""
     context.call("io.nvcore.Host.Stop")
     deadline = time.monotonic() + context.timeout
     while os.path.exists(context.socket):
@@ -140,20 +162,3 @@ def _stop(context: Context) -> int:
             raise WaitTimeout("the daemon did not stop", expected=f"within {context.timeout:g} s", remedy="look at its log")
         time.sleep(0.02)
     return 0
-
-
-_EVENT_OPTIONS = {"--follow": "follow?", "-f": "follow?", "--after": "after", "--kind": "kind*", "--gpu": "gpu"}
-_GPU_VERBS = {
-    "list": (lambda context: _gpus(context, context.call("io.nvcore.Gpu.List")["gpus"]), rows(), (0, 0)),
-    "show": (_show, rows(), (1, 1)),
-    "retry": (lambda context: _gpus(context, [_gpu(context, "Retry", timeout=_LONG)]), rows(), (1, 1)),
-    "reset": (lambda context: _gpus(context, [_gpu(context, "Reset", timeout=_LONG)]), rows(), (1, 1)),
-}
-NOUNS = {
-    "gpus": ("list", _GPU_VERBS),
-    "events": ("", {"": (_events, rows(_EVENT_OPTIONS), (0, 0))}),
-    "doctor": ("", {"": (_doctor, rows(), (0, 0))}),
-    "devices": ("", {"": (_devices, rows(), (0, 0))}),
-    "dump": ("", {"": (_dump, {"--json": "json?"}, (0, 1))}),
-    "stop": ("", {"": (_stop, {}, (0, 0))}),
-}

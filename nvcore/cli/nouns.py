@@ -1,9 +1,7 @@
 """Nouns and verbs: from the words of a command line to the function that serves them, and `--help`. Main thread.
 
-A noun of the core is one word of NOUNS; its module, imported only when it is used, holds by noun in a table `NOUNS` the verb where none is
-named, and the table of verbs. A verb is (function of the context, options, how many words it takes); a noun without verbs has one named "".
-What `--help` prints of a noun is the file `help/NOUN.txt`. A noun of a plugin never stands here: it is an entry point of group
-`nvcore.command.v1`.
+Nouns of the core, their verbs, functions and options are the file `verbs.txt`; a module is imported only when a noun of it is used. A noun
+of a plugin never stands there: it is an entry point of group `nvcore.command.v1`.
 """
 
 from __future__ import annotations
@@ -15,17 +13,15 @@ from nvcore.cli.output import OUTPUT_OPTIONS, beside, chosen
 from nvcore.plugins.names import did_you_mean
 from nvcore.plugins.states import Plugin
 
-__all__ = ["NOUNS", "dispatch", "help_text", "rows"]
+__all__ = ["NOUNS", "dispatch", "help_text"]
 
-NOUNS = {
-    "run": "nvcore.daemon.run",
-    "status": "nvcore.cli.status",
-    **dict.fromkeys(("gpus", "events", "doctor", "dump", "stop", "devices"), "nvcore.cli.live"),
-    "plugins": "nvcore.cli.plugins",
-    "config": "nvcore.cli.config",
-    "explain": "nvcore.cli.explain",
-}
-"""Nouns of the core, and their modules."""
+NOUNS: dict[str, dict[str, list[str]]] = {}
+"""Nouns of the core: verb to function, words and options, as `verbs.txt` has them."""
+
+for _line in beside("verbs.txt").splitlines():
+    if _line and _line[0] != "#":
+        _noun, _verb, *_rest = _line.split()
+        NOUNS.setdefault(_noun, {})[_verb] = _rest
 
 
 def dispatch(noun: str, context: Context) -> int:
@@ -38,15 +34,19 @@ def _core(noun: str, context: Context) -> int:
     if "--help" in argv or "-h" in argv:
         context.out(beside(f"help/{noun}.txt"))
         return 0
-    default, verbs = __import__(NOUNS[noun], fromlist=["NOUNS"]).NOUNS[noun]
-    named = "" not in verbs and bool(argv) and argv[0][:1] != "-"
-    verb, rest = (argv[0], argv[1:]) if named else (default, argv)
+    verbs = NOUNS[noun]
+    named = len(verbs) > 1 and bool(argv) and argv[0][:1] != "-"
+    verb = argv[0] if named else "-"
     if verb not in verbs:
-        raise UsageError(f"no verb {verb!r} of {noun}", expected=", ".join(verbs), remedy=f"nvcore {noun} --help")
-    run, options, words = verbs[verb]
-    parse(rest, options, words=words, into=context.given)
+        expected = ", ".join(known for known in verbs if known != "-")
+        raise UsageError(f"no verb {verb.strip('-')!r} of {noun}", expected=expected, remedy=f"nvcore {noun} --help")
+    place, words, *said = verbs[verb]
+    options = dict(pair.split(":") for pair in said if pair != "rows") | (OUTPUT_OPTIONS if "rows" in said else {})
+    least, _, most = words.partition("-")
+    parse(argv[named:], options, words=(int(least), int(most or least)), into=context.given)
     context.output = chosen(context.given.values)
-    code: int = run(context)
+    module, _, function = place.partition(":")
+    code: int = getattr(__import__(f"nvcore.{module}", fromlist=[function]), function)(context)
     return code
 
 
@@ -76,11 +76,6 @@ def _usable(noun: str, owners: list[Plugin]) -> Plugin:
         plugin = owners[0]
         raise PluginError(f"command {noun!r} is of plugin {plugin.name}, which is {plugin.state}: {plugin.reason}", remedy=plugin.remedy)
     return usable[0]
-
-
-def rows(options: dict[str, str] | None = None) -> dict[str, str]:
-    """The options of a verb that shows rows: its own, and the output's."""
-    return {**OUTPUT_OPTIONS, **(options or {})}
 
 
 def help_text(plugins: list[Plugin]) -> str:

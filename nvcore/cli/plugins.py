@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from nvcore.api.errors import NotFoundError, UnreachableError
 from nvcore.cli.context import Context
-from nvcore.cli.nouns import rows
 from nvcore.cli.output import UNKNOWN
 from nvcore.plugins.index import Index, scan
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-__all__ = ["NOUNS"]
+__all__ = ["doctor", "list_plugins", "show_footprint", "stop"]
 
 
 def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
@@ -51,12 +50,18 @@ def _registered(context: Context, index: Index) -> list[dict[str, Any]]:
     return host.states()
 
 
-def _list(context: Context, *, doctor: bool = False) -> int:
+def doctor(context: Context) -> int:
+    """`nvcore plugins doctor`."""
+    return list_plugins(context, load=True)
+
+
+def list_plugins(context: Context, *, load: bool = False) -> int:
+    """`nvcore plugins list`, and `show` where one is named. load: import and register them too, where no daemon has."""
     index, names = scan(), context.given.words
     found = None if context.given.flag("installed") or context.selects else _of_daemon(context, index)
-    source = "daemon" if found is not None else "doctor" if doctor else "index"
+    source = "daemon" if found is not None else "doctor" if load else "index"
     if found is None:
-        found = _registered(context, index) if doctor else [plugin.as_dict() for plugin in context.plugins(index)]
+        found = _registered(context, index) if load else [plugin.as_dict() for plugin in context.plugins(index)]
     problems = [] if names else [problem.as_dict() for problem in index.problems]
     if names:
         found = [row for row in found if names[0] in (row["name"], row["distribution"])]
@@ -105,7 +110,7 @@ def _explained(found: list[dict[str, Any]], problems: list[dict[str, Any]]) -> s
     return "".join(line + "\n" for line in lines)
 
 
-def _footprint(context: Context) -> int:
+def show_footprint(context: Context) -> int:
     """What each plugin brought; `--deny PATTERN` (or `[plugins] deny`) exits 6 when something matches."""
     from nvcore.plugins.files import residue
     from nvcore.plugins.footprint import denied, footprint
@@ -128,20 +133,9 @@ def _footprint(context: Context) -> int:
     return 6 if hits else 0
 
 
-def _stop(context: Context) -> int:
+def stop(context: Context) -> int:
     """Ask the daemon to stop one plugin: its clients leave, its offers are withdrawn."""
     (name,) = context.given.words
     context.call("io.nvcore.Plugin.Stop", {"name": name})
     context.say(f"plugin {name} stopped; restart the daemon to start it again")
     return 0
-
-
-_INSTALLED = rows({"--installed": "installed?"})
-_VERBS = {
-    "list": (_list, _INSTALLED, (0, 0)),
-    "show": (_list, _INSTALLED, (1, 1)),
-    "footprint": (_footprint, rows({"--deny": "deny*"}), (0, 0)),
-    "doctor": (lambda context: _list(context, doctor=True), _INSTALLED, (0, 0)),
-    "stop": (_stop, {}, (1, 1)),
-}
-NOUNS = {"plugins": ("list", _VERBS)}

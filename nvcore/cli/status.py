@@ -10,15 +10,13 @@ from typing import Any
 
 from nvcore.api.errors import UnreachableError, UsageError
 from nvcore.cli.context import Context
-from nvcore.cli.nouns import rows
 from nvcore.cli.output import document
 
-__all__ = ["NOUNS"]
-
-_OPTIONS = {"--watch": "watch=", "-w": "watch=", "--ascii": "ascii?", "--color": "color"}
+__all__ = ["status"]
 
 
-def _status(context: Context) -> int:
+def status(context: Context) -> int:
+    """Show the state once, or with `--watch` until interrupted."""
     color = context.given.text("color") or "auto"
     if color not in ("auto", "always", "never"):
         raise UsageError(f"--color {color} has no meaning", expected="auto, always or never")
@@ -112,6 +110,3 @@ def _tables(context: Context, state: dict[str, Any]) -> None:
     for panel in state["panels"]:
         columns = [(column["key"], column["heading"], column["side"]) for column in panel["columns"]]
         context.show("table", schema="", key="", rows=panel["rows"], columns=columns)
-
-
-NOUNS = {"status": ("", {"": (_status, rows(_OPTIONS), (0, 0))})}

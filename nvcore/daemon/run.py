@@ -17,7 +17,7 @@ from nvcore.api.errors import UsageError
 from nvcore.cli.context import Context
 from nvcore.daemon.notify import notify
 
-__all__ = ["NOUNS"]
+__all__ = ["run"]
 
 _STOP_LIMIT: Final = 60.0
 _PRIORITIES: Final = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
@@ -56,7 +56,7 @@ def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:
     return {"gpu": [{"source": source, **more} for source in sources]} if sources else {}
 
 
-def _run(context: Context) -> int:
+def run(context: Context) -> int:
     """Run until told to stop."""
     from nvcore.config.places import state_dir
     from nvcore.daemon.daemon import Daemon
@@ -88,6 +88,3 @@ def _run(context: Context) -> int:
 
 def _more_time(seconds: float) -> str:
     return f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"
-
-
-NOUNS = {"run": ("", {"": (_run, {"--gpu": "gpu*", "--firmware": "firmware"}, (0, 0))})}

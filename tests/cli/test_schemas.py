@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -69,3 +70,14 @@ def test_the_help_page_names_every_noun_in_order_and_each_has_a_page() -> None:
     assert {line.split()[0] for line in page.splitlines()} == set(NOUNS)
     for noun in NOUNS:
         assert beside(f"help/{noun}.txt").startswith(f"usage: nvcore {noun}")
+
+
+def test_every_verb_is_served_by_a_function_and_stands_on_its_page() -> None:
+    for noun, verbs in NOUNS.items():
+        for verb, (place, words, *options) in verbs.items():
+            module, _, function = place.partition(":")
+            assert callable(getattr(importlib.import_module(f"nvcore.{module}"), function))
+            assert re.fullmatch(r"\d(-\d)?", words) and all(option == "rows" or option.count(":") == 1 for option in options)
+            page = beside(f"help/{noun}.txt")
+            said = [verb, *(option.partition(":")[0] for option in options if option.startswith("--"))]
+            assert all(word in page for word in said if word != "-"), (noun, verb)
