@@ -108,6 +108,7 @@ class Attachment:
     def __init__(self, gpu: Gpu, offer: ClientOffer, driver: ClientDriver, function: Function, state_dir: Path) -> None:
         self.name, self.plugin, self.driver, self.function = offer.name, offer.plugin, driver, function
         self.context = Context(gpu, offer.name, function, state_dir)
+        self.publish = partial(gpu.publish, "client", function=function.name, owner=offer.name)
         self._clock, self._calls = gpu.clock, gpu.calls
         self.client: Client | None = None
         self.hung: str | None = None
@@ -116,7 +117,7 @@ class Attachment:
     def _raised(self, what: str, error: BaseException) -> None:
         """A callback on the delivery thread raised: its own fault, told and left at that; quiesce decides whether it is still at work."""
         cause, code, _ = describe_error(error)
-        self.context.report("client", f"{what} raised: {cause}", code=code)
+        self.publish(f"{what} raised: {cause}", code=code)
 
     def _ask(self, what: str, call: Callable[[], Any], timeout: float) -> Any:
         return self._calls.call(call, f"{self.name}: {what}", timeout, abandon=True)
@@ -216,7 +217,7 @@ def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, func
     gpu.attachments.append(attachment)
     gpu.own(function, offer.name)
     if _ask(gpu, host, offer, function, partial(attachment.probe, host.settings.call)):
-        gpu.publish("client", f"{offer.name} drives {function.name}", function=function.name, owner=offer.name)
+        attachment.publish(f"{offer.name} drives {function.name}")
     else:
         gpu.abandon(attachment, f"probe failed: {host.problems[offer.name]}")
 

@@ -88,11 +88,10 @@ class Hardware:
 
     def engine(self, name: str) -> Engine:
         """An engine of the inventory. Raises NotFoundError."""
-        try:
-            return self.inventory.engine(name)
-        except KeyError:
-            names = ", ".join(engine.name for engine in self.inventory.engines)
-            raise NotFoundError(f"no engine {name!r} on {self.name}", expected=names, seen=name) from None
+        engines = {engine.name: engine for engine in self.inventory.engines}
+        if name not in engines:
+            raise NotFoundError(f"no engine {name!r} on {self.name}", expected=", ".join(engines), seen=name)
+        return engines[name]
 
     def map_behind_bar1(self) -> None:
         """Once a generation: the static map, for a device that shares no memory. Where it cannot be made, the window serves."""

@@ -232,8 +232,7 @@ class Gpu:
         if attachment in self.attachments:
             self.attachments.remove(attachment)
         self.own(attachment.function, None)
-        about = {"function": attachment.function.name, "owner": attachment.name, "action": action}
-        self.publish("client", f"{attachment.name} {how}", **about)
+        attachment.publish(f"{attachment.name} {how}", action=action)
 
     def _revoke_grants(self, cause: str, attachment: Attachment | None = None) -> None:
         """Those of one client, or of all."""
