@@ -32,13 +32,15 @@ GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "time
 
 
 class Context(CommandIO):
-    """Streams, options, configuration, selection. given: the words and options behind the noun and the global ones;
-    output: the format that `-o` asks for."""
+    """Streams, options, configuration, selection.
+
+    given: the words behind the noun and the verb, and all options; verb: as in verbs.txt; output: the format that `-o` asks for.
+    """
 
     def __init__(self, given: Arguments) -> None:
         self.stdout: TextIO = sys.stdout
         self.stderr: TextIO = sys.stderr
-        self.given, self.output = given, "table"
+        self.given, self.verb, self.output = given, "-", "table"
         self.config_path = given.text("config")
         self._configuration: Configuration | None = None
 

@@ -15,16 +15,15 @@ from nvcore.cli.context import Context
 from nvcore.cli.output import document
 
 __all__ = [
-    "devices", "doctor", "dump", "event_line", "events", "list_gpus", "reset_gpu", "retry_gpu", "show_gpu", "stop",
+    "devices", "doctor", "dump", "event_line", "events", "list_gpus", "restart_gpu", "show_gpu", "stop",
 ]  # fmt: skip
 
 _LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
 
 
-def _gpu(context: Context, method: str, **more: float) -> dict[str, Any]:
+def _gpu(context: Context, method: str) -> Any:
     """What a method answers about the GPU that was named."""
-    gpu: dict[str, Any] = context.call(f"io.nvcore.Gpu.{method}", {"gpu": context.given.words[0]}, **more)["gpu"]
-    return gpu
+    return context.call(f"io.nvcore.Gpu.{method}", {"gpu": context.given.words[0]}, timeout=None if method == "Describe" else _LONG)["gpu"]
 
 
 def _gpus(context: Context, found: list[dict[str, Any]]) -> int:
@@ -37,14 +36,9 @@ def list_gpus(context: Context) -> int:
     return _gpus(context, context.call("io.nvcore.Gpu.List")["gpus"])
 
 
-def retry_gpu(context: Context) -> int:
-    """`nvcore gpus retry`."""
-    return _gpus(context, [_gpu(context, "Retry", timeout=_LONG)])
-
-
-def reset_gpu(context: Context) -> int:
-    """`nvcore gpus reset`."""
-    return _gpus(context, [_gpu(context, "Reset", timeout=_LONG)])
+def restart_gpu(context: Context) -> int:
+    """`nvcore gpus retry` and `reset`."""
+    return _gpus(context, [_gpu(context, context.verb.capitalize())])
 
 
 def show_gpu(context: Context) -> int:

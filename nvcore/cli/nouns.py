@@ -44,10 +44,9 @@ def _core(noun: str, context: Context) -> int:
     options = dict(pair.split(":") for pair in said if pair != "rows") | (OUTPUT_OPTIONS if "rows" in said else {})
     least, _, most = words.partition("-")
     parse(argv[named:], options, words=(int(least), int(most or least)), into=context.given)
-    context.output = chosen(context.given.values)
+    context.verb, context.output = verb, chosen(context.given.values)
     module, _, function = place.partition(":")
-    code: int = getattr(__import__(f"nvcore.{module}", fromlist=[function]), function)(context)
-    return code
+    return int(getattr(__import__(f"nvcore.{module}", fromlist=[function]), function)(context))
 
 
 def _plugin(noun: str, context: Context) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-__all__ = ["doctor", "list_plugins", "show_footprint", "stop"]
+__all__ = ["list_plugins", "show_footprint", "stop"]
 
 
 def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
@@ -50,14 +50,9 @@ def _registered(context: Context, index: Index) -> list[dict[str, Any]]:
     return host.states()
 
 
-def doctor(context: Context) -> int:
-    """`nvcore plugins doctor`."""
-    return list_plugins(context, load=True)
-
-
-def list_plugins(context: Context, *, load: bool = False) -> int:
-    """`nvcore plugins list`, and `show` where one is named. load: import and register them too, where no daemon has."""
-    index, names = scan(), context.given.words
+def list_plugins(context: Context) -> int:
+    """`nvcore plugins list`, `show` where one is named, and `doctor`, which imports and registers them too where no daemon has."""
+    index, names, load = scan(), context.given.words, context.verb == "doctor"
     found = None if context.given.flag("installed") or context.selects else _of_daemon(context, index)
     source = "daemon" if found is not None else "doctor" if load else "index"
     if found is None:

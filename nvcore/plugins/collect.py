@@ -14,7 +14,7 @@ from pluggy import PluginManager
 from nvcore.api import offers as records
 from nvcore.api.hooks import SPECIFICATIONS
 from nvcore.plugins.loader import raised
-from nvcore.plugins.register import HOOKS
+from nvcore.plugins.register import HOOKS, implementations
 from nvcore.plugins.states import Plugin
 
 __all__ = ["CLAIMS", "OFFERS", "Offers"]
@@ -29,7 +29,7 @@ CLAIMS: dict[str, str] = {"nvcore_buses": "schemes", "nvcore_firmware_backends":
 
 
 class Offers:
-    """What the plugins offered at one hook: `pairs` of plugin and offer."""
+    """What the plugins offered at one hook: `pairs` of plugin and offer, by plugin."""
 
     def __init__(self, hook: str) -> None:
         self.hook = hook
@@ -37,17 +37,15 @@ class Offers:
 
     def call(self, manager: PluginManager, plugins: list[Plugin], infos: dict[str, records.HostInfo]) -> None:
         """Call the hook on every registered plugin. One whose hook raises, or returns no offers, fails and is left out."""
-        by_name = {f"{plugin.key}/{family}": plugin for plugin in plugins if plugin.state == "registered" for family in plugin.families}
-        for implementation in getattr(manager.hook, self.hook).get_hookimpls():
-            plugin = by_name.get(implementation.plugin_name)
-            if plugin is None or plugin.state != "registered":
-                continue
-            try:
-                answer = implementation.function(*(infos[plugin.key] for _ in implementation.argnames))
-                self.pairs += [(plugin, self._stamped(plugin, offer)) for offer in (() if answer is None else answer)]
-            except (Exception, SystemExit) as error:  # isolation boundary: hook
-                plugin.fail("NVC-1108", f"hook {self.hook} {raised(error)}")
-                self.withdraw(plugin)
+        for plugin in plugins:
+            for implementation in implementations(manager, self.hook, plugin) if plugin.state == "registered" else ():
+                try:
+                    answer: Any = implementation.function(*(infos[plugin.key] for _ in implementation.argnames))
+                    self.pairs += [(plugin, self._stamped(plugin, offer)) for offer in (() if answer is None else answer)]
+                except (Exception, SystemExit) as error:  # isolation boundary: hook
+                    plugin.fail("NVC-1108", f"hook {self.hook} {raised(error)}")
+                    self.withdraw(plugin)
+                    break
 
     def _stamped(self, plugin: Plugin, offer: Any) -> Any:
         record = getattr(records, OFFERS[self.hook])
@@ -75,17 +73,13 @@ class Offers:
         self.pairs = [pair for pair in self.pairs if pair[0] is not plugin]
         return withdrawn
 
-    def ordered(self) -> list[tuple[Plugin, Any]]:
-        """All of them, by plugin."""
-        return sorted(self.pairs, key=lambda pair: pair[0].key)
-
     def holders(self, claim: str) -> list[Plugin]:
         """Who claims `claim`."""
         return [plugin for plugin, offer in self.pairs if claim in self._claims(offer)]
 
     def uncontested(self) -> Iterator[Any]:
         """The offers, by plugin, without what somebody else claims too: a copy where that changes one, none where nothing is left."""
-        for _, offer in self.ordered():
+        for _, offer in self.pairs:
             claims = self._claims(offer)
             free = [claim for claim in claims if len(self.holders(claim)) < 2]
             if free == claims:

@@ -20,7 +20,7 @@ from nvcore.api.offers import HostInfo
 from nvcore.plugins.collect import OFFERS, Offers
 from nvcore.plugins.index import Index, scan
 from nvcore.plugins.loader import load_objects, raised
-from nvcore.plugins.register import manager_with_hooks, register, unregister
+from nvcore.plugins.register import implementations, manager_with_hooks, register, unregister
 from nvcore.plugins.select import Selection, inventory, select
 from nvcore.plugins.states import Plugin
 
@@ -147,7 +147,7 @@ class PluginHost:
         """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here.
         contested: with it, for a user who reports the conflict where it matters."""
         offers = self._offers[hook]
-        return [offer for _, offer in offers.ordered()] if contested else list(offers.uncontested())
+        return [offer for _, offer in offers.pairs] if contested else list(offers.uncontested())
 
     def start(self, view: HostView) -> None:
         """Start services, then tell observers that the host is up. One that raises or hangs is named in its state; the others run."""
@@ -196,7 +196,7 @@ class PluginHost:
 
     def _observers(self, hook: str, plugin: Plugin, view: HostView) -> list[_Call]:
         """A plugin's implementations of an observer, each ready to be called."""
-        found = [one for one in getattr(self._manager.hook, hook).get_hookimpls() if one.plugin_name.rpartition("/")[0] == plugin.key]
+        found = implementations(self._manager, hook, plugin)
         return [partial(one.function, *(view for _ in one.argnames)) for one in found]
 
     def _leave(self, plugin: Plugin) -> list[PluginError]:

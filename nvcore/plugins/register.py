@@ -9,13 +9,13 @@ from __future__ import annotations
 from types import FunctionType, ModuleType
 from typing import Any
 
-from pluggy import HookimplOpts, PluginManager
+from pluggy import HookImpl, HookimplOpts, PluginManager
 
 from nvcore.api.hooks import SPECIFICATIONS
 from nvcore.plugins.names import did_you_mean
 from nvcore.plugins.states import Plugin
 
-__all__ = ["HOOKS", "manager_with_hooks", "register", "unregister"]
+__all__ = ["HOOKS", "implementations", "manager_with_hooks", "register", "unregister"]
 
 HOOKS: dict[str, str] = {name: family for family, spec in SPECIFICATIONS.items() for name in vars(spec) if name.startswith("nvcore_")}
 """Hook to its family."""
@@ -92,6 +92,11 @@ def register(manager: PluginManager, plugin: Plugin, objects: dict[str, object])
         return
     plugin.hooks = sorted({name for target in objects.values() for name in _marks(target)})
     plugin.state = "registered"
+
+
+def implementations(manager: PluginManager, hook: str, plugin: Plugin) -> list[HookImpl]:
+    """A plugin's implementations of a hook."""
+    return [one for one in getattr(manager.hook, hook).get_hookimpls() if one.plugin_name.rpartition("/")[0] == plugin.key]
 
 
 def unregister(manager: PluginManager, plugin: Plugin) -> None:
