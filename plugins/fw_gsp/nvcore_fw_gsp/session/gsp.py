@@ -147,14 +147,16 @@ class GspSession:
         """Fail every waiting and every later call with `cause`. The first declaration wins."""
         self.port.declare_dead(cause)
 
-    def try_free(self, call: Callable[[], object], what: str) -> None:
-        """A step of a teardown: a dead firmware has nothing to free, any other failure is told and the teardown goes on."""
+    def try_free(self, call: Callable[[], object], what: str) -> NvcoreError | None:
+        """A step of a teardown: a dead firmware has nothing to free, any other failure is told, returned, and the teardown goes on."""
         try:
             call()
         except FirmwareIsDead:
-            return
+            return None
         except NvcoreError as error:
             self.desk.note("free-failed", f"{what}: {error}")
+            return error
+        return None
 
     @may_sleep
     def unload(self) -> UnloadReport:
@@ -164,11 +166,11 @@ class GspSession:
 
             if self.dead is None:
                 for tenant in list(self.book.tenants):
-                    tenant.close()
+                    self.try_free(tenant.close, f"the end of {tenant.label}")
             self._unloaded = run_unload(self.boot, self.boot.context.progress)
             self.port.close("the firmware was unloaded")
             for tenant in list(self.book.tenants):
-                tenant.close()
+                self.try_free(tenant.close, f"the end of {tenant.label}")
         return self._unloaded
 
     @may_sleep

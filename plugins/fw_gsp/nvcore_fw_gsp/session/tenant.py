@@ -1,14 +1,16 @@
 """Objects in the firmware as a tree on this side: tenants, address spaces, channels.
 
 Owns the books of what was made; the firmware owns the objects. Each tenant is one client of the resource manager with its device and
-subdevice. Any thread that may sleep; one tenant is used by one thread at a time.
-Source: nouveau nvkm/subdev/gsp/rm/r535/{client,device}.c for the order of the calls.
+subdevice. Handles count up and begin again after 2^20, without those that are still in use. Any thread that may sleep; one tenant is used
+by one thread at a time.
+Source: nouveau nvkm/subdev/gsp/rm/r535/{client,device}.c for the order of the calls; open-gpu-kernel-modules 570.144 resserv.h for the 20
+bits of a client's number (RS_CLIENT_HANDLE_MAX).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -25,24 +27,34 @@ __all__ = ["GspChannel", "GspSpace", "GspTenant", "ObjectBook"]
 DEVICE: Final = 0xDE1D0000
 SUBDEVICE: Final = 0x5D1D0000
 _CLIENT: Final = 0xC1D00000
-_SPACE: Final = 0x90F10000
+_SPACE: Final = 0x90F00000
 _CHANNEL: Final = 0xF1F00000
-_OBJECT: Final = 0x0B1E0000
+_OBJECT: Final = 0x0B100000
+_NUMBER: Final = 0xFFFFF
+"""The bits of a handle that count; those above name its kind."""
+
+
+def _unused(base: int, numbers: count[int], used: Collection[int]) -> int:
+    """The next handle of a kind that nobody uses."""
+    return next(handle for number in numbers if (handle := base | number & _NUMBER) not in used)
 
 
 class ObjectBook:
-    """Counts of living objects by kind, and handles that are never used twice in a session."""
+    """Counts of living objects by kind, the tenants, and the handles of clients. clients: those that the firmware may have."""
 
-    __slots__ = ("_clients", "alive", "tenants")
+    __slots__ = ("_numbers", "alive", "clients", "tenants")
 
     def __init__(self) -> None:
         self.alive: Counter[str] = Counter()
         self.tenants: list[GspTenant] = []
-        self._clients = count()
+        self.clients: set[int] = set()
+        self._numbers = count()
 
     def client_handle(self) -> int:
-        """A fresh client handle."""
-        return _CLIENT | next(self._clients) & 0xFFFF
+        """A client handle that no client has. Two threads never get the same: each draws numbers of its own."""
+        handle = _unused(_CLIENT, self._numbers, self.clients)
+        self.clients.add(handle)
+        return handle
 
     def snapshot(self) -> dict[str, int]:
         """Counts, without kinds that have none."""
@@ -80,8 +92,8 @@ class GspTenant:
         self.client = session.book.client_handle()
         self.spaces: list[GspSpace] = []
         self.channels: list[GspChannel] = []
-        self.tasks: list[Callable[[], None]] = []  # ends of vGPU tasks, called before anything is freed
-        self._handles = count(1)
+        self.tasks: list[Callable[[], None]] = []  # ends of the vGPU tasks that it has, called before anything is freed
+        self._numbers = count(1)
         self._made: list[tuple[str, int]] = []
         self._open = True
         try:
@@ -101,21 +113,17 @@ class GspTenant:
         if not self._open:
             raise ContractError(f"tenant {self.label} was closed", remedy="open another one")
 
-    def fresh(self, base: int) -> int:
-        """A handle that this client has not used."""
-        return base | next(self._handles) & 0xFFFF
-
     def space_handle(self) -> int:
         """Handle for an address space."""
-        return self.fresh(_SPACE)
+        return _unused(_SPACE, self._numbers, [space.handle for space in self.spaces])
 
     def channel_handle(self) -> int:
         """Handle for a channel."""
-        return self.fresh(_CHANNEL)
+        return _unused(_CHANNEL, self._numbers, [channel.handle for channel in self.channels])
 
     def object_handle(self) -> int:
-        """Handle for an engine object."""
-        return self.fresh(_OBJECT)
+        """Handle for an engine object; it goes with its channel, long before the count is through."""
+        return _unused(_OBJECT, self._numbers, ())
 
     def _build(self) -> None:
         abi, client = self.session.rm.abi, self.client
@@ -133,26 +141,32 @@ class GspTenant:
 
     @may_sleep
     def close(self) -> None:
-        """Free everything below, channels first, then itself. Idempotent; on a dead firmware it only forgets."""
+        """Free everything below, channels first, then itself; each step is tried. Idempotent; on a dead firmware it only forgets. Raises the
+        first cause when the firmware may still hold something: a vGPU's task, or the client with what is below."""
         if not self._open:
             return
         session = self.session
-        while self.tasks:
-            session.try_free(self.tasks.pop(), f"a vGPU task of {self.label}")
+        held = [session.try_free(end, f"a vGPU task of {self.label}") for end in reversed(self.tasks.copy())]
         for channel in reversed(self.channels):
             session.try_free(partial(session.channel_family.destroy, channel), f"channel {channel.channel} of {self.label}")
         for space in reversed(self.spaces):
             session.try_free(partial(session.memory_family.free_space, space), f"an address space of {self.label}")
-        self._teardown()
+        held.append(self._teardown())
         if self in session.book.tenants:
             session.book.tenants.remove(self)
+        for cause in held:
+            if cause is not None:
+                raise cause
 
-    def _teardown(self) -> None:
-        session = self.session
+    def _teardown(self) -> NvcoreError | None:
+        """Free the client and what it is made of; why the client itself, with which all below it goes, could not be freed."""
+        session, cause = self.session, None
         self._open = False
         for kind, handle in reversed(self._made):
-            session.try_free(partial(session.rm.free, self.client, handle, f"the end of {self.label}"), f"{kind} of {self.label}")
+            cause = session.try_free(partial(session.rm.free, self.client, handle, f"the end of {self.label}"), f"{kind} of {self.label}")
             session.book.alive[kind] -= 1
+        if cause is None:
+            session.book.clients.discard(self.client)
         self._made.clear()
         for channel in self.channels:
             if channel.open:
@@ -165,3 +179,4 @@ class GspTenant:
                 session.book.alive["space"] -= 1
         self.channels.clear()
         self.spaces.clear()
+        return cause
