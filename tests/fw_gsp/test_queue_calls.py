@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -45,9 +46,9 @@ class Desk:
         if not self.muted:
             self.peer.put_message(function, payload[::-1], 0, sequence if self.seq else 0)
 
-    def call(self, payload: bytes = b"ping", function: int = 0x4C, timeout: float = 5.0) -> bytes:
+    def call(self, payload: bytes = b"ping", function: int = 0x4C, timeout: float = 5.0, head: int = 0) -> bytes:
         self.peer.expect = len(payload)
-        return self.port.call(function, payload, "a test call", timeout)
+        return self.port.call(function, payload, "a test call", timeout, head)
 
 
 def test_a_call_returns_its_answer():
@@ -141,6 +142,73 @@ def test_an_answer_lost_for_good_does_not_cost_the_next_call_where_numbers_are_e
         desk.call()
     desk.muted = False
     assert desk.call() == b"gnip" and desk.call() == b"gnip"
+
+
+def lose_one(desk: Desk, payload: bytes = b"ping", function: int = 0x4C, head: int = 0) -> None:
+    desk.muted = True
+    with pytest.raises(CallTimeout):
+        desk.call(payload, function, head=head)
+    desk.muted = False
+
+
+def test_an_answer_lost_for_good_costs_one_call_more_where_only_the_function_tells_and_never_the_firmware():
+    desk = Desk(echo=False, seq=False)
+    lose_one(desk)
+    with pytest.raises(CallTimeout):  # its answer could be the late one
+        desk.call()
+    assert [desk.call(bytes([n])) for n in range(6)] == [bytes([n]) for n in range(6)]
+    assert desk.port.late == 1 and desk.deaths == []
+
+
+def test_what_an_answer_says_itself_tells_it_from_a_lost_one_of_the_same_function():
+    desk = Desk(echo=False, seq=False)
+    desk.peer.answer = lambda f, s, p: None if desk.muted else desk.peer.put(f, p)
+    lose_one(desk, b"object 1, in", head=8)
+    assert desk.call(b"object 2, in", head=8) == b"object 2, in"
+    assert desk.port.late == desk.port.unknown == 0
+
+
+def test_a_late_answer_to_another_question_of_the_same_function_is_drained_and_costs_nothing():
+    desk = Desk(echo=False, seq=False)
+    desk.peer.answer = lambda f, s, p: None if desk.muted else desk.peer.put(f, p)
+    lose_one(desk, b"object 1, in", head=8)
+    desk.peer.put(0x4C, b"object 1, out")
+    assert desk.call(b"object 2, in", head=8) == b"object 2, in"
+    assert desk.port.late == 1
+    desk.peer.put(0x4C, b"object 1, out")  # nobody's any more
+    assert desk.call(b"object 3, in", head=8) == b"object 3, in"
+    assert desk.port.unknown == 1
+
+
+def test_an_answer_to_a_later_call_shows_that_an_older_one_never_comes():
+    desk = Desk(echo=False, seq=False)
+    lose_one(desk, function=0x67)
+    assert desk.call(function=0x0A) == b"gnip"
+    assert [desk.call(function=0x67) for _ in range(4)] == [b"gnip"] * 4
+    assert desk.port.late == 0 and desk.deaths == []
+
+
+def test_an_answer_that_the_receiver_has_in_hand_when_the_limit_passes_is_the_call_s():
+    desk = Desk(echo=False, seq=False, clock=SYSTEM)
+    held = threading.Event()
+
+    def busy(*_: object) -> None:
+        held.set()
+        time.sleep(0.3)
+
+    desk.port._on_event = busy
+    desk.port.receive()
+    real = desk.peer.answer
+
+    def answer(function: int, sequence: int, payload: bytes) -> None:
+        desk.peer.put(0x1006, b"")
+        real(function, sequence, payload)  # type: ignore[misc]
+        threading.Thread(target=desk.port.receive).start()
+        assert held.wait(5)
+
+    desk.peer.answer = answer
+    assert desk.call(timeout=0.05) == b"gnip"
+    assert desk.port.late == desk.port.unknown == 0 and desk.notes == []
 
 
 def test_an_answer_that_nobody_asked_for_is_drained_and_said():

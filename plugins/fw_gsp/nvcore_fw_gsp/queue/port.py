@@ -34,16 +34,25 @@ _TIMEOUTS: Final = 3
 
 
 class Call:
-    """One call: what was asked, and the answer once `done` is set. Made by `RpcPort` only."""
+    """One call: what was asked, and the answer once `done` is set. Made by `RpcPort` only.
 
-    __slots__ = ("done", "expected", "failed", "function", "parts", "received", "result", "sequence", "what")
+    head: the first bytes of the request, which its answer repeats. doubted: while it waited, an answer that may have been its own was
+    taken for an older call's.
+    """
 
-    def __init__(self, function: int, sequence: int, expected: int, what: str) -> None:
-        self.function, self.sequence, self.expected, self.what = function, sequence, expected, what
+    __slots__ = ("done", "doubted", "expected", "failed", "function", "head", "parts", "received", "result", "sequence", "what")
+
+    def __init__(self, function: int, sequence: int, expected: int, what: str, head: bytes = b"") -> None:
+        self.function, self.sequence, self.expected, self.what, self.head = function, sequence, expected, what, head
+        self.doubted = False
         self.done = threading.Event()
         self.parts: list[bytes] = []
         self.received = self.result = 0
         self.failed: str | None = None
+
+    def fits(self, function: int, payload: bytes) -> bool:
+        """Whether an answer can be this call's by what it says itself."""
+        return function == self.function and self.head.startswith(payload[: len(self.head)])
 
     @property
     def reply(self) -> bytes:
@@ -86,7 +95,7 @@ class RpcPort:
         self._causes: dict[int, tuple[str]] = {}
         self._call: Call | None = None
         self._merging: Call | None = None
-        self._abandoned: dict[int, list[int]] = {}
+        self._abandoned: list[Call] = []
         self._sequence = self._unanswered = 0
         self.attended = self._left = False
 
@@ -103,15 +112,16 @@ class RpcPort:
 
     # ---- senders --------------------------------------------------------------------------------------------------------------------
 
-    def call(self, function: int, payload: bytes | bytearray | memoryview, what: str, timeout: float) -> bytes:
-        """Send and wait for the answer's payload. timeout: seconds before scaling; `what`: the call in words, for errors.
+    def call(self, function: int, payload: bytes | bytearray | memoryview, what: str, timeout: float, head: int = 0) -> bytes:
+        """Send and wait for the answer's payload. timeout: seconds before scaling; `what`: the call in words, for errors; head: bytes at
+        the payload's beginning that the answer repeats, by which calls of one function are told apart.
 
         Raises FirmwareIsDead (at once when already dead), CallTimeout, CallRefused (transport status other than 0), QueueFull.
         """
         with self._command:
             self.raise_if_dead()
             self._sequence = self._sequence % 0x7FFFFFFF + 1  # never 0: that is what unsequenced messages carry
-            call = Call(function, self._sequence, len(payload), what)
+            call = Call(function, self._sequence, len(payload), what, bytes(payload[:head]))
             self._call = call
             try:
                 self.raise_if_dead()  # a death declared before the line above did not see this call
@@ -167,10 +177,13 @@ class RpcPort:
                     self.declare_dead(cause)
             else:
                 self._pause(left)
-        self.drain()  # the receiver may have been held up longer than the limit
-        if done.is_set():
-            return
-        self._abandon(call, limit)
+        with self._draining:  # nobody is in the middle of an answer: what comes later than this look is late
+            self._take_all()
+            if done.is_set():
+                return
+            self._call = None
+            self._abandoned.append(call)
+        self._give_up(call, limit)
 
     def _pause(self, left: float) -> None:
         """Between two polls while nobody else receives."""
@@ -179,9 +192,7 @@ class RpcPort:
         else:
             self.clock.sleep(min(_POLL, left))
 
-    def _abandon(self, call: Call, limit: float) -> None:
-        self._call = None
-        self._abandoned.setdefault(call.function, []).append(call.sequence)
+    def _give_up(self, call: Call, limit: float) -> None:
         self._unanswered += 1
         seen = f"write pointers: commands {self.sender.pointers[0]}, taken {self.sender.pointers[1]}; answers {self.receiver.pointers}"
         if self._unanswered >= _TIMEOUTS:
@@ -220,6 +231,13 @@ class RpcPort:
         """Take everything that is in the status queue; how many records. Never raises; returns 0 when another thread is at it."""
         if not self._draining.acquire(blocking=False):
             return 0
+        try:
+            return self._take_all()
+        finally:
+            self._draining.release()
+
+    def _take_all(self) -> int:
+        """The same for whoever holds `_draining`."""
         taken = 0
         try:
             receiver = self.receiver
@@ -239,8 +257,6 @@ class RpcPort:
                 receiver.stale = 0
         except NvcoreError as error:
             self.declare_dead(str(error))
-        finally:
-            self._draining.release()
         return taken
 
     def _dispatch(self, record: Record) -> None:
@@ -255,9 +271,10 @@ class RpcPort:
 
     def _answer(self, function: int, result: int, sequence: int, payload: bytes) -> None:
         call = self._call
-        if call is None or call.function != function or call.parts or not self._is_for(call, sequence):
+        if call is None or call.function != function or call.parts or not self._is_for(call, sequence, payload):
             self._drained(function, sequence, payload)
             return
+        self._abandoned.clear()  # answers come in order: what older calls miss now never comes
         call.result = result
         call.parts.append(payload)
         call.received = len(payload)
@@ -266,31 +283,35 @@ class RpcPort:
             return
         call.done.set()
 
-    def _is_for(self, call: Call, sequence: int) -> bool:
-        """Whether an answer belongs to the waiting call rather than to one of the same function that was given up."""
+    def _is_for(self, call: Call, sequence: int, payload: bytes) -> bool:
+        """Whether an answer of the waiting call's function is this call's, rather than one of a call that was given up.
+
+        By the sequence where it is echoed. Else an answer that could also be an older call's counts as that one's, once: should the
+        waiting call then get none, the older one's never came, and what the next answer says itself is believed.
+        """
         if sequence == call.sequence:
-            self._abandoned.pop(call.function, None)  # answers come in order: what is missing now never comes
             return True
-        late = self._abandoned.get(call.function)
-        return not self._echo and not late
+        if self._echo:
+            return False
+        alike = (old for old in self._abandoned if old.function == call.function and old.head == call.head)
+        return call.fits(call.function, payload) and all(old.doubted for old in alike)
 
     def _drained(self, function: int, sequence: int, payload: bytes) -> None:
-        late = self._abandoned.get(function)
-        if late:
-            if sequence in late:
-                late.remove(sequence)
-            else:
-                late.pop(0)
-            if not late:
-                del self._abandoned[function]
-            self.late += 1
-            self._merging = None
-            self._on_note(
-                "late-answer", f"an answer to function {function:#x} came after its call was given up ({len(payload)} bytes, drained)"
-            )
-        else:
+        late = [old for old in self._abandoned if old.fits(function, payload)]
+        if not late:
             self.unknown += 1
             self._on_note("unknown-answer", f"an answer to function {function:#x} (sequence {sequence}) that nobody waits for was drained")
+            return
+        found = next((old for old in late if old.sequence == sequence), late[0])
+        del self._abandoned[: self._abandoned.index(found) + 1]
+        self._merging = None
+        call = self._call
+        if call is not None and found.sequence != sequence and call.fits(function, payload):
+            call.doubted = True
+        self.late += 1
+        self._on_note(
+            "late-answer", f"an answer to function {function:#x} came after its call was given up ({len(payload)} bytes, drained)"
+        )
 
     def _continue(self, payload: bytes) -> None:
         call = self._merging

@@ -26,6 +26,10 @@ _CONTROL: Final = 0x4C
 _ALLOC: Final = 0x67
 _ALLOC_HEAD: Final = struct.Struct("<7I4x")
 _FREE_HEAD: Final = struct.Struct("<4I")
+# Bytes at the beginning of a request that name the object and what is asked of it: its answer repeats them.
+_CONTROL_NAMED: Final = 12
+_ALLOC_NAMED: Final = 16
+_FREE_NAMED: Final = 12
 
 
 class Rm:
@@ -44,12 +48,12 @@ class Rm:
         errors."""
         head = self._head
         asked = head.pack(client, target, command, 0, len(params), 0)
-        reply = self.port.call(_CONTROL, asked + params, what, CALL_TIMEOUT)
+        reply = self.port.call(_CONTROL, asked + params, what, CALL_TIMEOUT, _CONTROL_NAMED)
         if len(reply) < head.size + len(params):
             raise FormatError(
                 f"the answer to {what} is too short", expected=head.size + len(params), seen=len(reply), where=f"control {command:#x}"
             )
-        _is_answer(asked, reply, 12, what)
+        _is_answer(asked, reply, _CONTROL_NAMED, what)
         status = head.unpack_from(reply)[3]
         if status:
             raise CallRefused(f"the firmware refused {what}", status, seen=status_name(status), where=f"control {command:#x}")
@@ -63,10 +67,10 @@ class Rm:
         """Make an object. Raises CallRefused; after any other failure nobody knows whether it was made, and its handle is freed."""
         asked = _ALLOC_HEAD.pack(client, parent, handle, class_id, 0, len(params), 0)
         try:
-            reply = self.port.call(_ALLOC, asked + params, what, CALL_TIMEOUT)
+            reply = self.port.call(_ALLOC, asked + params, what, CALL_TIMEOUT, _ALLOC_NAMED)
             if len(reply) < _ALLOC_HEAD.size:
                 raise FormatError(f"the answer to {what} is too short", expected=_ALLOC_HEAD.size, seen=len(reply), where="allocation")
-            _is_answer(asked, reply, 16, what)
+            _is_answer(asked, reply, _ALLOC_NAMED, what)
         except (CallTimeout, FormatError):
             with suppress(NvcoreError):
                 self.free(client, handle, f"what may have become of {what}")
@@ -77,7 +81,7 @@ class Rm:
 
     def free(self, client: int, handle: int, what: str) -> None:
         """Free an object and all below it. Raises CallRefused."""
-        reply = self.port.call(_FREE, _FREE_HEAD.pack(client, 0, handle, 0), what, CALL_TIMEOUT)
+        reply = self.port.call(_FREE, _FREE_HEAD.pack(client, 0, handle, 0), what, CALL_TIMEOUT, _FREE_NAMED)
         if len(reply) < _FREE_HEAD.size:
             raise FormatError(f"the answer to {what} is too short", expected=_FREE_HEAD.size, seen=len(reply), where="free")
         status = _FREE_HEAD.unpack_from(reply)[3]
