@@ -130,12 +130,11 @@ def findings(daemon: Daemon) -> Iterator[dict[str, Any]]:
     core = CheckOffer("gpus", "", daemon.host.doctor, plugin="nvcore"), CheckOffer("plugins", "", partial(_broken, daemon), plugin="nvcore")
     for offer in (*core, *daemon.plugin_host.collect("nvcore_doctor_checks")):
         try:
-            found = list(offer.run())
+            found = [asdict(finding) for finding in offer.run()]
         except Exception as error:  # isolation boundary: hook
             text = f"check {offer.name} failed: {type(error).__name__}: {error}"
-            found = [Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}")]
-        for finding in found:
-            yield {"check": offer.name, "plugin": offer.plugin, **asdict(finding)}
+            found = [asdict(Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}"))]
+        yield from ({"check": offer.name, "plugin": offer.plugin, **row} for row in found)
 
 
 def _broken(daemon: Daemon) -> Iterator[Finding]:
