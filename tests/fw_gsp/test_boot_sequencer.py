@@ -37,15 +37,15 @@ class Bar:
         self.writes.append((offset, value))
 
 
-def run(*words: int, used: int | None = None, size: int | None = None, bar: Bar | None = None):  # type: ignore[no-untyped-def]
+def run(*words: int, used: int | None = None, size: int | None = None, bar: Bar | None = None, clock: Clock | None = None):  # type: ignore[no-untyped-def]
     bar = bar or Bar()
-    clock = Clock()
+    clock = clock or Clock()
     boot = SimpleNamespace(io=BootIo(bar, clock, 1.0), context=SimpleNamespace(clock=clock, time_scale=1.0))  # type: ignore[arg-type]
     count = len(words)
     payload = struct.pack("<2I32x", count + 8 if size is None else size, count if used is None else used) + struct.pack(
         f"<{count}I", *words
     )
-    return run_sequence(boot, payload), bar, clock  # type: ignore[arg-type]
+    return run_sequence(boot, payload, 20.0), bar, clock  # type: ignore[arg-type]
 
 
 def test_an_empty_sequence_is_one():
@@ -85,6 +85,32 @@ def test_a_count_beyond_the_buffer_is_refused():
         run(3, 1, 3, 1, size=2)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [(3, 0xFFFFFFFF), (3, 1_900_000) * 8000, (2, GSP + 8, 1, 1, 0xFFFFFFFF, 0), (2, GSP + 8, 1, 1, 19_999_000, 0, 3, 2000) * 2],
+    ids=["one delay", "many delays", "a poll", "a poll and delays"],
+)
+def test_the_firmware_does_not_choose_how_long_the_host_waits(words):
+    bar, clock = Bar(), Clock()
+    if words[0] == 2 and len(words) > 6:
+        clock.on_sleep.append(lambda: bar.values.__setitem__(GSP + 8, 1) if clock.time > 19.998 else None)
+    with pytest.raises(SequencerError):
+        run(*words, bar=bar, clock=clock)
+    assert clock.time < 20.1
+
+
+def test_a_sequence_of_slow_commands_ends_with_the_stage():
+    clock = Clock()
+
+    class Slow(Bar):
+        def write32(self, offset: int, value: int) -> None:
+            clock.sleep(3)
+
+    with pytest.raises(SequencerError, match="does not end") as caught:
+        run(*(0, GSP + 0x40, 5) * 1000, bar=Slow(), clock=clock)
+    assert clock.time < 24 and "command word 21" in str(caught.value)
+
+
 def test_an_error_pattern_is_not_data():
     bar = Bar()
     bar.values[GSP + 0x40] = 0xBADF5040
@@ -106,6 +132,6 @@ def test_arbitrary_bytes_give_declared_errors_and_touch_only_the_list(blob):
     boot.gsp.set_mailboxes = lambda low, high: None
     boot.sec2 = SimpleNamespace(start=lambda: None, mailbox0=lambda: 0)
     with contextlib.suppress(NvcoreError):
-        run_sequence(boot, head + blob if len(blob) % 2 else blob)  # type: ignore[arg-type]
+        run_sequence(boot, head + blob if len(blob) % 2 else blob, 20.0)  # type: ignore[arg-type]
     for offset, _ in bar.writes:
         assert any(start <= offset < end for start, end, _ in ALLOWED)

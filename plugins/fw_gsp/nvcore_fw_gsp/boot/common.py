@@ -223,7 +223,7 @@ def wait_init_done(boot: Boot) -> str:
     while True:
         port.drain()
         while boot.sequences:
-            run_sequence(boot, boot.sequences.pop(0))
+            run_sequence(boot, boot.sequences.pop(0), deadline)
             sequences += 1
         if boot.init_done is not None:
             break

@@ -87,7 +87,7 @@ class GspDidNotStart(NvcoreError):
 
 
 class SequencerError(NvcoreError):
-    """The firmware's register sequence is not acceptable: a register outside the list, a bad command, a poll without end."""
+    """The firmware's register sequence is not acceptable: a register outside the list, a bad command, more time than the stage has."""
 
     code = "NVC-2135"
     usual_remedy = "nvcore dump keeps the sequence; nvcore gpus retry GPU boots again"

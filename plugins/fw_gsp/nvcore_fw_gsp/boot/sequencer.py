@@ -45,11 +45,12 @@ _NAMES: Final = (
     "CORE_WAIT_FOR_HALT",
     "CORE_RESUME",
 )
-_MAX_DELAY_US: Final = 2_000_000
 
+def run_sequence(boot: Boot, payload: bytes, deadline: float) -> int:
+    """Run one sequence; the number of its commands. deadline: when it must have ended, on the boot's clock, whatever it asks for.
 
-def run_sequence(boot: Boot, payload: bytes) -> int:
-    """Run one sequence; the number of its commands. Raises SequencerError, BootTimeout, BooterFailed, GspDidNotStart."""
+    Raises SequencerError, BootTimeout, BooterFailed, GspDidNotStart.
+    """
     if len(payload) < _COMMANDS_AT:
         raise _bad("the header is cut off", f"{_COMMANDS_AT} bytes", len(payload), 0)
     size, used = _HEAD.unpack_from(payload)
@@ -66,14 +67,16 @@ def run_sequence(boot: Boot, payload: bytes) -> int:
         operands = words[at + 1 : at + 1 + _OPERANDS[opcode]]
         if len(operands) < _OPERANDS[opcode]:
             raise _bad(f"{_NAMES[opcode]} is cut off", f"{_OPERANDS[opcode]} operands", len(operands), at)
-        _run(boot, opcode, operands, saved, at)
+        _run(boot, opcode, operands, saved, at, deadline)
         at += 1 + len(operands)
         count += 1
     return count
 
 
-def _run(boot: Boot, opcode: int, operands: tuple[int, ...], saved: list[int], at: int) -> None:
-    bar, clock = boot.io.bar, boot.context.clock
+def _run(boot: Boot, opcode: int, operands: tuple[int, ...], saved: list[int], at: int, deadline: float) -> None:
+    bar, left = boot.io.bar, deadline - boot.context.clock.now()
+    if left < 0:
+        raise _bad("it does not end", "an end within the stage's limit", f"{-left:g} s over it", at)
     match opcode:
         case 0:
             bar.write32(_allowed(operands[0], at), operands[1])
@@ -81,9 +84,11 @@ def _run(boot: Boot, opcode: int, operands: tuple[int, ...], saved: list[int], a
             address, mask, value = operands
             bar.write32(address, _load(boot, _allowed(address, at)) & ~mask & 0xFFFFFFFF | value)
         case 2:
-            _poll(boot, operands, at)
+            _poll(boot, operands, at, left)
         case 3:
-            clock.sleep(min(operands[0], _MAX_DELAY_US) / 1e6)
+            if operands[0] / 1e6 > left:
+                raise _bad("DELAY_US is too long", f"at most the {left:g} s that the stage has left", f"{operands[0]} µs", at)
+            boot.context.clock.sleep(operands[0] / 1e6)
         case 4:
             if operands[1] >= len(saved):
                 raise _bad("no such place to store in", f"below {len(saved)}", operands[1], at)
@@ -99,11 +104,11 @@ def _run(boot: Boot, opcode: int, operands: tuple[int, ...], saved: list[int], a
             _resume(boot)
 
 
-def _poll(boot: Boot, operands: tuple[int, ...], at: int) -> None:
+def _poll(boot: Boot, operands: tuple[int, ...], at: int, left: float) -> None:
     address, mask, value, timeout_us, error = operands
     _allowed(address, at)
     clock = boot.context.clock
-    limit = (timeout_us / 1e6 or 4.0) * boot.context.time_scale
+    limit = min((timeout_us / 1e6 or 4.0) * boot.context.time_scale, left)
     deadline = clock.now() + limit
     while (seen := _load(boot, address)) & mask != value:
         if clock.now() >= deadline:
