@@ -79,7 +79,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, connected: bool) -> None:
         (["--chip", "ga100", "--vram", "much", "--socket", "s"], 2, "vram=much is not a size"),
         (["--chip", "ga100", "--vram", "1G", "--socket", "none/s"], 2, "no socket can be made at none/s"),
         (["--chip", "ga100", "--vram", "1G", "--socket", "s", "--report", "none/r"], 2, "no folder for the report"),
-        (["--chip", "ga100", "--vram", "1G", "--socket", "s", "--fault", "booter-mailbox:zz"], 2, "not a number"),
+        (["--chip", "ga100", "--vram", "1G", "--socket", "s", "--fault", "booter-mailbox:zz"], 2, "argument of fault booter-mailbox"),
     ],
 )
 def test_what_it_cannot_serve_it_says_at_once(tmp_path: Path, words: list[str], code: int, says: str) -> None:

@@ -8,6 +8,7 @@ Source: nvcore.api.device; DESIGN 4, 6.
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -62,8 +63,19 @@ class Card:
         self.closed = False
 
     def _send(self) -> None:
-        if self.message_fd is not None:
-            os.eventfd_write(self.message_fd, 1)
+        """Raise the message. What the receiver's descriptor is and does must not reach the register write that raises it: a message that
+        it cannot take now, or at all, is counted."""
+        if self.message_fd is None:
+            return
+        room = select.poll()
+        room.register(self.message_fd, select.POLLOUT)
+        try:
+            if room.poll(0):  # one that is full would block, and the device with it
+                os.eventfd_write(self.message_fd, 1)
+                return
+        except OSError:  # no eventfd
+            pass
+        self.model.messages_lost += 1
 
     def turns(self) -> Callable[[], float | None]:
         """Leave channels to the caller from now on: a doorbell only queues them. Each call of what is returned does one slice of at most
@@ -262,11 +274,14 @@ class SoftDevice:
 
     @may_sleep
     def connect_interrupt(self, kind: InterruptKind, vector: int, fd: int | None) -> None:
-        """Connect the one MSI vector; the descriptor is duplicated."""
+        """Connect the one MSI vector; the descriptor is duplicated. Raises OutOfResources when it cannot be."""
         self.check()
         if not 0 <= vector < self.interrupts.get(kind, 0):
             raise UsageError(f"no {kind} vector {vector}", expected="msi vector 0", where=self.source)
-        new = None if fd is None else os.dup(fd)
+        try:
+            new = None if fd is None else os.dup(fd)
+        except OSError as problem:
+            raise OutOfResources("no descriptor for an interrupt", seen=str(problem), where=self.source) from problem
         with self._lock:
             old, self.card.message_fd = self.card.message_fd, new
         if old is not None:
@@ -341,10 +356,13 @@ class SoftDevice:
 
     @may_sleep
     def share(self, offset: int, size: int) -> SharedMemory:
-        """A descriptor onto VRAM; the extent becomes a sealed memfd of its own."""
+        """A descriptor onto VRAM; the extent becomes a sealed memfd of its own. Raises OutOfResources with nothing changed."""
         self.check()
         with self._lock:
-            return SharedMemory(self._model.memory.share(offset, size), 0, size)
+            try:
+                return SharedMemory(self._model.memory.share(offset, size), 0, size)
+            except OSError as problem:
+                raise OutOfResources("no descriptor or address range for a part of VRAM", seen=str(problem), where=self.source) from problem
 
     @may_sleep
     def unshare(self, offset: int) -> int:

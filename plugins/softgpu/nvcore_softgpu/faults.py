@@ -184,19 +184,44 @@ def value_of(argument: str, default: int) -> int:
         raise UnknownFault("a fault's argument is not a number", expected="a number such as 0x1234", seen=argument) from problem
 
 
+def _number(text: str, least: int = 0) -> bool:
+    """Whether this is a number that fits a register or a word of a message."""
+    try:
+        return least <= int(text, 0) <= 0xFFFFFFFF
+    except ValueError:
+        return False
+
+
+def _seconds(text: str) -> bool:
+    try:
+        return 0 <= float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def _fits(form: str, argument: str) -> bool:
+    """Whether an argument has the form that a row of the table states, up to its first ", default"."""
+    form = form.partition(", default")[0]
+    first, comma, second = argument.partition(",")
+    if form == "seconds":
+        return _seconds(argument)
+    if form.startswith("["):  # [number][,number]
+        return (not first or _number(first)) and (not comma or _number(second))
+    if "|" in form:  # one of these words[,NTH]
+        return first in form.partition("[")[0].split("|") and (not comma or _number(second, 1))
+    if form == "ADDRESS=VALUE":
+        address, equals, value = argument.partition("=")
+        return bool(equals) and _number(address) and _number(value)
+    if " or " in form:
+        return argument in form.split(" or ")
+    return _number(argument)
+
+
 def _check(row: FaultRow, argument: str) -> None:
     """Raise UnknownFault for an argument that the fault could not act on: whoever arms it is told, not who runs into it."""
-    form = row.argument
     if not argument:
         return
-    if not form:
+    if not row.argument:
         raise UnknownFault(f"fault {row.name} takes no argument", seen=argument)
-    if form.startswith("seconds"):
-        try:
-            good = 0 <= float(argument) < float("inf")
-        except ValueError:
-            good = False
-        if not good:
-            raise UnknownFault(f"argument of fault {row.name}", expected=form, seen=argument)
-    elif form.startswith(("value", "code", "status", "result", "function")):
-        value_of(argument, 0)
+    if not _fits(row.argument, argument):
+        raise UnknownFault(f"argument of fault {row.name}", expected=row.argument, seen=argument)

@@ -14,6 +14,7 @@ import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
 from typing import Final
 
@@ -40,8 +41,12 @@ def _libc_mmap() -> Callable[..., int | None]:
 def sealed_memfd(name: str, size: int) -> int:
     """A zeroed memfd of a size that nobody can change; the caller owns the descriptor."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
@@ -103,15 +108,32 @@ class PhysicalMemory:
     def share(self, offset: int, size: int) -> int:
         """Make [offset, offset + size) an extent of its own and return a new descriptor of it (the caller's). Contents are kept.
 
-        Sharing the same extent again gives another descriptor of the same memory. Raises UsageError for misaligned or overlapping extents.
+        Sharing the same extent again gives another descriptor of the same memory. Raises UsageError for misaligned or overlapping extents,
+        OSError when there is no descriptor or address range left.
         """
         known = self._extents.get(offset)
         if known is not None and known[0] == size:
             return os.dup(known[1])
         self._check_extent(offset, size)
-        fd = sealed_memfd(f"softgpu-extent-{offset:x}", size)
+        with ExitStack() as undo:  # everything that can be refused comes first: a share that fails changes nothing and keeps nothing
+            fd = sealed_memfd(f"softgpu-extent-{offset:x}", size)
+            undo.callback(os.close, fd)
+            copy = os.dup(fd)
+            undo.callback(os.close, copy)
+            below = mmap.mmap(self._base, size, offset=offset)
+            undo.callback(below.close)
+            self._copy_touched(fd, offset, size)
+            self._over(offset, size, fd, 0)
+            undo.pop_all()
+        self._extents[offset] = (size, fd)
+        below.madvise(mmap.MADV_REMOVE)
+        below.close()
+        return copy
+
+    def _copy_touched(self, fd: int, offset: int, size: int) -> None:
+        """Copy what was touched of a range of VRAM into the extent's own file."""
         position = offset
-        while position < offset + size:  # only what was touched is copied
+        while position < offset + size:
             try:
                 position = os.lseek(self._base, position, os.SEEK_DATA)
             except OSError:
@@ -123,19 +145,16 @@ class PhysicalMemory:
                 step = min(stop - position, 1 << 20)
                 os.pwrite(fd, self.vram[position : position + step], position - offset)
                 position += step
-        self._map.madvise(mmap.MADV_REMOVE, offset, size)
-        self._over(offset, size, fd, 0)
-        self._extents[offset] = (size, fd)
-        return os.dup(fd)
 
     def unshare(self, offset: int) -> int:
         """Take an extent back; its contents are gone (that is the scrub). The bytes freed, 0 when there was no extent."""
-        known = self._extents.pop(offset, None)
+        known = self._extents.get(offset)
         if known is None:
             return 0
         size, fd = known
         self._map.madvise(mmap.MADV_REMOVE, offset, size)
         self._over(offset, size, self._base, offset)
+        del self._extents[offset]
         os.close(fd)
         return size
 

@@ -68,6 +68,7 @@ class Model:
         self.watch = AccessWatch(self.registers, self.faults)
         self._send_message = send_message
         self.doorbells = 0
+        self.messages_lost = 0
         self._build(vram_size, bar1_size)
         self.gsp = make_gsp(self)
 
@@ -272,6 +273,7 @@ class Model:
             "unknown_registers": len(self.journal.unknown_registers),
             "unknown_controls": len(self.journal.unknown_controls),
             "messages": self.interrupts.messages,
+            "messages_lost": self.messages_lost,
             "invalidates": self.mmu.invalidates,
             "walks": self.mmu.walks,
             "doorbells": self.doorbells,

@@ -146,11 +146,6 @@ class ConfigSpace:
         """Whether the function may reach memory."""
         return bool(self.bytes[COMMAND] & BUS_MASTER)
 
-    @property
-    def msi_enabled(self) -> bool:
-        """Whether the MSI capability is enabled."""
-        return bool(self.bytes[MSI_AT + 2] & 1)
-
     def set_bus_master(self, enabled: bool) -> None:
         """The command bit, as a write would set it."""
         value = self.bytes[COMMAND] | BUS_MASTER if enabled else self.bytes[COMMAND] & ~BUS_MASTER

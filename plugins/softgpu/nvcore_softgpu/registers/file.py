@@ -123,13 +123,6 @@ class RegisterFile:
             result[row.kind] += 1
         return result
 
-    def row_at(self, offset: int) -> Row | None:
-        """The row of a register, for views and logs."""
-        for row in self.rows:
-            if row.offset <= offset < row.offset + row.number * row.stride and (offset - row.offset) % row.stride == 0:
-                return row
-        return None
-
     # --- accesses (hot) -----------------------------------------------------------------------------------------------------------
 
     def read(self, offset: int) -> int:
