@@ -1,17 +1,22 @@
 """Context: what a command gets (`nvcore.api.command.CommandIO`), and what the core's own commands may ask beyond that.
 
-Owns the streams, the global options and the configuration, read once and on use. Main thread. Imports nothing before it is asked.
+Owns the streams, the global options and the configuration, read once and on use. Main thread. Imports what costs only when it is asked.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from nvcore.api.command import CommandIO
 from nvcore.api.errors import UsageError
+from nvcore.cli.args import Arguments
 from nvcore.cli.output import ascii_only, chosen, document, safe, table, view, width
-from nvcore.plugins.select import Selection
+from nvcore.config.places import config_files, socket_path
+from nvcore.plugins.index import Index, scan
+from nvcore.plugins.select import Selection, inventory, select
+from nvcore.plugins.states import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from nvcore.api.offers import ConfigSection
-    from nvcore.cli.args import Arguments
     from nvcore.config.model import Configuration
-    from nvcore.plugins.index import Index
-    from nvcore.plugins.states import Plugin
 
 __all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context"]
 
@@ -57,10 +59,6 @@ class Context(CommandIO):
     @property
     def socket(self) -> str:
         """Path of the control socket: `--socket`, then NVCORE_SOCKET, then the configuration's, then the default."""
-        import os
-
-        from nvcore.config.places import socket_path
-
         given = self.given.text("socket") or os.environ.get("NVCORE_SOCKET")
         if not given and self.has_files:
             given = self.configuration().host.socket
@@ -82,8 +80,6 @@ class Context(CommandIO):
     @property
     def has_files(self) -> bool:
         """Whether there is any configuration file; where there is none nothing needs to be read."""
-        from nvcore.config.places import config_files
-
         return bool(config_files(self.config_path))
 
     @property
@@ -105,9 +101,6 @@ class Context(CommandIO):
 
     def plugins(self, index: Index | None = None) -> list[Plugin]:
         """The plugins of an index (without one: scanned now) under this selection; none is imported."""
-        from nvcore.plugins.index import scan
-        from nvcore.plugins.select import inventory, select
-
         return select(inventory(index or scan()), self.selection())
 
     def aside(self) -> AbstractContextManager[object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
+from nvcore import __version__
 from nvcore.api.errors import NvcoreError
 
 __all__ = ["main"]
@@ -85,8 +86,6 @@ def _dispatch(argv: list[str]) -> int:
     ours = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS}
     given = parse(argv, {**ours, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}, stop_at_word=True)
     if given.flag("version"):
-        from nvcore import __version__
-
         sys.stdout.write(f"nvcore {__version__}\n")
         return 0
     noun = given.words[0] if given.words else "help"

@@ -6,6 +6,8 @@ the status views. JSON documents carry `schema` and `generated_at`; unknown is n
 
 from __future__ import annotations
 
+import os
+
 from nvcore.api.errors import UsageError
 
 TYPE_CHECKING = False
@@ -36,8 +38,6 @@ def ascii_only(stream: TextIO) -> bool:
 
 def width(stream: TextIO) -> int | None:
     """Columns of the terminal behind `stream`; None where there is none or it does not know (some report 0)."""
-    import os
-
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError, AttributeError):
@@ -68,8 +68,6 @@ def chosen(values: dict[str, Any]) -> str:
 
 def beside(name: str) -> str:
     """The text of a file that lies beside the command line's modules."""
-    import os
-
     with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as file:
         return file.read()
 

@@ -7,6 +7,8 @@ plugins in this process, which is theirs alone.
 
 from __future__ import annotations
 
+import os
+
 from nvcore.api.errors import NotFoundError, UnreachableError
 from nvcore.cli.context import Context
 from nvcore.cli.output import UNKNOWN
@@ -22,8 +24,6 @@ __all__ = ["list_plugins", "show_footprint", "stop"]
 
 def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
     """The daemon's states, with notes on what changed on the disk since; None where no daemon answers. Costs one `stat` without one."""
-    import os
-
     if not os.path.exists(context.socket):
         return None
     from nvcore.plugins.compare import changes_on_disk
