@@ -115,3 +115,39 @@ def test_after_device_gone_the_host_s_side_is_released():
         assert next(s for s in report.stages if s.name == "release-host").outcome == "ok"
         assert session.objects() == {} and session.boot.memory.buffers == {}
         assert not tenant.open
+
+
+def refuse(*_: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+def test_a_reset_that_the_system_refuses_is_told_and_the_host_s_side_is_released(chip, monkeypatch):
+    with bench(chip, "570.144") as gpu:
+        session = gpu.open()
+        gpu.inspector.arm("wpr2-left-up")
+        monkeypatch.setattr(gpu.device, "reset", refuse)
+        report = session.unload()
+        outcomes = {stage.name: stage.outcome for stage in report.stages}
+        assert outcomes["region-down"] == "failed" and outcomes["stop-dma"] == outcomes["release-host"] == "ok"
+        assert not report.clean and report.needs_reset and "Input/output error" in report.cause and "NVC-2136" in report.cause
+        assert session.boot.memory.buffers == {} and not gpu.inspector.view()["bus_master"]
+
+
+def test_a_refusal_while_booting_is_a_named_state(monkeypatch):
+    with bench("ga100", "570.144") as gpu:
+        device = gpu.device
+        monkeypatch.setattr(device, "set_bus_master", lambda enabled: refuse() if enabled else None)
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        assert (caught.value.report.code, caught.value.report.stages[-1].outcome) == ("NVC-2136", "ok")
+
+
+def test_a_bug_in_an_unload_s_stage_passes_through_and_leaves_no_memory_and_no_dma(monkeypatch):
+    with bench("ga100", "570.144") as gpu:
+        session = gpu.open()
+        gpu.inspector.arm("wpr2-left-up")
+        monkeypatch.setattr(gpu.device, "reset", lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            session.unload()
+        assert session.boot.memory.buffers == {} and not gpu.inspector.view()["bus_master"]

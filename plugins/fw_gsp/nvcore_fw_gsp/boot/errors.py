@@ -15,6 +15,7 @@ __all__ = [
     "RegisterBlocked",
     "SequencerError",
     "StageFailed",
+    "SystemRefused",
     "WprStillUp",
 ]
 
@@ -91,3 +92,10 @@ class SequencerError(NvcoreError):
 
     code = "NVC-2135"
     usual_remedy = "nvcore dump keeps the sequence; nvcore gpus retry GPU boots again"
+
+
+class SystemRefused(NvcoreError):
+    """The operating system refused an access to the device or a file; `seen` is its own word."""
+
+    code = "NVC-2136"
+    usual_remedy = "the kernel's log says why; then: nvcore gpus retry GPU"

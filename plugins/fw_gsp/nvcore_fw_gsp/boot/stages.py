@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from nvcore.api.clock import Clock
 from nvcore.api.errors import NvcoreError
 from nvcore.api.firmware import BootStage
+from nvcore_fw_gsp.boot.errors import SystemRefused
 from nvcore_fw_gsp.boot.io import BootIo
 
 __all__ = ["SKIPPED", "Stage", "StageLog"]
@@ -46,7 +47,7 @@ class StageLog:
         return None
 
     def one(self, stage: Stage, state: object, io: BootIo | None) -> NvcoreError | None:
-        """Run one stage; its error, or None. Only declared errors are expected: anything else is a bug and passes through."""
+        """Run one stage; its error, or None. Declared errors and the system's are expected: anything else is a bug and passes through."""
         start = self._clock.now()
         if io is not None:
             io.last = {}
@@ -56,6 +57,9 @@ class StageLog:
             detail = stage.run(state) or ""
         except NvcoreError as caught:
             error, detail = caught, str(caught)
+        except OSError as caught:
+            error = SystemRefused("the operating system refused an access", seen=caught, where=caught.filename)
+            detail = str(error)
         outcome = "failed" if error is not None else "skipped" if detail.startswith(SKIPPED) else "ok"
         registers = {} if io is None else io.last
         record = BootStage(stage.name, self._clock.now() - start, outcome, detail.removeprefix(SKIPPED), registers)  # type: ignore[arg-type]

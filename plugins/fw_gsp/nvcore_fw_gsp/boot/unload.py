@@ -1,7 +1,8 @@
 """Taking a firmware down, from wherever its boot or its life stopped.
 
-Tables of stages over `Boot`; every stage is tried, whatever became of the ones before it, and the host's side is always released. Runs
-on the GPU's life-cycle thread. Never raises for the device's or the firmware's behaviour.
+Tables of stages over `Boot`; every stage is tried, whatever became of the ones before it. DMA is stopped and the host's side released
+even when a bug or an interrupt ends a stage. Runs on the GPU's life-cycle thread. Never raises for the device's or the firmware's
+behaviour.
 Source: nova-core gsp/boot.rs (unload), open-gpu-kernel-modules 570.144 kernel_gsp_tu102.c (kgspTeardown).
 """
 
@@ -137,16 +138,20 @@ def region_proof(boot: Boot) -> str:
     return "none left"
 
 
-_END: Final = (Stage("flush-page-clear", clear_flush_page), Stage("stop-dma", stop_dma), Stage("release-host", release_host))
 _BOOTER: Final = (
     Stage("goodbye", goodbye),
     Stage("fwsec-sb", fwsec_sb),
     Stage("booter-unload", booter_unload),
     Stage("region-down", region_down),
     Stage("region-proof", region_proof),
-    *_END,
+    Stage("flush-page-clear", clear_flush_page),
 )
-_FSP: Final = (Stage("goodbye", goodbye), Stage("region-down", region_down), Stage("region-proof", region_proof), *_END)
+_FSP: Final = (
+    Stage("goodbye", goodbye),
+    Stage("region-down", region_down),
+    Stage("region-proof", region_proof),
+    Stage("flush-page-clear", clear_flush_page),
+)
 
 
 def run_unload(boot: Boot, progress: Callable[[BootStage], None]) -> UnloadReport:
@@ -159,10 +164,20 @@ def run_unload(boot: Boot, progress: Callable[[BootStage], None]) -> UnloadRepor
             table = _FSP
     log = StageLog(boot.context.clock, progress)
     errors: dict[str, NvcoreError] = {}
-    for stage in table:
-        error = log.one(stage, boot, boot.io)
+
+    def attempt(name: str, run: Callable[[Boot], str]) -> None:
+        error = log.one(Stage(name, run), boot, boot.io)
         if error is not None:
-            errors[stage.name] = error
+            errors[name] = error
+
+    try:
+        for stage in table:
+            attempt(*stage)
+    finally:
+        try:
+            attempt("stop-dma", stop_dma)
+        finally:
+            attempt("release-host", release_host)
     boot.started = False
     decisive = errors.get("region-proof") or next((e for e in errors.values() if isinstance(e, DeviceGone)), None) or errors.get("stop-dma")
     first = next(iter(errors.values()), None)
