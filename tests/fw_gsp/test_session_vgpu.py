@@ -9,6 +9,7 @@ import uuid
 import pytest
 
 from nvcore.api.errors import ContractError, FirmwareRefused, UsageError, WaitTimeout
+from nvcore.api.events import VgpuPluginEvent
 from nvcore.api.families.vgpu import VgpuSpec, VgpuTypeSpec
 from nvcore.api.inventory import Range
 from nvcore.api.needs import BootNeeds
@@ -137,6 +138,149 @@ def test_a_task_that_refuses_or_stays_silent_is_an_error_of_this_vgpu_alone():
         family.bootload(other[1], other[2], other[3])
 
 
+CONTROLS = {"shutdown": "0x20804002", "cleanup": "0x20804008", "forget": "0x20804005", "states": "0x2080400c"}
+
+
+def asked(session) -> list[str]:  # type: ignore[no-untyped-def]
+    """The controls of the vGPU manager that are sent from now on, by the names above."""
+    names = {int(number, 0): name for name, number in CONTROLS.items()}
+    control, sent = session.rm.control, []
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(rm, name)
+
+        def control(self, client: int, target: int, command: int, params: bytes, what: str) -> bytes:
+            if command in names:
+                sent.append(names[command])
+            return control(client, target, command, params, what)
+
+    rm, session.rm = session.rm, Watched()
+    return sent
+
+
+def freed(gpu: Bench) -> set[int]:
+    return gpu.card.model.gsp._vgpus.freed_states
+
+
+def test_the_way_down_is_all_four_controls_in_their_order_and_nothing_is_kept_of_it():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        for _ in range(3):
+            vgpu, sent = family.bootload(tenant, spec, lease), asked(session)
+            assert freed(gpu) == set()
+            family.shutdown(vgpu)
+            family.cleanup(vgpu)
+            assert sent == ["shutdown", "cleanup", "forget", "states"] and freed(gpu) == {1}
+            assert tenant.tasks == {}
+
+
+@pytest.mark.parametrize("refused", ["cleanup", "forget", "states"])
+def test_one_refused_control_stops_none_of_the_others_and_is_asked_again(refused):
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        vgpu, sent = family.bootload(tenant, spec, lease), asked(session)
+        family.shutdown(vgpu)
+        gpu.inspector.arm(f"control-status:{CONTROLS[refused]},0x40")
+        with pytest.raises(FirmwareRefused, match="INVALID_STATE"):
+            family.cleanup(vgpu)
+        assert sent == ["shutdown", "cleanup", "forget", "states"]
+        assert lease.valid and session.objects()["vgpu"] == 1
+        family.cleanup(vgpu)
+        assert sent[4:] == [refused] and not lease.valid and session.objects().get("vgpu") is None
+        family.bootload(*make(gpu, session)[1:])
+        assert gpu.violations() == []
+
+
+def test_a_task_that_was_cleaned_up_has_ended_whatever_was_said_of_its_shutdown():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        vgpu = family.bootload(tenant, spec, lease)
+        manager = gpu.card.model.gsp._vgpus
+        manager.crash(manager.tasks[1])
+        gpu.inspector.arm("control-status:0x20804002,0x40")
+        with pytest.raises(FirmwareRefused):
+            family.shutdown(vgpu)
+        gpu.inspector.arm("control-status:0x20804002,0x40")
+        family.cleanup(vgpu)
+        assert not lease.valid and tenant.tasks == {} and gpu.violations() == []
+
+
+def test_a_task_that_the_firmware_keeps_is_the_failure_of_its_tenants_end():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        family.bootload(tenant, spec, lease)
+        gpu.inspector.arm("control-status:0x20804008,0x40")
+        with pytest.raises(FirmwareRefused, match="cleanup"):
+            tenant.close()
+        assert not tenant.open and lease.valid and session.objects() == {"vgpu": 1}
+        assert session.unload().clean
+
+
+def test_a_start_whose_answer_is_late_is_undone():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G", scale=0.01) as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        gpu.inspector.arm("rpc-delay:0.4")
+        with pytest.raises(WaitTimeout, match="start of the task"):
+            family.bootload(tenant, spec, lease)
+        assert gpu.inspector.view()["gsp"]["vgpus"] == []
+        assert session.objects().get("vgpu") is None and tenant.tasks == {} and gpu.violations() == []
+        family.bootload(*make(gpu, session)[1:])
+
+
+def test_a_start_that_was_never_seen_leaves_nothing_to_undo():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G", scale=0.005) as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        gpu.inspector.arm("rpc-spoil:lost")
+        with pytest.raises(WaitTimeout):
+            family.bootload(tenant, spec, lease)
+        assert session.objects().get("vgpu") is None and tenant.tasks == {}
+        tenant.close()
+
+
+def test_a_refused_start_is_not_taken_down():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        sent = asked(session)
+        gpu.inspector.arm("control-status:0x20804001,0x63")
+        with pytest.raises(FirmwareRefused, match="STATE_IN_USE"):
+            family.bootload(tenant, spec, lease)
+        assert sent == [] and tenant.tasks == {} and session.objects().get("vgpu") is None
+
+
+def test_a_message_that_is_not_answered_is_the_crash_of_its_task():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G", scale=0.002) as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        vgpu = family.bootload(tenant, spec, lease)
+        family.configure(vgpu, spec)
+        gpu.inspector.arm("vgpu-rpc-silent")
+        with pytest.raises(WaitTimeout):
+            family.set_bus_master(vgpu, True)
+        assert VgpuPluginEvent(1, "crashed") in gpu.events
+        with pytest.raises(ContractError):
+            family.reset(vgpu)  # it is asked nothing more
+        family.shutdown(vgpu)
+        family.cleanup(vgpu)
+        family.bootload(*make(gpu, session)[1:])
+        assert gpu.violations() == []
+
+
 def test_a_heap_that_cannot_hold_the_channel_is_refused_before_the_firmware_is_asked():
     with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
         session = gpu.open()
@@ -147,8 +291,6 @@ def test_a_heap_that_cannot_hold_the_channel_is_refused_before_the_firmware_is_a
 
 
 def test_a_crashed_task_is_an_event_of_its_function_and_can_be_cleaned_up():
-    from nvcore.api.events import VgpuPluginEvent
-
     with bench("ga100", "570.144", needs=NEEDS, vram="4G", scale=0.002) as gpu:
         session = gpu.open()
         session.family("vgpu").upload_types([TYPE])

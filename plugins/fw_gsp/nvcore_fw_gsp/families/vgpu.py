@@ -1,6 +1,8 @@
 """Family "vgpu": the firmware's side of vGPUs, on firmware 570.144.
 
-Owns one host RPC channel per vGPU and the lease on its management heap. Life-cycle thread, may sleep. Knows no guest.
+Owns one host RPC channel per vGPU, the lease on its management heap, and the list of what has still to be asked before the firmware has
+forgotten the vGPU: what was refused stays on it, and is asked again by the next `shutdown`, `cleanup`, or end of the tenant. Life-cycle
+thread, may sleep. Knows no guest.
 Source: open-gpu-kernel-modules 570.144 ctrl2080vgpumgrinternal.h, kernel_vgpu_mgr.c; "[RFC] nvidia-vgpu" patches of 2025. Heap size: a
 convention for types that no public table gives one for.
 """
@@ -9,15 +11,18 @@ from __future__ import annotations
 
 import struct
 import uuid as uuids
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from nvcore.api.errors import ContractError, UsageError
+from nvcore.api.errors import ContractError, NvcoreError, UsageError
+from nvcore.api.events import VgpuPluginEvent
 from nvcore.api.families import Tenant
 from nvcore.api.families.vgpu import VgpuRef, VgpuSpec, VgpuTypeSpec
 from nvcore.api.grant import Lease
 from nvcore.api.marks import may_sleep
 from nvcore_fw_gsp.families.host_rpc import CHANNEL_SIZE, HEAP_PARTS, HostRpc
+from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead
 from nvcore_fw_gsp.session.tenant import SUBDEVICE, GspTenant
 
 if TYPE_CHECKING:
@@ -34,6 +39,17 @@ _CONFIG: Final = struct.Struct("<16s12IQ3x5B4xH2xII16x")
 CPU; page size; five switches from 75 on; placement id at 84; reserved; channel usage threshold. 112 bytes."""
 
 _KVM, _X86_64, _PAGE_SIZE, _MIGRATION = 4, 2, 4096, 0x4000
+_SHUTDOWN: Final = "SHUTDOWN_GSP_VGPU_PLUGIN_TASK"
+_CLEANUP: Final = "VGPU_PLUGIN_CLEANUP"
+_WAY_DOWN: Final = {
+    _SHUTDOWN: "the end of the task",
+    _CLEANUP: "the cleanup after the task",
+    "CLEAR_GUEST_VM_INFO": "forgetting the guest",
+    "FREE_STATES": "freeing the task's states",
+}
+"""Controls that take a vGPU down, in their order."""
+
+_OBJECT_NOT_FOUND: Final = 0x57
 _EXTRA: Final = {
     "gsp_heap_size": "gspHeapSize",
     "cuda": "cudaEnabled",
@@ -47,14 +63,15 @@ _EXTRA: Final = {
 
 
 class GspVgpu:
-    """A vGPU in the firmware. running: its task was started and not yet shut down."""
+    """A vGPU in the firmware. left: controls to its end, none once the firmware has forgotten it; silent: its task has left a message
+    unanswered and gets no further one."""
 
-    __slots__ = ("function", "heap", "open", "owner", "rpc", "running", "tenant")
+    __slots__ = ("function", "heap", "left", "owner", "rpc", "silent", "tenant")
 
     def __init__(self, owner: GspTenant, function: int, heap: Lease, rpc: HostRpc) -> None:
         self.owner, self.function, self.heap, self.rpc = owner, function, heap, rpc
         self.tenant: Tenant = owner
-        self.running, self.open = True, True
+        self.left, self.silent = list(_WAY_DOWN), False
 
 
 class VgpuFamily:
@@ -128,16 +145,18 @@ class VgpuFamily:
         rpc.clear()
         params = self._bootload_params(spec)
         what = f"the start of the task of function {spec.function}"
-        session.rm.control(owner.client, SUBDEVICE, session.rm.abi.enum(_PREFIX + "BOOTLOAD_GSP_VGPU_PLUGIN_TASK"), params, what)
         vgpu = GspVgpu(owner, spec.function, heap, rpc)
-        owner.tasks.append(self._end_of(vgpu))
+        end = owner.tasks[vgpu] = partial(self.cleanup, vgpu)  # before it is asked: an answer that is late leaves a task that runs
         session.book.alive["vgpu"] += 1
         try:
+            session.rm.control(owner.client, SUBDEVICE, session.rm.abi.enum(_PREFIX + "BOOTLOAD_GSP_VGPU_PLUGIN_TASK"), params, what)
             rpc.announce()
             rpc.wait_bootloaded()
+        except CallRefused:
+            self._forget(vgpu)
+            raise
         except BaseException:
-            session.try_free(lambda: self.shutdown(vgpu), what)
-            session.try_free(lambda: self.cleanup(vgpu), what)
+            session.try_free(end, what)
             raise
         return vgpu
 
@@ -169,7 +188,7 @@ class VgpuFamily:
     def configure(self, vgpu: VgpuRef, spec: VgpuSpec) -> str:
         """Negotiate the protocol and hand over the settings; the negotiated protocol as a label."""
         target = _running(vgpu)
-        answer = target.rpc.send(_NEGOTIATE, b"", "the negotiation of the protocol")
+        answer = self._send(target, _NEGOTIATE, b"", "the negotiation of the protocol")
         _cpu, negotiated = struct.unpack_from("<II", answer)
         address = routing_id(spec.address)
         body = _CONFIG.pack(
@@ -196,42 +215,68 @@ class VgpuFamily:
             0,
             0,
         )
-        target.rpc.send(_CONFIGURE, body, "the configuration")
+        self._send(target, _CONFIGURE, body, "the configuration")
         return f"host-rpc {negotiated:#x}"
 
     @may_sleep
     def set_bus_master(self, vgpu: VgpuRef, enabled: bool) -> None:
         """Tell the task that the guest's function may or may not do DMA."""
-        _running(vgpu).rpc.send(_BUS_MASTER, bytes([int(enabled), 0]), "the bus-master state")
+        self._send(_running(vgpu), _BUS_MASTER, bytes([int(enabled), 0]), "the bus-master state")
 
     @may_sleep
     def reset(self, vgpu: VgpuRef) -> None:
         """Put the task's state back as after `configure`."""
-        _running(vgpu).rpc.send(_RESET, b"", "the reset")
+        self._send(_running(vgpu), _RESET, b"", "the reset")
+
+    def _send(self, vgpu: GspVgpu, message: int, body: bytes, what: str) -> bytes:
+        """A message to the task. One that is not answered in time is told as the crash of the task."""
+        try:
+            return vgpu.rpc.send(message, body, what)
+        except CallTimeout:
+            vgpu.silent = True
+            self._session.boot.context.deliver(VgpuPluginEvent(vgpu.function, "crashed"))
+            raise
 
     @may_sleep
     def shutdown(self, vgpu: VgpuRef) -> None:
         """End the task. Idempotent."""
-        target = cast(GspVgpu, vgpu)
-        if not target.running:
-            return
-        target.running = False
-        self._control("SHUTDOWN_GSP_VGPU_PLUGIN_TASK", target, "the end of the task")
+        self._down(cast(GspVgpu, vgpu), {_SHUTDOWN})
 
     @may_sleep
     def cleanup(self, vgpu: VgpuRef) -> None:
-        """Free what the ended (or crashed) task left; the VF can be used again afterwards. Idempotent; the heap's lease is given back."""
-        target = cast(GspVgpu, vgpu)
-        if not target.open:
-            return
-        target.open = target.running = False
-        self._session.book.alive["vgpu"] -= 1
-        try:
-            self._control("VGPU_PLUGIN_CLEANUP", target, "the cleanup after the task")
-            self._control("CLEAR_GUEST_VM_INFO", target, "forgetting the guest")
-            self._control("FREE_STATES", target, "freeing the task's states")
-        finally:
-            target.heap.release()
+        """Free what the ended (or crashed) task left; the VF can be used again afterwards. All that is left to ask is asked, also after a
+        refusal; the first one is raised, and the next cleanup asks again for what was refused. Idempotent; once nothing is left, the heap's
+        lease is given back."""
+        self._down(cast(GspVgpu, vgpu), _WAY_DOWN)
+
+    def _down(self, vgpu: GspVgpu, wanted: Collection[str]) -> None:
+        """Ask for the wanted controls that are left."""
+        refused: dict[str, NvcoreError] = {}
+        for name in [name for name in vgpu.left if name in wanted]:
+            try:
+                self._control(name, vgpu, _WAY_DOWN[name])
+            except FirmwareIsDead:  # and has nothing of it any more
+                self._forget(vgpu)
+                raise
+            except NvcoreError as error:
+                if not (isinstance(error, CallRefused) and error.status == _OBJECT_NOT_FOUND):
+                    refused[name] = error
+                    continue
+            vgpu.left.remove(name)
+            if name == _CLEANUP and _SHUTDOWN in refused:  # what was cleaned up has ended, whatever was said before
+                del refused[_SHUTDOWN]
+                vgpu.left.remove(_SHUTDOWN)
+        for first in refused.values():
+            raise first
+        if not vgpu.left:
+            self._forget(vgpu)
+
+    def _forget(self, vgpu: GspVgpu) -> None:
+        """The firmware has nothing of it."""
+        vgpu.left.clear()
+        if vgpu.owner.tasks.pop(vgpu, None) is not None:
+            self._session.book.alive["vgpu"] -= 1
+        vgpu.heap.release()
 
     @may_sleep
     def usage(self) -> Mapping[int, int]:
@@ -247,14 +292,6 @@ class VgpuFamily:
         params = rm.abi.struct(f"{_PARAMS}{name}_PARAMS").pack(gfid=vgpu.function)
         rm.control(vgpu.owner.client, SUBDEVICE, rm.abi.enum(_PREFIX + name), params, f"{what} of function {vgpu.function}")
 
-    def _end_of(self, vgpu: GspVgpu) -> Callable[[], None]:
-        def end() -> None:
-            if vgpu.open:
-                self._session.try_free(lambda: self.shutdown(vgpu), f"task of function {vgpu.function}")
-                self.cleanup(vgpu)
-
-        return end
-
 
 def routing_id(address: str) -> int:
     """ "DDDD:BB:DD.F" as the firmware counts it: domain, bus, device and function."""
@@ -265,6 +302,6 @@ def routing_id(address: str) -> int:
 
 def _running(vgpu: VgpuRef) -> GspVgpu:
     target = cast(GspVgpu, vgpu)
-    if not target.running:
+    if _SHUTDOWN not in target.left or target.silent:
         raise ContractError(f"the task of function {target.function} does not run", remedy="start it with bootload")
     return target

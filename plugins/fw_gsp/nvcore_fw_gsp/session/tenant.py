@@ -92,7 +92,7 @@ class GspTenant:
         self.client = session.book.client_handle()
         self.spaces: list[GspSpace] = []
         self.channels: list[GspChannel] = []
-        self.tasks: list[Callable[[], None]] = []  # ends of the vGPU tasks that it has, called before anything is freed
+        self.tasks: dict[object, Callable[[], None]] = {}  # the vGPUs that it has, and the end of each, called before anything is freed
         self._numbers = count(1)
         self._made: list[tuple[str, int]] = []
         self._open = True
@@ -141,12 +141,12 @@ class GspTenant:
 
     @may_sleep
     def close(self) -> None:
-        """Free everything below, channels first, then itself; each step is tried. Idempotent; on a dead firmware it only forgets. Raises the
-        first cause when the firmware may still hold something: a vGPU's task, or the client with what is below."""
+        """Free everything below, channels first, then itself; each step is tried. Idempotent; on a dead firmware it only forgets. Raises
+        the first cause when the firmware may still hold something: a vGPU's task, or the client with what is below."""
         if not self._open:
             return
         session = self.session
-        held = [session.try_free(end, f"a vGPU task of {self.label}") for end in reversed(self.tasks.copy())]
+        held = [session.try_free(end, f"a vGPU task of {self.label}") for end in reversed(list(self.tasks.values()))]
         for channel in reversed(self.channels):
             session.try_free(partial(session.channel_family.destroy, channel), f"channel {channel.channel} of {self.label}")
         for space in reversed(self.spaces):
