@@ -188,3 +188,35 @@ def test_a_limit_is_the_declared_one_on_the_caller_s_clock():
     with bench("ga100", "570.144", clock=clock, scale=1.0, faults=["no-init-done"]) as gpu, pytest.raises(BootError, match="within 20 s"):
         gpu.open()
     assert 20 <= clock.now() < 20.1
+
+
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+def test_once_the_firmware_runs_the_image_is_let_go_of(chip):
+    from nvcore_fw_gsp.backend import FREED_AFTER_BOOT
+
+    with bench(chip, "570.144") as gpu:
+        session = gpu.open()
+        left = session.boot.memory.buffers
+        assert left and not set(left) & set(FREED_AFTER_BOOT)
+        assert sum(buffer.size for buffer in left.values()) < 2 << 20
+        assert session.boot.sources == [] and session.boot.gsp_image is None
+
+
+def bug(*_: object, **__: object) -> None:
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["nvcore_fw_gsp.boot.sysinfo.registry", "nvcore_fw_gsp.boot.common.write_version", "nvcore_fw_gsp.session.gsp.ObjectBook"],
+    ids=["before the start", "while it starts", "behind the last stage"],
+)
+def test_a_bug_while_booting_leaves_no_firmware_running_and_no_memory(place, monkeypatch):
+    with bench("ga100", "570.144") as gpu:
+        monkeypatch.setattr(place, bug)
+        with pytest.raises(RuntimeError, match="a bug"):
+            gpu.open()
+        view = gpu.inspector.view()
+        assert view["wpr2"] is None and view["dma_maps"] == [] and not view["bus_master"] and view["gsp"]["phase"] == "off"
+        monkeypatch.undo()
+        assert gpu.open().unload().clean

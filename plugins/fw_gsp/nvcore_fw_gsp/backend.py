@@ -82,14 +82,14 @@ class GspBackend:
         log = StageLog(context.clock, context.progress)
         try:
             error = log.run(_flow(boot), boot, boot.io)
-        except BaseException:  # a bug or an interrupt: the device and the host's memory are not left behind
+            if error is None:
+                boot.close_files()
+                for name in FREED_AFTER_BOOT:
+                    boot.memory.free(name)
+                return GspSession(boot, desk, BootReport(context.chip.name, image, tuple(log.stages), logs=_logs(boot)), image)
+        except BaseException:  # a bug or an interrupt: no firmware is left running without a session, nor the host's memory
             run_unload(boot, context.progress)
             raise
-        if error is None:
-            boot.close_files()
-            for name in FREED_AFTER_BOOT:
-                boot.memory.free(name)
-            return GspSession(boot, desk, BootReport(context.chip.name, image, tuple(log.stages), logs=_logs(boot)), image)
         failed = log.stages[-1].name
         logs = _logs(boot)
         unloaded = run_unload(boot, context.progress)
