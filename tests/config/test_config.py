@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -14,7 +16,7 @@ from nvcore.api.errors import ConfigError, PluginError
 from nvcore.api.offers import ConfigSection
 from nvcore.config.files import check, load, parse
 from nvcore.config.lines import find_lines
-from nvcore.config.model import Section
+from nvcore.config.model import Configuration, Section
 from nvcore.config.places import config_files, runtime_dir, socket_path, state_dir
 from nvcore.config.sections import build, place
 
@@ -172,7 +174,7 @@ VALID = '[host]\nlog_level = "debug"\ntime_scale = 2.5\n[[gpu]]\nsource = "pci:0
 VALID += '[plugins]\nonly = ["a", "b"]\n[plugins.toy]\nx = 1\n'
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.characters(max_codepoint=0x2FF)), min_size=1, max_size=4))
 def test_mutations_of_a_valid_file_are_a_configuration_or_a_declared_error(changes: list[tuple[int, str]]) -> None:
     text = list(VALID)
@@ -183,6 +185,47 @@ def test_mutations_of_a_valid_file_are_a_configuration_or_a_declared_error(chang
         check(tree, {path: f"x.toml:{line}" for path, line in lines.items()})
     except ConfigError as error:
         assert error.where
+
+
+def arbitrary(chooser: random.Random) -> bytes:
+    """Bytes of no form, of TOML's alphabet, and of text in other encodings."""
+    match chooser.randrange(4):
+        case 0:
+            return chooser.randbytes(chooser.randrange(200))
+        case 1:
+            return bytes(chooser.choices(b"[]{}\"'=.,#\n\r\t \\_-+:0x1aehostgpulisrce\xc3\xa9\xff\x00", k=chooser.randrange(60)))
+        case 2:
+            return VALID.encode() + b"\n" + chooser.randbytes(chooser.randrange(1, 9))
+        case _:
+            return chooser.choice((b"\xef\xbb\xbf", b"\xff\xfe", b"")) + VALID.encode(chooser.choice(("utf-16", "utf-8", "latin-1")))
+
+
+def mutated(chooser: random.Random) -> bytes:
+    """The valid file with bytes changed, taken out and put in."""
+    data = bytearray(VALID.encode())
+    for _ in range(chooser.randint(1, 4)):
+        at = chooser.randrange(len(data))
+        data[at : at + chooser.randrange(3)] = chooser.randbytes(chooser.randrange(3))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("make", [arbitrary, mutated])
+def test_two_thousand_files_of_any_bytes_are_loaded_or_refused_by_name(tmp_path: Path, make: Callable[[random.Random], bytes]) -> None:
+    chooser, path, read = random.Random(0), tmp_path / "x.toml", 0
+    for _ in range(2000):
+        path.write_bytes(make(chooser))
+        try:
+            read += isinstance(load(files=[str(path)]), Configuration)
+        except ConfigError as error:
+            assert error.where is not None and error.where.startswith(str(path))
+    assert 20 < read < 1980
+
+
+def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(ConfigError, match="too large"):
+        load(files=[str(path)])
 
 
 def test_drop_ins_come_in_lexical_order_and_mask_vendor_files(tmp_path: Path) -> None:

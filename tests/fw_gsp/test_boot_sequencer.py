@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import random
 import struct
 from types import SimpleNamespace
 
@@ -119,19 +119,47 @@ def test_an_error_pattern_is_not_data():
     assert bar.writes == []
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.binary(max_size=200))
-def test_arbitrary_bytes_give_declared_errors_and_touch_only_the_list(blob):
+def harmless(blob: bytes) -> str:
+    """Run any bytes as a sequence: the words of its refusal, or "" when it was run. It touches registers of the list and nothing else."""
     bar, clock = Bar(), Clock()
     bar.values[GSP + 0x100] = 0x10
     boot = SimpleNamespace(io=BootIo(bar, clock, 0.001), context=SimpleNamespace(clock=clock, time_scale=0.001))  # type: ignore[arg-type]
     boot.gsp = SimpleNamespace(reset=lambda: None, prepare_dma=lambda: None, start=lambda: None, wait_halted=lambda what: None)
-    head = struct.pack("<2I32x", 1000, len(blob) // 4)
     boot.libos = SimpleNamespace(bus_address=lambda offset: 0x1000)
     boot.bootloader = SimpleNamespace(app_version=0)
     boot.gsp.set_mailboxes = lambda low, high: None
     boot.sec2 = SimpleNamespace(start=lambda: None, mailbox0=lambda: 0)
-    with contextlib.suppress(NvcoreError):
-        run_sequence(boot, head + blob if len(blob) % 2 else blob, 20.0)  # type: ignore[arg-type]
+    refusal = ""
+    try:
+        run_sequence(boot, blob, 20.0)  # type: ignore[arg-type]
+    except NvcoreError as error:
+        refusal = error.what
     for offset, _ in bar.writes:
         assert any(start <= offset < end for start, end, _ in ALLOWED)
+    assert clock.time < 20.1
+    return refusal
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_give_declared_errors_and_touch_only_the_list(blob):
+    head = struct.pack("<2I32x", 1000, len(blob) // 4)
+    harmless(head + blob if len(blob) % 2 else blob)
+
+
+def test_two_thousand_mutations_of_a_valid_sequence_are_run_or_refused_and_touch_only_the_list():
+    words = (0, GSP + 0x40, 5, 1, GSP + 0x40, 0xF, 0xA, 3, 1500, 4, GSP + 0x40, 7, 2, GSP + 0x40, 0xFF, 0xA, 0, 9, 5, 6, 7)
+    valid = struct.pack(f"<2I32x{len(words)}I", len(words) + 8, len(words), *words)
+    assert harmless(valid) == ""
+    chooser, refused = random.Random(0), set()
+    ran = 0
+    for _ in range(2000):
+        blob = bytearray(valid)
+        for _ in range(chooser.randint(1, 4)):
+            blob[chooser.choice((chooser.randrange(8), chooser.randrange(40, len(blob))))] = chooser.randrange(256)
+        refusal = harmless(bytes(blob[: chooser.choice((len(blob), chooser.randint(0, len(blob))))]))
+        refused.add(refusal)
+        ran += not refusal
+    said = " / ".join(sorted(refused))
+    assert all(w in said for w in ("outside the list", "unknown command", "cut off", "longer than its buffer", "no such place")), said
+    assert 20 < ran < 1980
