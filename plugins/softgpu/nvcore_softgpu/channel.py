@@ -149,7 +149,7 @@ class Channel:
         self._bound[subchannel] = class_id
         self._copies.pop(subchannel, None)
         if class_id == self._copy_class:
-            self._copies[subchannel] = CopyObject(self._memory, self._violations, self._high_copy(), self._interrupt, self._time)
+            self._copies[subchannel] = CopyObject(self._violations, self._high_copy(), self._interrupt, self._time)
 
     def _high_copy(self) -> int:
         return 0x1FFFF if self._high == 0xFF else 0x1FFFFFF

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from nvcore_softgpu.ports import Aperture, Memory, Violations
+from nvcore_softgpu.ports import Aperture, Violations
 from nvcore_softgpu.vm import VirtualMemory
 
 __all__ = ["PIECE", "CopyObject"]
@@ -26,12 +26,9 @@ _KNOWN: Final = frozenset(
 class CopyObject:
     """Method registers of one copy object."""
 
-    __slots__ = ("_high", "_interrupt", "_memory", "_time", "_violation", "registers")
+    __slots__ = ("_high", "_interrupt", "_time", "_violation", "registers")
 
-    def __init__(
-        self, memory: Memory, violations: Violations, high_mask: int, interrupt: Callable[[], None], nanoseconds: Callable[[], int]
-    ) -> None:
-        self._memory = memory
+    def __init__(self, violations: Violations, high_mask: int, interrupt: Callable[[], None], nanoseconds: Callable[[], int]) -> None:
         self._violation = violations.violation
         self._high = high_mask
         self._interrupt = interrupt
@@ -110,12 +107,12 @@ class CopyObject:
 
     def _load(self, launch: int, vm: VirtualMemory, address: int, size: int) -> bytes:
         if launch >> 12 & 1:
-            return self._memory.read(_TARGETS[self.registers.get(0x260, 0) & 3], address, size)
+            return vm.read_physical(_TARGETS[self.registers.get(0x260, 0) & 3], address, size)
         return vm.read(address, size)
 
     def _store(self, launch: int, vm: VirtualMemory, address: int, data: bytes) -> None:
         if launch >> 13 & 1:
-            self._memory.write(_TARGETS[self.registers.get(0x264, 0) & 3], address, data)
+            vm.write_physical(_TARGETS[self.registers.get(0x264, 0) & 3], address, data)
         else:
             vm.write(address, data)
 

@@ -82,7 +82,7 @@ class DmaMap:
 
 
 class PhysicalMemory:
-    """`ports.Memory`. vram: bytes of VRAM as a view; vram32: the same as words (hot paths index them directly)."""
+    """`ports.Memory`. vram: bytes of VRAM as a view; vram32, vram64: the same as words (hot paths index them directly)."""
 
     def __init__(self, vram_size: int, violations: Violations) -> None:
         self.vram_size = vram_size
@@ -97,6 +97,7 @@ class PhysicalMemory:
             raise OutOfResources("no address range for VRAM", expected=f"{vram_size} bytes", seen=str(problem)) from problem
         self.vram = memoryview(self._map)
         self.vram32 = self.vram.cast("I")
+        self.vram64 = self.vram[: vram_size & ~7].cast("Q")
         self._anchor: ctypes.c_char | None = ctypes.c_char.from_buffer(self._map)
         self._address = ctypes.addressof(self._anchor)
         self._extents: dict[int, tuple[int, int]] = {}
@@ -316,6 +317,7 @@ class PhysicalMemory:
         if self._base < 0:
             return
         self.unmap(0, TOP)
+        self.vram64.release()
         self.vram32.release()
         self.vram.release()
         self._anchor = None

@@ -122,9 +122,11 @@ class Mmu:
 
     def _last(self, entries: list[tuple[Aperture, int, bytes]], aperture: Aperture, table: int, address: int) -> Leaf:
         """The 16-byte entry at shift 21 and what it leads to: a 2 MiB page, a 64 KiB table, a 4 KiB table."""
-        raw = self._fetch(entries, aperture, table + ((address >> 21) & 0xFF) * 16, 16)
+        place = table + ((address >> 21) & 0xFF) * 16
+        raw = self._read(aperture, place, 16)
         low = int.from_bytes(raw[:8], "little")
         high = int.from_bytes(raw[8:], "little")
+        entries.append((aperture, place, raw[:8]))
         if low & 1:
             return self._leaf(entries, address, low, 21)
         big = _DIRECTORY_APERTURE[low >> 1 & 3]
@@ -138,6 +140,7 @@ class Mmu:
                 return self._sparse(entries, address, 16)
             if self._big_hides(entry):
                 raise TranslationFault(address, "64 KiB entry forbids the small table")
+        entries.append((aperture, place + 8, raw[8:]))  # only now did the second half matter
         if small is None:
             if big is None and self._directory_sparse(low):
                 return self._sparse(entries, address, 21)

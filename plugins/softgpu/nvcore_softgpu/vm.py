@@ -58,6 +58,15 @@ class VirtualMemory:
                 self._memory.write(leaf.aperture, leaf.physical + inside, view[done : done + step])
             done += step
 
+    def read_physical(self, aperture: Aperture, address: int, size: int) -> bytes:
+        """Bytes past the tables, as a copy in physical mode takes them: the protected region is protected from it too."""
+        return b"\xff" * size if self._refused(aperture, address, size) else self._memory.read(aperture, address, size)
+
+    def write_physical(self, aperture: Aperture, address: int, data: bytes | memoryview) -> None:
+        """The same for a write."""
+        if not self._refused(aperture, address, len(data)):
+            self._memory.write(aperture, address, data)
+
     def _refused(self, aperture: Aperture, physical: int, size: int) -> bool:
         region = self._protected() if aperture is _VRAM else None
         if region is not None and physical < region[1] and region[0] < physical + size:

@@ -85,28 +85,37 @@ class BarWindow:
         self.root: Root | None = None
         self._memory = memory
         self._words = memory.vram32
+        self._words64 = memory.vram64
         self._vram = memory.vram
         self._mmu = mmu
         self._protected = protected
         self._violation = violations.violation
-        self._start = 0  # the remembered leaf: virtual start, end, VRAM address minus start, and where its entry lies
+        self._start = 0  # the remembered leaf: virtual start, end, and VRAM address minus start
         self._end = 0
         self._delta = 0
-        self._entry = 0
-        self._entry_value = 0
+        self._read_only = False
+        self._entries: tuple[tuple[int, int], ...] = ()  # every entry that led to it: place in VRAM in 64-bit words, value
         self.forget()
 
     def forget(self) -> None:
         """Drop the remembered leaf."""
         self._start = self._end = 0
 
+    def _current(self) -> bool:
+        """Whether the remembered leaf is still what memory says, from the root down. With no entry (physical) it always is."""
+        words = self._words64
+        for place, value in self._entries:
+            if words[place] != value:
+                return False
+        return True
+
     def set_root(self, root: Root | None) -> None:
         """Change the mode: a page directory, or None for physical."""
         self.root = root
         self.forget()
 
-    def _piece(self, offset: int, size: int) -> tuple[Aperture | None, int, int]:
-        """(aperture, physical address, bytes) of the first piece of an access; aperture None: nothing answers."""
+    def _piece(self, offset: int, size: int, write: bool) -> tuple[Aperture | None, int, int]:
+        """(aperture, physical address, bytes) of the first piece of an access; aperture None: nothing answers, a write is lost."""
         root = self.root
         if root is None:
             aperture: Aperture | None = _VRAM
@@ -124,6 +133,9 @@ class BarWindow:
             aperture, physical = leaf.aperture, leaf.physical + inside
             if aperture is None:
                 return None, 0, size
+            if write and leaf.read_only:
+                self._violation(f"{self.name}-fault", f"write to a read-only page at {offset & ~0xFFF:#x}")
+                return None, 0, size
         if aperture is _VRAM:
             region = self._protected()
             if region is not None and physical < region[1] and region[0] < physical + size:
@@ -132,38 +144,38 @@ class BarWindow:
         return aperture, physical, size
 
     def _remember(self, offset: int) -> None:
-        """Keep the leaf of `offset` for the word path, if it lies in VRAM, with its entry, and away from WPR2."""
+        """Keep the leaf of `offset` for the word path, if it lies in VRAM, with every table that led to it, and away from WPR2."""
         self.forget()
         region = self._protected()
         root = self.root
         if root is None:
             if region is None:
                 self._start, self._end, self._delta = 0, min(self.size, self._memory.vram_size), 0
-                self._entry, self._entry_value = -1, 0
+                self._entries, self._read_only = (), False
             return
         try:
             leaf = self._mmu.translate(root, offset)
         except TranslationFault:
             return
-        table, place, raw = leaf.entries[-1]
-        if leaf.aperture is not _VRAM or leaf.physical + leaf.size > self._memory.vram_size or table is not _VRAM or leaf.stale:
+        if leaf.aperture is not _VRAM or leaf.physical + leaf.size > self._memory.vram_size or leaf.stale:
+            return
+        if any(table is not _VRAM or place & 7 for table, place, _ in leaf.entries):
             return
         if region is not None and leaf.physical < region[1] and region[0] < leaf.physical + leaf.size:
             return
-        if len(raw) == 16 and not raw[0] & 1:
-            return
         self._start, self._end, self._delta = leaf.base, leaf.base + leaf.size, leaf.physical - leaf.base
-        self._entry, self._entry_value = place >> 2, int.from_bytes(raw[:4], "little")
+        self._read_only = leaf.read_only
+        self._entries = tuple((place >> 3, int.from_bytes(raw, "little")) for _, place, raw in leaf.entries)
 
     def read32(self, offset: int) -> int:
         """One aligned word."""
-        if self._start <= offset < self._end and (self._entry < 0 or self._words[self._entry] == self._entry_value):
+        if self._start <= offset < self._end and self._current():
             return self._words[offset + self._delta >> 2]
         return int.from_bytes(self.read(offset, 4), "little")
 
     def write32(self, offset: int, value: int) -> None:
         """One aligned word."""
-        if self._start <= offset < self._end and (self._entry < 0 or self._words[self._entry] == self._entry_value):
+        if self._start <= offset < self._end and not self._read_only and self._current():
             self._words[offset + self._delta >> 2] = value
         else:
             self.write(offset, value.to_bytes(4, "little"))
@@ -171,13 +183,13 @@ class BarWindow:
     def read(self, offset: int, size: int) -> bytes:
         """Any bytes, page by page."""
         end = offset + size
-        if self._start <= offset and end <= self._end and (self._entry < 0 or self._words[self._entry] == self._entry_value):
+        if self._start <= offset and end <= self._end and self._current():
             place = offset + self._delta
             return bytes(self._vram[place : place + size])
         parts = []
         place = offset
         while size > 0:
-            aperture, physical, step = self._piece(place, size)
+            aperture, physical, step = self._piece(place, size, False)
             parts.append(b"\xff" * step if aperture is None else self._memory.read(aperture, physical, step))
             place += step
             size -= step
@@ -188,14 +200,14 @@ class BarWindow:
         """Any bytes, page by page."""
         size = len(data)
         end = offset + size
-        if self._start <= offset and end <= self._end and (self._entry < 0 or self._words[self._entry] == self._entry_value):
+        if self._start <= offset and end <= self._end and not self._read_only and self._current():
             place = offset + self._delta
             self._vram[place : place + size] = data
             return
         view = memoryview(data)
         done = 0
         while done < size:
-            aperture, physical, step = self._piece(offset + done, size - done)
+            aperture, physical, step = self._piece(offset + done, size - done, True)
             if aperture is not None:
                 self._memory.write(aperture, physical, view[done : done + step])
             done += step
