@@ -7,6 +7,7 @@ import pytest
 
 from nvcore.api.errors import BootError
 from nvcore.api.firmware import SavedState
+from nvcore_fw_gsp.boot import wpr
 
 from .soft import Bench, bench
 
@@ -51,6 +52,39 @@ def test_another_place_of_the_region_is_not_ours():
         with pytest.raises(BootError) as caught:
             gpu.open(other)
         assert caught.value.report.code == "NVC-2120"
+
+
+REGION = (0x7F000000, 0x7FF00000)
+MATCHES = [("backend", "other"), ("chip", "GA102"), ("address", "0000:42:00.0"), ("boot", "an earlier start"), ("wpr_end", 0x7FE00000)]
+
+
+@pytest.mark.parametrize("region", [REGION, None])
+@pytest.mark.parametrize(("field", "value"), MATCHES)
+def test_a_record_of_another_gpu_start_or_place_claims_nothing(region, field, value):
+    saved = wpr.saved_state("GH100", "0000:41:00.0", "570.144", region, "/images")
+    assert wpr.is_ours(saved, "GH100", "0000:41:00.0", REGION)
+    changed = {"backend": value} if field == "backend" else {"data": {**saved.data, field: value}}
+    if field != "wpr_end" or region is not None:
+        assert not wpr.is_ours(attrs.evolve(saved, **changed), "GH100", "0000:41:00.0", REGION)
+
+
+def test_a_record_without_a_place_needs_to_know_the_machine_s_start(monkeypatch):
+    monkeypatch.setattr(wpr, "_BOOT_ID", "/nowhere")
+    for region, ours in ((REGION, True), (None, False)):
+        saved = wpr.saved_state("GH100", "0000:41:00.0", "570.144", region, "/images")
+        assert wpr.is_ours(saved, "GH100", "0000:41:00.0", REGION) is ours
+
+
+def test_a_gh100_record_of_an_earlier_start_leaves_a_running_firmware_alone():
+    with bench("gh100", "570.144") as gpu:
+        gpu.open().unload()
+        first = gpu.saved[0]  # written before the FMC had chosen a place
+        assert "wpr_start" not in first.data
+        leave_running(gpu)
+        before = gpu.device.model.view()
+        report = gpu.backend.recover(gpu.context(attrs.evolve(first, data={**first.data, "boot": "an earlier start"})))
+        assert not report.clean and "its driver must unload it" in report.cause and gpu.device.model.view() == before
+        assert gpu.backend.recover(gpu.context(first)).clean
 
 
 def test_recover_runs_the_saved_unload_and_starts_nothing():

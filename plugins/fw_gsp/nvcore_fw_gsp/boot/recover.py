@@ -38,7 +38,7 @@ def precheck(boot: Boot) -> str:
         return "no protected region"
     saved = boot.context.saved
     where = f"{region[0]:#x} to {region[1]:#x}"
-    if saved is None or not wpr.is_ours(saved, boot.chip.name, region):
+    if saved is None or not wpr.is_ours(saved, boot.chip.name, boot.device.identity.address, region):
         if _goes_by_itself(boot):
             return f"a protected region {where} that a reset had taken down went"
         raise ForeignFirmware(
@@ -88,7 +88,7 @@ def recover(context: OpenContext, images: ImageSet) -> UnloadReport:
         return UnloadReport(tuple(log.stages), clean=False, needs_reset=True, cause=str(error))
     if regions[0] is None:
         return UnloadReport(tuple(log.stages), clean=True)
-    if not wpr.is_ours(context.saved, boot.chip.name, regions[0]):
+    if not wpr.is_ours(context.saved, boot.chip.name, boot.device.identity.address, regions[0]):
         cause = "the firmware is not one that an earlier run of this host started: its driver must unload it, or an operator reset the GPU"
         return UnloadReport(tuple(log.stages), clean=False, needs_reset=False, cause=cause)
     return _saved_unload(context, images, log.stages)
