@@ -63,15 +63,17 @@ def _details(gpu: dict[str, Any]) -> str:
             if stage["outcome"] == "failed":
                 lines += [f"              {name} = {value}" for name, value in stage["registers"].items()]
         lines += [f"  log {name}: {text}" for name, text in boot["logs"].items()]
-    lines += ["books"] if gpu["ledger"] else []
-    for row in gpu["ledger"]:
-        parts = " + ".join(f"{row[part]} {part}" for part in ("free", "owned", "quarantined", "retired"))
-        lines.append(f"  {row['kind']}: {row['total']} {row['unit']} = {parts}")
-    lines += ["functions"] if gpu["functions"] else []
-    for function in gpu["functions"]:
-        state = f"owner {function['owner'] or 'none'}" if function["published"] else f"not published: {function['reason']}"
-        lines.append(f"  {function['kind']}: {state}")
+    for title, words, rows in (("books", _book, gpu["ledger"]), ("functions", _function, gpu["functions"])):
+        lines += [title, *(f"  {row['kind']}: {words(row)}" for row in rows)] if rows else []
     return "\n".join(lines) + "\n"
+
+
+def _book(row: dict[str, Any]) -> str:
+    return f"{row['total']} {row['unit']} = " + " + ".join(f"{row[part]} {part}" for part in ("free", "owned", "quarantined", "retired"))
+
+
+def _function(row: dict[str, Any]) -> str:
+    return f"owner {row['owner'] or 'none'}" if row["published"] else f"not published: {row['reason']}"
 
 
 def events(context: Context) -> int:
