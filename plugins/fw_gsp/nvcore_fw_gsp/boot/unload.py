@@ -165,19 +165,19 @@ def run_unload(boot: Boot, progress: Callable[[BootStage], None]) -> UnloadRepor
     log = StageLog(boot.context.clock, progress)
     errors: dict[str, NvcoreError] = {}
 
-    def attempt(name: str, run: Callable[[Boot], str]) -> None:
-        error = log.one(Stage(name, run), boot, boot.io)
+    def attempt(stage: Stage) -> None:
+        error = log.one(stage, boot, boot.io)
         if error is not None:
-            errors[name] = error
+            errors[stage.name] = error
 
     try:
         for stage in table:
-            attempt(*stage)
+            attempt(stage)
     finally:
         try:
-            attempt("stop-dma", stop_dma)
+            attempt(Stage("stop-dma", stop_dma))
         finally:
-            attempt("release-host", release_host)
+            attempt(Stage("release-host", release_host))
     boot.started = False
     decisive = errors.get("region-proof") or next((e for e in errors.values() if isinstance(e, DeviceGone)), None) or errors.get("stop-dma")
     first = next(iter(errors.values()), None)
