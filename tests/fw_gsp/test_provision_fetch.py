@@ -1,5 +1,6 @@
 """Fetching needs no root and changes nothing when it fails; each reason is one typed line."""
 
+import fcntl
 import io
 import json
 import os
@@ -166,6 +167,64 @@ def test_a_link_out_of_the_package_is_refused(tmp_path, machine, to):
     (tmp_path / "evil").write_bytes(archive({**GOOD, ROOT + "ga102/gsp/gsp-570.144.bin": to}))
     with pytest.raises(errors.PackageDamaged, match="leads out"):
         unpack(str(tmp_path / "evil"), str(tmp_path / "out"), machine, lambda _: None)
+
+
+CHAINS = {
+    "a file behind a link": [("ga102/gsp", ".."), ("ga102/gsp/foo", b"owned")],
+    "a link behind a link": [("ga102/gsp", ".."), ("ga102/gsp/foo", "../../escaped"), ("ga102/gsp/foo", b"owned")],
+    "a file over a link": [("ga102/gsp/foo", "../../ga100/gsp/bar"), ("ga102/gsp/foo", b"owned")],
+    "a link that climbs behind another": [("ga102/gsp/up", "../.."), ("ga102/gsp/foo", "up/../../escaped")],
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_links_that_together_lead_out_are_refused_and_nothing_is_written_behind_one(tmp_path, machine, chain):
+    members = {name: content for name, content in GOOD.items() if name.endswith("gsp-570.144.bin")}
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, content in [*members.items(), *((ROOT + name, content) for name, content in CHAINS[chain])]:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+            else:
+                info.size = len(content)
+            tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+    (tmp_path / "evil").write_bytes(data.getvalue())
+    outer = tmp_path / "a" / "b" / "nvidia"
+    outer.mkdir(parents=True)
+    with pytest.raises(errors.PackageDamaged):
+        unpack(str(tmp_path / "evil"), str(outer), machine, lambda _: None)
+    assert list((tmp_path / "a").iterdir()) == [outer.parent] and list(outer.parent.iterdir()) == [outer]
+    for path in outer.rglob("*"):
+        assert path.resolve().is_relative_to(outer), path
+        assert path.is_symlink() or path.is_dir() or path.read_bytes() != b"owned"
+
+
+def test_old_images_stay_where_new_ones_cannot_be_put(tmp_path, machine, monkeypatch):
+    folder = tmp_path / "nvidia"
+    fetch(str(folder), lambda _: None, environ=machine)
+    before = sorted(os.listdir(folder))
+    rename = os.rename
+
+    def second_fails(old, new):
+        if os.path.basename(old) == "nvidia" and ".fetch-" in str(old):
+            raise OSError(39, "Directory not empty")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    with pytest.raises(errors.PlaceNotWritable, match="Directory not empty"):
+        fetch(str(folder), lambda _: None, environ=machine, force=True)
+    assert sorted(os.listdir(folder)) == before and read_note(str(folder)) and not list(tmp_path.glob(".fetch-*"))
+
+
+def test_two_fetches_do_not_fill_one_folder_at_a_time(tmp_path, machine):
+    folder = tmp_path / "nvidia"
+    with open(tmp_path / ".fetch.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(errors.PlaceNotWritable, match="another fetch"):
+            fetch(str(folder), lambda _: None, environ=machine)
+    assert not folder.exists()
+    fetch(str(folder), lambda _: None, environ=machine)
 
 
 def test_a_member_that_climbs_out_is_not_written(tmp_path, machine):

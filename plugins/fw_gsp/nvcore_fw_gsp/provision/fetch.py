@@ -100,13 +100,22 @@ def _fetch(work: str, folder: str, say: Callable[[str], None], environ: Mapping[
 
 
 def _replace(new: str, folder: str, work: str) -> None:
-    """Put `new` where `folder` is; what was there goes to the work folder. A folder that fetch did not fill is not replaced."""
+    """Put `new` where `folder` is; what was there goes to the work folder, and back when that fails.
+
+    A folder that fetch did not fill is not replaced.
+    """
+    old = os.path.join(work, "old")
     try:
         if os.path.isdir(folder) and os.listdir(folder) and read_note(folder) is None:
             raise PlaceNotWritable("the folder holds something else", where=folder, remedy="choose an empty one with --to")
         if os.path.lexists(folder):
-            os.rename(folder, os.path.join(work, "old"))
-        os.rename(new, folder)
+            os.rename(folder, old)
+        try:
+            os.rename(new, folder)
+        except OSError:
+            if os.path.lexists(old):
+                os.rename(old, folder)
+            raise
     except OSError as error:
         raise PlaceNotWritable(
             "the images cannot be put in place", seen=str(error), where=folder, remedy="choose another with --to"

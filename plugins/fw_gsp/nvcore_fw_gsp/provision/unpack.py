@@ -1,8 +1,8 @@
 """Takes the GSP images out of a Debian package, and nothing else.
 
 Owns the folder that it fills. Reads the package as a stream (`dpkg-deb --fsys-tarfile`), accepts only files and links under
-`usr/lib/firmware/nvidia/<chip>/gsp`, `…/acr/bl.bin`, the chip folders' own links, and the copyright file; a link that leads out of the
-tree is refused. Command line only, main thread.
+`usr/lib/firmware/nvidia/<chip>/gsp`, `…/acr/bl.bin`, the chip folders' own links, and the copyright file. A link that leads out of the
+tree is refused, and nothing is written through a link. Command line only, main thread.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _take(stream: IO[bytes], folder: str, say: Callable[[str], None]) -> dict[st
                 content = archive.extractfile(member)
                 if content is None or member.size > _MAX_FILE:
                     raise PackageDamaged("a file in the package is implausible", seen=f"{name}, {member.size} bytes")
-                sums[target] = _write(os.path.join(folder, target), content)
+                sums[target] = _write(_place(folder, target), content)
                 if member.size > _PIECE:
                     say(f"  {target}  {member.size / 1e6:.1f} MB")
     return sums
@@ -89,19 +89,33 @@ def _wanted(name: str) -> bool:
     return parts[0] in _FOLDERS and (len(parts) == 1 or parts[1:] == ["acr", "bl.bin"] or (parts[1] == "gsp" and len(parts) <= 3))
 
 
-def _link(folder: str, target: str, to: str) -> None:
-    """Make a link that stays inside the tree; other links are refused."""
-    if to.startswith("/") or posixpath.normpath(posixpath.join(posixpath.dirname(target), to)).startswith(".."):
-        raise PackageDamaged("a link in the package leads out of it", seen=f"{target} → {to}")
+def _place(folder: str, target: str) -> str:
+    """The path of a member, its folders made. Raises PackageDamaged where one of them is a link, or something lies there already."""
+    path = folder
+    for part in posixpath.dirname(target).split("/"):
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            raise PackageDamaged("the package has a file behind a link of its own", seen=target)
+    os.makedirs(path, exist_ok=True)
     path = os.path.join(folder, target)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.lexists(path):
+        raise PackageDamaged("the package has two files of one name", seen=target)
+    return path
+
+
+def _link(folder: str, target: str, to: str) -> None:
+    """Make a link that stays inside the tree, through whatever other links: it climbs first and only descends then. Others are refused."""
+    path = _place(folder, target)
+    steps = to.split("/")
+    climbed = steps.count("..")
+    if to.startswith("/") or steps[:climbed] != [".."] * climbed or climbed > target.count("/"):
+        raise PackageDamaged("a link in the package leads out of it", seen=f"{target} → {to}")
     os.symlink(to, path)
 
 
 def _write(path: str, content: IO[bytes]) -> str:
     digest = hashlib.sha256()
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "wb") as file:
         while piece := content.read(_PIECE):
             digest.update(piece)
             file.write(piece)
