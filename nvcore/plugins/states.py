@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["STATES", "Plugin"]
+__all__ = ["Plugin"]
 
 _REASON = 600
 _AS_IT_IS = (
@@ -21,14 +21,12 @@ _AS_IT_IS = (
 )  # fmt: skip
 """Fields that a view shows under their own name."""
 
-STATES = ("found", "selected", "imported", "registered", "started", "disabled", "incompatible", "failed")
-"""Every state. The first five follow one another; the others are ends, with a reason, a code and (but for disabled) a remedy."""
-
 
 class Plugin:
     """One plugin: the entry points of one name in one distribution.
 
-    families: family to entry point of the generation that this host speaks. commands: noun to entry-point value. state: one of STATES.
+    families: family to entry point of the generation that this host speaks. commands: noun to entry-point value. state: found, selected,
+    imported, registered, started, one after the other; or an end: disabled, incompatible, failed.
     hidden: this copy is not the one that the daemon sees.
     code, reason, remedy: why it is in an end state. notes: what a reader should know though it is no failure. hooks: what it implements.
     import_ms: how long its import took, None before it. offers: how many offers its hooks returned. key: unique in a host.
