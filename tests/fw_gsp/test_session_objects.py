@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nvcore.api.errors import ContractError, FirmwareDead, FirmwareRefused, UsageError, WaitTimeout
+from nvcore.api.errors import ContractError, FirmwareDead, FirmwareRefused, FormatError, UsageError, WaitTimeout
 from nvcore.api.events import ChannelFault, FirmwareHalted, FirmwareMessage
 from nvcore.api.families.channel import ChannelSpec
 
@@ -204,6 +204,23 @@ def test_the_inventory_covers_all_of_memory_and_is_the_same_for_both_versions():
         two.page_tables,
         two.firmware_vector,
     )
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+@pytest.mark.parametrize(
+    ("member", "value", "text"),
+    [("limit", (1 << 45) - 1, "beyond the memory"), ("limit", 2 << 30, "beyond the memory"), ("base", 0, "overlap")],
+)
+def test_a_memory_region_that_cannot_be_is_refused(chip, version, member, value, text):
+    with bench(chip, version) as gpu:
+        session = gpu.open()
+        layout, raw = session.boot.abi.struct("GspStaticConfigInfo"), bytearray(session.boot.static_info)
+        last = int(layout.get(raw, "fbRegionInfoParams.numFBRegions")) - 1
+        assert last > 0 and layout.get(raw, f"fbRegionInfoParams.fbRegion[{last}].limit") == (2 << 30) - 1
+        layout.put(raw, f"fbRegionInfoParams.fbRegion[{last}].{member}", value)
+        session.static_info = layout.unpack(raw)
+        with pytest.raises(FormatError, match=text):
+            session.family("inventory").read()
 
 
 @pytest.mark.parametrize(("chip", "version"), CASES)

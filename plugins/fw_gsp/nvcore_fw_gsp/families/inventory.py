@@ -154,6 +154,8 @@ class InventoryFamily:
                 whole.append(MemoryRegion(Range(at, region.range.start - at), False, "firmware"))
             whole.append(region)
             at = region.range.end
+        if at > total:
+            raise FormatError("a memory region ends beyond the memory", expected=f"at most {total:#x}", seen=f"{at:#x}")
         if at < total:
             whole.append(MemoryRegion(Range(at, total - at), False, "firmware"))
         return tuple(whole)
