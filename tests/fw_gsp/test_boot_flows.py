@@ -93,6 +93,16 @@ def test_a_client_s_settings_reach_the_firmware():
         session.unload()
 
 
+@pytest.mark.parametrize("name", ["RMé", "", "RM\0Key", "RM\nKey"])
+def test_a_setting_whose_name_cannot_be_written_is_a_named_state(name):
+    with bench("ga100", "570.144", needs=BootNeeds(settings={name: 1})) as gpu:
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        assert (caught.value.report.code, caught.value.report.cause.partition(":")[0]) == ("NVC-1001", "first-messages")
+        assert ascii(name) in str(caught.value)
+        assert gpu.inspector.view()["dma_maps"] == []
+
+
 FAULTS = [
     ("ga100", "gfw-never", "gfw", "NVC-2112"),
     ("ga100", "vbios-missing", "unload-bundle", None),

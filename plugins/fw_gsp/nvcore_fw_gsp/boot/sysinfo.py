@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from nvcore.api.device import Device
-from nvcore.api.errors import FormatError
+from nvcore.api.errors import FormatError, UsageError
 from nvcore.api.needs import BootNeeds
 from nvcore_fw_gsp.abi import Abi
 
@@ -96,7 +96,7 @@ def system_info(abi: Abi, device: Device, needs: BootNeeds, *, mirror: int, host
 
 
 def registry(settings: Mapping[str, int], *, vgpu_host: bool) -> bytes:
-    """PACKED_REGISTRY_TABLE with the base keys, the vGPU host's, and the clients' settings (which win)."""
+    """PACKED_REGISTRY_TABLE with the base keys, the vGPU host's, and the clients' settings (which win). Raises UsageError."""
     keys = dict(BASE_KEYS)
     if vgpu_host:
         keys["RMSetSriovMode"] = 1
@@ -104,6 +104,13 @@ def registry(settings: Mapping[str, int], *, vgpu_host: bool) -> bytes:
     at = _TABLE.size + _ENTRY.size * len(keys)
     entries, names = bytearray(), bytearray()
     for name, value in keys.items():
+        if not (name and name.isascii() and name.isprintable()):
+            raise UsageError(
+                "a client asks for a firmware setting whose name cannot be written",
+                expected="printable ASCII",
+                seen=ascii(name),
+                remedy="correct the client's boot needs",
+            )
         entries += _ENTRY.pack(at + len(names), _DWORD, value & 0xFFFFFFFF, 4)
         names += name.encode("ascii") + b"\0"
     return _TABLE.pack(at + len(names), len(keys)) + bytes(entries) + bytes(names)
