@@ -73,6 +73,13 @@ def test_list_without_images_says_where_it_looked_and_ends_with_3(tmp_path):
     assert code == 3 and str(tmp_path) in screen.said[0] and "fetch" in screen.said[1]
 
 
+def test_list_says_which_folder_cannot_be_read(tmp_path):
+    (tmp_path / "ga100").mkdir()
+    (tmp_path / "ga100" / "gsp").write_text("a file")
+    _, screen = run("list", "--root", tmp_path)
+    assert f"{tmp_path}/ga100/gsp cannot be read: Not a directory" in screen.said
+
+
 def test_inspect_tells_the_kind_by_the_bytes(tmp_path):
     files = {
         "gsp": write.gsp(), "fmc": write.fmc(), "ucode": write.hs(), "riscv": write.riscv(), "generic": write.generic(),

@@ -60,6 +60,27 @@ def test_compressed_files_and_broken_links_are_not_called_missing(tmp_path):
     assert any(line.endswith("bootloader-570.144.bin: a broken link") for line in found.looked_for)
 
 
+def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path, monkeypatch):
+    locked, plain = str(tmp_path / "locked"), str(tmp_path / "plain")
+    write.write_set(locked)
+    os.makedirs(f"{plain}/ga100")
+    (tmp_path / "plain" / "ga100" / "gsp").write_text("a file")
+    listdir = os.listdir
+
+    def refuse(path):
+        if str(path).startswith(locked):
+            raise PermissionError(13, "Permission denied", path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)  # the tests may run as root, who may read everything
+    with pytest.raises(FirmwareMissing) as caught:
+        room.choose("GA100", [locked, plain, str(tmp_path / "nowhere")])
+    seen = caught.value.seen
+    assert seen == f"{locked}/ga100/gsp cannot be read: Permission denied; {plain}/ga100/gsp cannot be read: Not a directory"
+    with pytest.raises(FirmwareMissing, match="no version in any folder"):
+        room.choose("GA100", [str(tmp_path / "nowhere")])
+
+
 def test_an_image_of_another_release_is_refused(tmp_path):
     write.write_set(str(tmp_path), gsp=write.gsp("570.133.20"))
     (found,) = room.find("GA100", [str(tmp_path)])

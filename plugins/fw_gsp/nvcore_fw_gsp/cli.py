@@ -60,12 +60,14 @@ def _roots(words: argparse.Namespace, io: CommandIO) -> Sequence[str]:
 
 
 def _sets(words: argparse.Namespace, io: CommandIO) -> list[Any]:
-    """Image sets of the chips asked for, or of all."""
+    """Image sets of the chips asked for, or of all; folders that cannot be read are said."""
     from nvcore_fw_gsp.images.chips import CHIPS
-    from nvcore_fw_gsp.images.find import find
+    from nvcore_fw_gsp.images.find import find, unreadable
 
     roots = _roots(words, io)
     chips = [chip.upper() for chip in words.chip] or [chip.name for chip in CHIPS]
+    for why in sorted({why for chip in chips for why in unreadable(chip, roots)}):
+        io.say(why)
     return [found for chip in chips for found in find(chip, roots)]
 
 

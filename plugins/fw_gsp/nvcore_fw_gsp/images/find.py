@@ -19,7 +19,7 @@ from nvcore_fw_gsp.images.errors import FirmwareMissing, ReleaseMismatch, Versio
 from nvcore_fw_gsp.images.gsp import GspImage
 from nvcore_fw_gsp.images.source import FileSource
 
-__all__ = ["VERSIONS", "ImageSet", "choose", "find", "search_roots"]
+__all__ = ["VERSIONS", "ImageSet", "choose", "find", "search_roots", "unreadable"]
 
 VERSIONS: Final = ("570.144", "535.113.01")
 """Versions that this backend boots, best first: those with images, layouts and behaviour. Others are listed and refused."""
@@ -111,7 +111,7 @@ def find(chip: str, roots: Sequence[str]) -> list[ImageSet]:
     found: list[ImageSet] = []
     for root in roots:
         folder = os.path.join(root, row.folder)
-        present = _list(os.path.join(folder, "gsp"))
+        present, _why = _list(os.path.join(folder, "gsp"))
         for version in _ordered({version for _, version, _ in present}):
             found.append(_examine(row, folder, version, {role: packed for role, other, packed in present if other == version}))
     return found
@@ -136,23 +136,32 @@ def choose(chip: str, roots: Sequence[str], version: str | None = None) -> Image
     names = ", ".join(
         [f"{role}-{version or VERSIONS[0]}.bin" for role in row.required] + (["gen_bootloader or acr/bl.bin"] if row.generic else [])
     )
-    there = "; ".join(f"{s.version} in {s.folder}: {s.problem or 'complete'}" for s in sets) or "no version in any folder"
+    there = [f"{s.version} in {s.folder}: {s.problem or 'complete'}" for s in sets]
+    there += unreadable(chip, roots)
     raise FirmwareMissing(
         f"no usable firmware for {chip}" + (f" of version {version}" if version else ""),
         expected=f"{names} under {row.folder}/gsp",
-        seen=there,
+        seen="; ".join(there) or "no version in any folder",
         where=", ".join(roots),
         remedy="nvcore firmware fetch gets them without root; nvcore firmware list shows each file",
     )
 
 
-def _list(folder: str) -> list[tuple[str, str, str]]:
-    """(role, version, packing) of the files in a folder; an unreadable or absent folder has none."""
+def unreadable(chip: str, roots: Sequence[str]) -> list[str]:
+    """Folders of a chip that are there and cannot be read, each with the system's reason. Raises ChipNotSupported."""
+    inner = os.path.join(image_chip(chip).folder, "gsp")
+    return [why for root in roots if (why := _list(os.path.join(root, inner))[1])]
+
+
+def _list(folder: str) -> tuple[list[tuple[str, str, str]], str | None]:
+    """(role, version, packing) of the files in a folder; why it cannot be read, where it is there."""
     try:
         names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    return [(m["role"], m["version"], m["packed"] or "") for m in map(_FILE.match, names) if m]
+    except FileNotFoundError:
+        return [], None
+    except OSError as error:
+        return [], f"{folder} cannot be read: {error.strerror}"
+    return [(m["role"], m["version"], m["packed"] or "") for m in map(_FILE.match, names) if m], None
 
 
 def _ordered(versions: Iterable[str]) -> list[str]:
