@@ -235,22 +235,38 @@ def halt(host: SlotHost, place: str) -> None:
             a.table.unset()
 
 
+BOOKED = {
+    "client": "client", "device": "device", "subdevice": "subdevice", "space": "address space", "channel": "channel",
+    "object": "engine object",
+}  # fmt: skip
+"""Kinds of objects: as the session's books name them, and as the device's census does. The driver makes no others."""
+
+
 def differences(host: SlotHost) -> list[str]:
-    """Where the doctor complains, or the core's books and the device's own view are not equal."""
+    """Where the doctor complains, or the core's books, the session's and the device's own view are not equal."""
     gpu, view = host.gpu, host.slot.inspector.view()
     found = [f"doctor: {finding.severity} {finding.text}" for finding in host.host.doctor() if finding.severity not in ("ok", "note")]
     if gpu.state.name in ("failed", "lost", "unsupported"):
         found = [text for text in found if f"is {gpu.state.name}: " not in text]  # that is the state itself, told with its cause
-    counts: Mapping[str, int] = gpu.hardware.counts() if gpu.hardware is not None else {}
-    objects = view["gsp"]["objects"]
-    for kind, name in (("client", "client"), ("space", "address space"), ("channel", "channel")):
-        if counts.get(kind, 0) != objects.get(name, 0):
-            found.append(f"{kind}: the core counts {counts.get(kind, 0)}, the device {objects.get(name, 0)}")
-    if counts.get("channel", 0) != len(view["channels"]):
-        found.append(f"channels in hardware: the core counts {counts.get('channel', 0)}, the device {len(view['channels'])}")
-    if view["functions"] != len(gpu.virtual_functions):
-        found.append(f"virtual functions: the core counts {len(gpu.virtual_functions)}, the device {view['functions']}")
-    return found
+    hardware = gpu.hardware
+    core: Mapping[str, int] = hardware.counts() if hardware is not None else {}
+    session: Mapping[str, int] = hardware.session.objects() if hardware is not None else {}
+    device = view["gsp"]["objects"]
+    for kind in {*BOOKED, *session} - {"vgpu"} | {kind for kind in device if kind not in BOOKED.values()}:
+        counts = {"the session": session.get(kind, 0), "the device": device.get(BOOKED.get(kind, kind), 0)}
+        if kind in ("client", "space", "channel"):
+            counts["the core"] = core.get(kind, 0)
+        found += _unequal(kind, counts)
+    channels = {"the core": core.get("channel", 0), "the host engine": len(view["channels"]), "the firmware": len(view["gsp"]["channels"])}
+    found += _unequal("channels in hardware", channels)
+    found += _unequal("vGPU tasks", {"the session": session.get("vgpu", 0), "the device": len(view["gsp"]["vgpus"])})
+    return found + _unequal("virtual functions", {"the core": len(gpu.virtual_functions), "the device": view["functions"]})
+
+
+def _unequal(what: str, counts: Mapping[str, int]) -> list[str]:
+    if len(set(counts.values())) == 1:
+        return []
+    return [f"{what}: " + ", ".join(f"{who} counts {number}" for who, number in counts.items())]
 
 
 def leftovers(view: Mapping[str, Any]) -> list[str]:

@@ -17,13 +17,15 @@ SHARE = 4
 
 
 @pytest.mark.parametrize(("chip", "version"), CASES)
-def test_a_disturbed_boot_ends_in_the_same_inventory_or_in_a_named_state(chip: str, version: str, tmp_path: Path) -> None:
+def test_a_disturbed_boot_ends_in_the_same_inventory_or_in_a_named_state(
+    chip: str, version: str, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     plain = undisturbed(chip, version, tmp_path)
     turn = (int(os.environ.get("NVCORE_SWEEP_TURN", "0")) + CASES.index((chip, version))) % SHARE
     chosen = list(plain.cases[turn::SHARE])
     tally = run(chip, version, chosen, plain.inventory, tmp_path, again=False)
     share = f"{len(chosen)} of {len(plain.cases)} cases (turn {turn})"
-    print(f"{chip} {version}: {plain.places} places, {plain.calls} calls; {share}: {dict(tally.outcomes)}")
+    tally.report(pytestconfig, f"{chip} {version}, {plain.places} places, {plain.calls} calls, {share}")
     assert not tally.failures, "\n".join([f"{len(tally.failures)} of {len(chosen)}:", *tally.failures[:30]])
-    assert tally.outcomes["harmless"] > 0 and tally.outcomes["named failed"] > 0 and tally.outcomes["named lost"] > 0
+    assert all(tally.outcomes[kind] > 0 for kind in ("harmless", "named failed", "named lost", "named client"))
     assert tally.outcomes["not reached"] * 20 <= len(chosen), "the places of a boot are found again"
