@@ -29,7 +29,7 @@ __all__ = [
 CORE_LIMIT: Final = 6000
 """The design's bound: lines of code of nvcore without `hw`, `testing` and the libraries `vmm` and `vfio_user`."""
 
-CORE_CEILING: Final = 6685
+CORE_CEILING: Final = 6680
 """What the core may not exceed while it is above its bound; lowered with every diet, never raised."""
 
 MODULE_LIMIT: Final = 600

@@ -72,14 +72,10 @@ def _stop(daemon: Daemon) -> Iterator[dict[str, Any]]:
 
 
 def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
-    kinds = call.parameters.get("kinds") or []
+    """The ring, then what follows. An empty answer behind each and once a second asks whether the client is still there."""
+    kinds, after, gpu = call.parameters.get("kinds") or [], call.number("after") or 0, call.optional("gpu")
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
         raise BadParameter(call, "kinds", "a list of names")
-    return _events(daemon, call.number("after") or 0, set(kinds), call.optional("gpu"))
-
-
-def _events(daemon: Daemon, after: int, kinds: set[str], gpu: str | None) -> Iterator[dict[str, Any]]:
-    """The ring, then what follows. An empty answer behind each and once a second asks whether the client is still there."""
     subscription = daemon.host.events.subscribe()
     try:
         events, first = daemon.host.events.since(after), True
