@@ -15,7 +15,6 @@ from struct import Struct
 from typing import Final
 
 from nvcore.api.device import Device
-from nvcore.api.errors import NvcoreError
 from nvcore.vfio_user.wire import Refused
 
 __all__ = ["DmaTable"]
@@ -59,10 +58,7 @@ class DmaTable:
         given = bool(fds) and flags & READ != 0 and _sealed(fds[0])
         if given:
             self._check_file(fds[0], offset, size)
-            try:
-                self._device.map_dma(address, size, fds[0], offset, readable=True, writable=bool(flags & WRITE))
-            except (NvcoreError, OSError) as error:
-                raise Refused(errno.EINVAL, f"the device refused the map: {error}") from error
+            self._device.map_dma(address, size, fds[0], offset, readable=True, writable=bool(flags & WRITE))
         insort(self._starts, address)
         self._ranges[address] = (size, given)
         return b""

@@ -11,6 +11,7 @@ from struct import Struct
 from typing import Final
 
 from nvcore.api.device import Device, InterruptKind
+from nvcore.vfio_user.eventfds import add_one, is_eventfd
 from nvcore.vfio_user.wire import Refused
 
 __all__ = ["IRQ_INDEXES", "Interrupts"]
@@ -64,19 +65,22 @@ class Interrupts:
         if kind == NONE and count == 0:
             self._disable(index)
         elif kind == EVENTFD:
+            if not all(map(is_eventfd, fds)):  # of all, before the first is used
+                raise Refused(errno.EINVAL, "SET_IRQS with a descriptor that is no eventfd")
             for vector in range(start, start + count):
-                self._assign(index, vector, fds.pop(0) if fds else None)
+                self._assign(index, vector, fds)
         else:
             wanted = body[_SET.size :] if kind == BOOL else b"\1" * count
             self._inject(index, start, bytes(wanted))
         return b""
 
-    def _assign(self, index: int, vector: int, fd: int | None) -> None:
-        old = self._fds.pop((index, vector), None)
-        if fd is not None:
-            self._fds[index, vector] = fd
+    def _assign(self, index: int, vector: int, fds: list[int]) -> None:
+        """Connect the first of `fds`, or nothing when there is none. Where the device cannot, all stays as it was."""
         if vector < self._count(index):
-            self._device.connect_interrupt(_KINDS[index], vector, fd)
+            self._device.connect_interrupt(_KINDS[index], vector, fds[0] if fds else None)
+        old = self._fds.pop((index, vector), None)
+        if fds:
+            self._fds[index, vector] = fds.pop(0)
         if old is not None:  # after the new one is in place
             os.close(old)
 
@@ -84,13 +88,13 @@ class Interrupts:
         for vector, flag in enumerate(wanted, start):
             fd = self._fds.get((index, vector))
             if flag and fd is not None:
-                os.eventfd_write(fd, 1)
+                add_one(fd)
 
     def _disable(self, index: int) -> None:
         for key in [key for key in self._fds if key[0] == index]:
-            self._assign(*key, None)
+            self._assign(*key, [])
 
     def clear(self) -> None:
         """Disconnect and close everything: the client is gone."""
         for key in list(self._fds):
-            self._assign(*key, None)
+            self._assign(*key, [])

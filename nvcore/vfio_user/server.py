@@ -150,15 +150,9 @@ class Session:
             raise FramingLost(f"flags {message.flags:#x}: not a command")
         try:
             body, error = self._handle(message), 0
-        except Refused as refused:
-            self._server.problem(f"command {message.command}: {refused}")
-            body, error = b"", refused.errno
-        except DeviceGone as gone:
-            self._server.problem(f"command {message.command}: {gone}")
-            body, error = b"", errno.EIO
-        except NvcoreError as problem:  # the device refused; its own text says why
+        except (Refused, NvcoreError, OSError) as problem:  # its own text says why
             self._server.problem(f"command {message.command}: {problem}")
-            body, error = b"", errno.EINVAL
+            body, error = b"", _number(problem)
         try:
             if not message.flags & NO_REPLY:
                 flags = REPLY | ERROR if error else REPLY
@@ -193,3 +187,10 @@ class Session:
     def _reset(self, message: Message) -> bytes:
         self._device.reset()
         return b""
+
+
+def _number(problem: Refused | NvcoreError | OSError) -> int:
+    """The errno of an answer: a refusal's own, the system's own, EIO where the device left, EINVAL where it refused."""
+    if isinstance(problem, NvcoreError):
+        return errno.EIO if isinstance(problem, DeviceGone) else errno.EINVAL
+    return problem.errno or errno.EIO

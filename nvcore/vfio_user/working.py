@@ -24,8 +24,8 @@ BURST: Final = 64
 
 
 class Working:
-    """The messages of `stream`, with `work` called whenever none has arrived. An error of nvcore's that ends a piece goes to `problem`, as
-    that of a message does, and the next message is waited for."""
+    """The messages of `stream`, with `work` called whenever none has arrived. An error of nvcore's or the system's that ends a piece goes
+    to `problem`, as that of a message does, and the next message is waited for."""
 
     __slots__ = ("_more", "_problem", "_row", "_stream", "_work")
 
@@ -57,8 +57,8 @@ class Working:
     def _piece(self) -> float | None:
         try:
             wait = self._work()
-        except NvcoreError as refused:
-            self._problem(f"the device's own work: {refused}")
+        except (NvcoreError, OSError) as problem:
+            self._problem(f"the device's own work: {problem}")
             wait = None
         self._more = wait is not None and wait <= 0
         self._row = 0

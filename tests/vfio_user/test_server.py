@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nvcore.api.errors import ConflictError, UsageError
+from nvcore.api.errors import ConflictError, DeviceGone, UsageError
 from nvcore.vfio_user import DeviceServer
 
 from .fake import FakeDevice, MappedBar, served
@@ -291,6 +291,32 @@ def test_a_device_that_left_answers_with_an_error_and_the_connection_stays(tmp_p
         assert client.ask(9, ACCESS.pack(0, 0, 4))[0] == errno.EIO
         assert client.ask(9, ACCESS.pack(0, 7, 4))[0] == 0
         assert problems
+
+
+@pytest.mark.parametrize(
+    ("problem", "number"),
+    [
+        (OSError(errno.EMFILE, "too many"), errno.EMFILE),
+        (BlockingIOError(errno.EAGAIN, "not now"), errno.EAGAIN),
+        (OSError("a system's error without a number"), errno.EIO),
+        (DeviceGone("gone"), errno.EIO),
+        (UsageError("not so"), errno.EINVAL),
+    ],
+)
+def test_what_a_device_raises_is_an_answer_and_the_connection_stays(tmp_path: Path, memory: int, problem: Exception, number: int) -> None:
+    device = FakeDevice()
+
+    def fail(*args: object, **more: object) -> None:
+        raise problem
+
+    device.reset = device.map_dma = device.config_write = fail  # type: ignore[assignment]
+    with served(tmp_path / "s", device) as (_, client, problems):
+        client.hello()
+        assert client.ask(13) == (number, b"")
+        assert client.ask(2, MAP.pack(32, 3, 0, 0x10000, 0x1000), [memory]) == (number, b"")
+        assert client.ask(10, ACCESS.pack(0, 7, 4) + b"abcd") == (number, b"")
+        assert client.ask(9, ACCESS.pack(0, 0, 4))[0] == 0
+        assert len(problems) == 3 and all(str(problem) in text for text in problems)
 
 
 @pytest.mark.parametrize("command", [0, 6, 11, 12, 14, 16, 17, 18, 999])

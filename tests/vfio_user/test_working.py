@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from nvcore.api.errors import DeviceGone
 from nvcore.vfio_user.working import BURST
@@ -111,14 +114,15 @@ def test_a_message_in_two_pieces_is_served_between_work(tmp_path: Path) -> None:
         assert client.reply()[2] == 0
 
 
-def test_work_that_fails_is_a_problem_and_the_messages_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reason", [DeviceGone("the device left"), OSError(errno.EAGAIN, "the device left")])
+def test_work_that_fails_is_a_problem_and_the_messages_go_on(tmp_path: Path, reason: Exception) -> None:
     def work() -> float | None:
-        raise DeviceGone("the device left")
+        raise reason
 
     with served(tmp_path / "s", work=work) as (_, client, problems):
         client.hello()
         assert client.ask(READ, ACCESS.pack(0, 0, 4))[0] == 0
-    assert "the device's own work: the device left" in problems[0]
+    assert f"the device's own work: {reason}" in problems[0]
 
 
 def test_a_client_that_leaves_in_the_middle_of_work_is_followed_by_the_next(tmp_path: Path) -> None:
