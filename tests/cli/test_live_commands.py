@@ -18,7 +18,7 @@ import pytest
 from tests.daemon.running import BARE, GPU0, GPU1, NVCORE, SET, Running, images
 
 SCHEMAS = {path.name: path for room in ("nvcore.cli", "nvcore_vfio") for path in (files(room) / "schemas").iterdir()}
-A100 = "0000:41:00.0"
+A100, H100 = "0000:41:00.0", "0000:c1:00.0"
 VGPU = ("vgpu", "create", "--type", "A100-4C", "--vm", "vm")
 
 
@@ -282,6 +282,25 @@ def test_a_plugin_is_stopped_its_clients_leave_and_the_rest_runs(firmware: Path)
         host.run("vgpu", "list", code=None)
         host.run("stop")
         assert host.wait() == 0
+    finally:
+        host.close()
+
+
+NO_VGPUS = {A100: "firmware 535.113.01 is driven without its vGPU tasks here", H100: "GH100 is not driven as a vGPU host yet"}
+
+
+def test_a_gpu_that_publishes_no_vgpu_function_shows_the_reason(firmware: Path) -> None:
+    gpus = (f'source = "{GPU0}&firmware={firmware}"\nfirmware = "535.113.01"', f'source = "{GPU1}&firmware={firmware}"')
+    host = Running(*SET, firmware=firmware, config="".join(f"[[gpu]]\n{gpu}\n" for gpu in gpus))
+    try:
+        host.start()
+        for name, reason in NO_VGPUS.items():
+            gpu = host.json("gpus", "show", name)["gpu"]
+            assert gpu["state"] == "running"
+            function = next(one for one in gpu["functions"] if one["kind"] == "vgpu")
+            assert (function["published"], function["owner"], function["reason"]) == (False, None, reason)
+            assert reason in " ".join(host.run("gpus", "show", name).stdout.split()), "on the screen too"
+            assert "hosts no vGPUs" in host.run(*VGPU, "--gpu", name, code=3).stderr
     finally:
         host.close()
 
