@@ -15,6 +15,7 @@ from struct import Struct
 from typing import Final
 
 from nvcore.api.device import Device
+from nvcore.api.errors import NvcoreError
 from nvcore.vfio_user.wire import Refused
 
 __all__ = ["DmaTable"]
@@ -81,19 +82,25 @@ class DmaTable:
         for at, border in ((first - 1, address), (last - 1, end)):  # maps are disjoint: only these two can reach over a border
             if at >= 0 and self._end(at) > border:
                 raise Refused(errno.EINVAL, f"DMA_UNMAP {address:#x} + {size:#x} would cut the map at {self._starts[at]:#x}")
-        self._drop(first, last)
+        if problems := self._drop(first, last):
+            raise problems[0]
         return bytes(body)
 
-    def clear(self) -> None:
-        """Take everything back: the client is gone."""
-        self._drop(0, len(self._starts))
+    def clear(self) -> list[NvcoreError | OSError]:
+        """Take everything back, as the client is gone; what the device said to maps that it did not let go of."""
+        return self._drop(0, len(self._starts))
 
-    def _drop(self, first: int, last: int) -> None:
+    def _drop(self, first: int, last: int) -> list[NvcoreError | OSError]:
+        problems: list[NvcoreError | OSError] = []
         for start in self._starts[first:last]:
             size, given = self._ranges.pop(start)
             if given:
-                self._device.unmap_dma(start, size)
+                try:
+                    self._device.unmap_dma(start, size)
+                except (NvcoreError, OSError) as problem:
+                    problems.append(problem)
         del self._starts[first:last]
+        return problems
 
     def _end(self, at: int) -> int:
         start = self._starts[at]

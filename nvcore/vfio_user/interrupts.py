@@ -11,6 +11,7 @@ from struct import Struct
 from typing import Final
 
 from nvcore.api.device import Device, InterruptKind
+from nvcore.api.errors import NvcoreError
 from nvcore.vfio_user.eventfds import add_one, is_eventfd
 from nvcore.vfio_user.wire import Refused
 
@@ -63,7 +64,8 @@ class Interrupts:
         if action != TRIGGER:
             return b""  # no maskable line is offered (INTx count 0): there is nothing to hold back
         if kind == NONE and count == 0:
-            self._disable(index)
+            if problems := self._drop([key for key in self._fds if key[0] == index]):
+                raise problems[0]
         elif kind == EVENTFD:
             if not all(map(is_eventfd, fds)):  # of all, before the first is used
                 raise Refused(errno.EINVAL, "SET_IRQS with a descriptor that is no eventfd")
@@ -90,11 +92,17 @@ class Interrupts:
             if flag and fd is not None:
                 add_one(fd)
 
-    def _disable(self, index: int) -> None:
-        for key in [key for key in self._fds if key[0] == index]:
-            self._assign(*key, [])
+    def clear(self) -> list[NvcoreError | OSError]:
+        """Disconnect and close everything, as the client is gone; what the device said to vectors that it did not let go of."""
+        return self._drop(list(self._fds))
 
-    def clear(self) -> None:
-        """Disconnect and close everything: the client is gone."""
-        for key in list(self._fds):
-            self._assign(*key, [])
+    def _drop(self, keys: list[tuple[int, int]]) -> list[NvcoreError | OSError]:
+        problems: list[NvcoreError | OSError] = []
+        for index, vector in keys:
+            try:
+                if vector < self._count(index):
+                    self._device.connect_interrupt(_KINDS[index], vector, None)
+            except (NvcoreError, OSError) as problem:
+                problems.append(problem)
+            os.close(self._fds.pop((index, vector)))
+        return problems

@@ -126,24 +126,28 @@ class Session:
         """Until the client leaves or the stream cannot be trusted any more."""
         work = self._server.work
         receive = self._stream.receive if work is None else Working(self._stream, work, self._server.problem).receive
-        try:
-            while True:
-                message = receive()
-                if message is None:
-                    return
-                self._server.messages += 1
-                try:
-                    self._serve(message)
-                finally:
-                    message.close_fds()
-        except FramingLost as lost:
-            self._server.problem(f"connection closed: {lost}")
-        except (BrokenPipeError, ConnectionResetError):
-            self._server.problem("the client left without reading an answer")
-        finally:
-            self._stream.close_fds()
-            self._interrupts.clear()
-            self._dma.clear()
+        with contextlib.ExitStack() as leaving:  # each is called whatever another meets
+            leaving.callback(self._take_back, "DMA maps", self._dma.clear)
+            leaving.callback(self._take_back, "eventfds", self._interrupts.clear)
+            leaving.callback(self._stream.close_fds)
+            try:
+                self._serve_all(receive)
+            except FramingLost as lost:
+                self._server.problem(f"connection closed: {lost}")
+            except (BrokenPipeError, ConnectionResetError):
+                self._server.problem("the client left without reading an answer")
+
+    def _take_back(self, what: str, clear: Callable[[], list[NvcoreError | OSError]]) -> None:
+        if problems := clear():
+            self._server.problem(f"the device did not let go of {len(problems)} of the client's {what}: {problems[0]}")
+
+    def _serve_all(self, receive: Callable[[], Message | None]) -> None:
+        while (message := receive()) is not None:
+            self._server.messages += 1
+            try:
+                self._serve(message)
+            finally:
+                message.close_fds()
 
     def _serve(self, message: Message) -> None:
         if message.flags & TYPE_MASK:
