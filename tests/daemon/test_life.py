@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from nvcore.daemon.run import _STOP_LIMIT
 from tests.daemon.running import BARE, GPU0, SET, Running
 from tests.plugins.building import OBSERVER, plugin
 
@@ -37,6 +38,9 @@ def test_ready_comes_when_the_socket_answers_and_stopping_before_anything_else_g
     assert told[0][0].startswith("EXTEND_TIMEOUT_USEC=") and told[-1][0] == "READY=1" and told[-1][1].startswith("STATUS=")
     host.process.send_signal(signal.SIGTERM)
     assert host.manager.wait("STOPPING=1", host.process)
+    (stopping,) = (message.split("\n") for message in host.manager.said if "STOPPING=1" in message)
+    key, _, microseconds = stopping[1].partition("=")  # in one message: with STOPPING the clock of the stop begins to run
+    assert key == "EXTEND_TIMEOUT_USEC" and int(microseconds) >= (_STOP_LIMIT + 10) * 1e6
     assert host.wait() == 0 and not host.socket.exists()
     assert [line for line in host.log.read_text().splitlines() if "nvcore:" in line][-1] == "nvcore: stopping"
 

@@ -15,11 +15,11 @@ import pytest
 UNIT = files("nvcore.daemon") / "systemd" / "nvcore.service"
 
 
-def keys() -> dict[str, str]:
+def keys(section: str = "Service") -> dict[str, str]:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(UNIT.read_text())
-    return dict(parser["Service"])
+    return dict(parser[section])
 
 
 def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
@@ -50,3 +50,10 @@ def test_it_waits_longer_than_the_daemon_takes_to_stop() -> None:
     from nvcore.daemon.run import _STOP_LIMIT
 
     assert float(keys()["TimeoutStopSec"]) > _STOP_LIMIT + 15
+
+
+def test_vgpus_are_there_before_whoever_starts_virtual_machines() -> None:
+    unit = keys("Unit")
+    assert unit["Before"].split() == ["libvirtd.service", "virtqemud.service"]
+    assert "local-fs.target" in unit["After"].split() and not {"libvirtd.service", "virtqemud.service"} & set(unit["After"].split())
+    assert keys("Install")["WantedBy"] == "multi-user.target"

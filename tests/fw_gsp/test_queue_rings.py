@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import struct
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -54,6 +56,7 @@ def pair(command: int = 0x40000, status: int = 0x40000):  # type: ignore[no-unty
     return peer, sender, receiver, clock
 
 
+@cache
 def data(size: int, seed: int = 1) -> bytes:
     return random.Random(size * 31 + seed).randbytes(size)
 
@@ -71,30 +74,36 @@ def test_a_page_list_that_needs_a_second_page_lists_it_too():
     assert SharedBlock(Buffer(size), 0x180000, 0x80000).entries == 514
 
 
-def test_every_start_slot_and_size_reaches_the_firmware():
-    peer, sender, _, _ = pair()
-    want = []
-    for size in EDGES:
-        for _slot in range(64):  # 63 slots: each size meets every start
-            want.append((0x4C, 7, data(size)))
-            sender.send(*want[-1])
+def begin(peer: Peer, sender: CommandSender, receiver: StatusReceiver, slot: int) -> None:
+    """Both queues are empty, and the next record of each begins in `slot`."""
+    peer.read = peer.write = sender._write = receiver._read = slot
+    for at in (0x10, 0x20):
+        for queue in (peer.command, peer.status):
+            struct.pack_into("<I", peer.memory, queue + at, slot)
+
+
+@pytest.mark.parametrize("slots", range(1, 17))
+def test_every_size_of_record_crosses_every_start_in_both_directions(slots):
+    """Each number of slots: the smallest and the largest payload that takes it, and with one slot every odd size of the list."""
+    peer, sender, receiver, _ = pair()
+    largest = slots * 0x1000 - 0x50
+    sizes = {largest - 0xFFF, largest} if slots > 1 else {size for size in EDGES if size <= largest}
+    for start in range(63):
+        for size in sizes:
+            blob = data(size)
+            assert -(-(0x50 + size) // 0x1000) == slots
+            begin(peer, sender, receiver, start)
             peer.expect = size
+            sender.send(0x4C, 7, blob)
             peer.doorbell()
-    peer.flush()
-    assert peer.got == want
-
-
-def test_every_start_slot_and_size_comes_back():
-    peer, _, receiver, _ = pair()
-    for size in EDGES:
-        starts = set()
-        for _ in range(64):
-            starts.add(peer.write)
-            peer.put(0x4C, data(size), 0, 9)
-            assert receiver.take() == (0x4C, 0, 9, data(size))
-        # a length just below a page boundary must not leave the reader one slot behind
-        assert receiver.pointers == (peer.write, peer.write)
-        assert len(starts) == 63 or size > 0xFB0
+            peer.flush()
+            assert peer.got.pop() == (0x4C, 7, blob) and peer.got == []
+            peer.put(0x4C, blob, 0, 9)
+            assert receiver.take() == (0x4C, 0, 9, blob)
+            # a length just below a page boundary must not leave the reader one slot behind
+            end = (start + slots) % 63
+            assert receiver.pointers == (end, end) and sender.pointers == (end, end) and peer.read == end
+            assert receiver.take() is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -168,8 +177,6 @@ def test_a_small_ring_limits_the_record():
 
 @pytest.mark.parametrize("value", [63, 64, 0xFFFFFFFF])
 def test_a_read_pointer_out_of_range_is_not_a_pointer(value):
-    import struct
-
     peer, sender, _, _ = pair()
     struct.pack_into("<I", peer.memory, peer.status + 0x20, value)
     with pytest.raises(QueueCorrupt, match="read pointer"):
@@ -218,8 +225,6 @@ def test_a_header_with_any_bytes_overwritten_is_refused_or_harmless(at, junk):
     ("word", "value"), [(0, 1), (1, 0x41000), (2, 0x2000), (3, 64), (3, 0), (6, 0x10), (6, 0x1000), (7, 0x22), (7, 0x80000)]
 )
 def test_a_status_header_that_does_not_fit_is_refused(word, value):
-    import struct
-
     buffer = Buffer(block_size())
     block = SharedBlock(buffer)
     peer = Peer(buffer)
