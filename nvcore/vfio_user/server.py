@@ -68,6 +68,8 @@ class DeviceServer:
             self._connection = connection
             self.clients += 1
             try:
+                if self._is_closed():  # by a `close` that came after accept and saw no connection to end
+                    return
                 Session(self, connection).run()
             finally:
                 self._connection = None

@@ -15,6 +15,8 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final
 
+from nvcore.api.clock import SYSTEM
+
 __all__ = ["ERROR", "HEADER", "MAX_FDS", "MAX_TRANSFER", "NO_REPLY", "REPLY", "Command", "FramingLost", "Message", "Refused", "Stream"]
 
 HEADER: Final = Struct("<HHIII")  # message id, command, size with header, flags, errno
@@ -29,6 +31,8 @@ MAX_TRANSFER: Final = 1 << 20  # bytes of data in one message (max_data_xfer_siz
 MAX_MESSAGE: Final = MAX_TRANSFER + 4096  # the longest message taken: data and any fixed part before it
 MAX_FDS: Final = 16
 """Descriptors taken with one message."""
+SEND_TIMEOUT: Final = 5.0
+"""Seconds that a client may take to read an answer: as long as QEMU waits for one (x-msg-timeout)."""
 _CHUNK: Final = 1 << 18
 
 
@@ -95,6 +99,8 @@ class Stream:
         self._scan = 0  # where the next message not yet seen by `_note_fds` begins
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
+        self._room = select.poll()
+        self._room.register(connection, select.POLLOUT)
 
     def receive(self) -> Message | None:
         """The next message; None at the orderly end of the stream. Raises FramingLost."""
@@ -161,13 +167,26 @@ class Stream:
         self._owners.append((last, fds))
 
     def send(self, ident: int, command: int, flags: int, error: int, body: bytes | memoryview, fds: list[int] | None = None) -> None:
-        """Write one message whole; `fds` travel with its first byte and stay the caller's."""
-        head = HEADER.pack(ident, command, 16 + len(body), flags, error)
+        """Write one message whole; `fds` travel with its first byte and stay the caller's. Raises FramingLost when the client does not
+        read it in time."""
+        head, total = HEADER.pack(ident, command, 16 + len(body), flags, error), 16 + len(body)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        sent = self._socket.sendmsg([head, body], ancillary)
-        total = 16 + len(body)
-        if sent < total:
-            self._socket.sendall((head + bytes(body))[sent:])
+        sent = self._send_some([head, body], ancillary)
+        if sent == total:
+            return
+        data, deadline = memoryview(head + bytes(body)), SYSTEM.now() + SEND_TIMEOUT
+        while sent < total:
+            left = deadline - SYSTEM.now()
+            if left <= 0 or not self._room.poll(left * 1000):
+                raise FramingLost(f"an answer of {total} bytes was not read within {SEND_TIMEOUT:g} s")
+            sent += self._send_some([data[sent:]], [] if sent else ancillary)
+
+    def _send_some(self, pieces: list[bytes | memoryview], ancillary: list[tuple[int, int, array.array[int]]]) -> int:
+        """Write what the socket has room for; how many bytes that was."""
+        try:
+            return self._socket.sendmsg(pieces, ancillary, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
 
     def close_fds(self) -> None:
         """Close descriptors of messages that were never cut."""

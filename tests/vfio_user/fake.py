@@ -113,7 +113,10 @@ class FakeClient:
             fds.frombytes(data)
         body = b""
         while len(body) < size - 16:
-            body += self.socket.recv(size - 16 - len(body))
+            piece = self.socket.recv(size - 16 - len(body))
+            if not piece:
+                raise ConnectionResetError
+            body += piece
         assert bool(flags & 0x20) == bool(error)
         return ident, command, error, body, list(fds)
 
