@@ -17,7 +17,7 @@ import pytest
 
 from nvcore.daemon.run import _STOP_LIMIT
 from tests.daemon.running import BARE, GPU0, SET, Running
-from tests.plugins.building import OBSERVER, plugin
+from tests.plugins.building import plugin
 
 Daemons = Callable[..., Running]
 
@@ -167,35 +167,6 @@ def site(tmp_path: Path) -> Path:
 
 def isolated(site: Path) -> tuple[str, ...]:
     return (str(site.parents[2] / "bin" / "python"), "-m", "nvcore")
-
-
-HANGING = OBSERVER.format(started="time.sleep(3600)", stopping="pass")
-
-
-def test_broken_plugins_are_named_the_good_ones_run_and_the_hanging_one_is_abandoned(daemon: Daemons, site: Path) -> None:
-    plugin(site, "raises", "1 / 0")
-    plugin(site, "hangs", HANGING)
-    plugin(site, "newer", "", family="client", generation=2)
-    witness = site / "stopped"
-    plugin(site, "good", OBSERVER.format(started="pass", stopping=f"open({str(witness)!r}, 'w').close()"))
-    host = daemon("--only", "fw_gsp,vfio,raises,hangs,newer,good", command=isolated(site))
-    began = time.monotonic()
-    host.start()
-    assert 5 <= time.monotonic() - began < 20
-    rows = {row["name"]: row for row in host.json("plugins", "list", "--only", "vfio", code=None)["plugins"]}
-    assert rows  # the command line's own selection does not ask the daemon
-    rows = {row["name"]: row for row in host.json("plugins", code=7)["plugins"]}
-    assert {name: rows[name]["state"] for name in ("raises", "hangs", "newer", "good", "vfio")} == {
-        "raises": "failed", "hangs": "failed", "newer": "incompatible", "good": "started", "vfio": "started",
-    }
-    assert all(rows[name]["reason"] and rows[name]["remedy"] for name in ("raises", "hangs", "newer"))
-    assert "did not return" in rows["hangs"]["reason"]
-    shown = host.run("status", code=7).stdout
-    assert "plugin hangs failed" in shown and "plugin raises failed" in shown
-    findings = [row for row in host.json("doctor")["findings"] if row["check"] == "plugins"]
-    assert {row["severity"] for row in findings} == {"warning"} and len(findings) == 3
-    assert host.signal(signal.SIGTERM) == 7
-    assert witness.exists()
 
 
 def test_a_required_plugin_that_does_not_work_keeps_the_daemon_from_starting(daemon: Daemons, site: Path) -> None:
