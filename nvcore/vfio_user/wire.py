@@ -146,8 +146,7 @@ class Stream:
         if fds:
             self._note_fds(fds)
         if flags & socket.MSG_CTRUNC:
-            self.close_fds()
-            raise FramingLost(f"more than {MAX_FDS} descriptors with one message")
+            raise FramingLost(f"descriptors lost: more than {MAX_FDS} with one message, or no room for them here")
         if not data and self._buffer:
             raise FramingLost("the stream ended inside a message")
         return bool(data)
