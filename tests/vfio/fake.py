@@ -58,15 +58,25 @@ class FakeGrant:
     def __init__(self, books: FakeContext, request: GrantRequest, vram: Range, channels: Range, parent: FakeGrant | None) -> None:
         self.books, self.request, self.parent = books, request, parent
         self.name, self.label, self.vm = f"grant-{len(books.grants)}", request.label, request.vm
-        self.vram, self.channels, self.functions = [vram], [channels], list(request.functions)
+        self.vram, self.channels = [vram], [channels]
         self.tenant = f"tenant of {request.label}"
-        self.state = "live"
+        self.state = "live"  # then "released", or "quarantined": the firmware has not let go of it
         self.scrubbed: list[Range] = []
         books.grants.append(self)
 
+    @property
+    def _cut(self) -> list[FakeGrant]:
+        return [grant for grant in self.books.grants if grant.parent is self and grant.state != "released"]
+
+    @property
+    def functions(self) -> list[int]:
+        cut = {number for grant in self._cut for number in grant.request.functions}
+        return [number for number in self.request.functions if number not in cut]
+
     def child(self, request: GrantRequest) -> FakeGrant:
-        own, size = self.vram[0], request.vram
-        used = [grant for grant in self.books.grants if grant.parent is self and grant.state == "live"]
+        own, size, used = self.vram[0], request.vram, self._cut
+        if not set(request.functions) <= set(self.functions):
+            raise OutOfResources("the function is not free")
         for start in range(own.end - size, own.start - 1, -request.vram_align):
             here = Range(start, size)
             if start % request.vram_align == 0 and not any(here.overlaps(grant.vram[0]) for grant in used):
@@ -88,7 +98,10 @@ class FakeGrant:
         return FakeLease(self.books, where)
 
     def release(self) -> None:
-        self.state = "released"
+        if self.state == "live":
+            firmware = self.books.firmware
+            stuck = self.parent is not None and (firmware is None or bool(firmware.tasks.keys() & set(self.request.functions)))
+            self.state = "quarantined" if stuck else "released"
 
 
 class FakeVgpu:
@@ -158,6 +171,7 @@ class FakeContext:
         self.subscribers: list[Callable[[VgpuPluginEvent], None]] = []
 
     def grant(self, request: GrantRequest) -> FakeGrant:
+        assert not any(grant.state == "live" for grant in self.grants), "the pool is taken twice"
         usable = self.inventory.regions[0].range
         end = usable.end - usable.end % request.vram_align
         assert end - request.vram >= usable.start, "the pool does not fit"

@@ -18,8 +18,8 @@ from nvcore.api.events import Fault, Rung, VgpuPluginEvent
 from nvcore_vfio.declared import Declared, check_name
 from nvcore_vfio.errors import BringUpFailed, NoCapacity, PinnedMismatch, UnknownVgpu, VgpuExists, VgpuInUse
 from nvcore_vfio.manager import Manager
-from nvcore_vfio.placement import channels_per_vgpu, room
-from nvcore_vfio.types import TYPES
+from nvcore_vfio.placement import room
+from nvcore_vfio.types import TYPES, channels_per_vgpu
 
 from .fake import MIB, FakeContext, FakeVgpu
 
@@ -79,8 +79,15 @@ def test_one_bad_function_is_left_out_with_its_reason_and_spoils_nothing(tmp_pat
 
 
 def test_another_size_does_not_mix_in_equal_size_mode() -> None:
-    here = room(KIND, declared={0: 1}, sizes={8}, pool=10, functions=16, unreadable={})
+    here = room(KIND, places=[(0, 1)], sizes={8}, pool=10, functions=16, unusable={}, kept={})
     assert here.left == 0 and "one size" in (here.reason or "")
+
+
+def test_a_pool_of_none_says_that_there_is_no_memory(tmp_path: Path) -> None:
+    made = manager(FakeContext(tmp_path, functions=0))
+    assert made.capacity()[0]["reason"] == "no memory is set aside for vGPUs"
+    with pytest.raises(NoCapacity, match="set aside"):
+        make(made)
 
 
 @pytest.mark.parametrize("call", ["bootload", "configure"])
@@ -204,7 +211,7 @@ def test_names_that_are_unsafe_are_refused(tmp_path: Path, name: str) -> None:
         check_name(name)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.one_of(
         st.text(max_size=200),
@@ -257,11 +264,11 @@ def test_after_a_gpu_reset_every_running_vgpu_comes_back_in_its_old_place(tmp_pa
     make(made, "one")
     make(made, "two")
     old = dict(context.firmware.tasks)  # type: ignore[union-attr]
-    made.on_fault(Fault(Rung.GPU, "firmware-halt", "NVC-2003", "0000:41:00.0", 1))
+    made.recovery.on_fault(Fault(Rung.GPU, "firmware-halt", "NVC-2003", "0000:41:00.0", 1))
     assert {row["state"] for row in made.rows()} == {"suspended"}
-    made.quiesce("gpu-reset")
+    made.recovery.quiesce("gpu-reset")
     context.firmware = FakeVgpu()
-    made.resume("lost")
+    made.recovery.resume("lost")
     assert context.firmware.tasks == old
     assert {row["state"] for row in made.rows()} == {"running"}
     assert context.leases == 2
@@ -289,7 +296,7 @@ def test_one_vgpu_that_does_not_come_back_is_failed_and_the_other_runs(tmp_path:
     made = manager(context)
     make(made, "one")
     make(made, "two")
-    made.quiesce("gpu-reset")
+    made.recovery.quiesce("gpu-reset")
 
     class Once(FakeVgpu):
         def bootload(self, tenant: object, spec: Any, heap: object) -> int:
@@ -297,7 +304,7 @@ def test_one_vgpu_that_does_not_come_back_is_failed_and_the_other_runs(tmp_path:
             return super().bootload(tenant, spec, heap)
 
     context.firmware = Once()
-    made.resume("lost")
+    made.recovery.resume("lost")
     assert {row["name"]: row["state"] for row in made.rows()} == {"one": "failed", "two": "running"}
     assert len(context.live) == 1 and context.leases == 1
 
@@ -308,11 +315,12 @@ def test_a_dead_firmware_is_not_asked_when_everything_goes(tmp_path: Path) -> No
     make(made, "one")
     context.firmware = None
     made.end()
-    assert not context.live and not context.leases and all(grant.state == "released" for grant in context.grants)
+    assert not context.live and not context.leases and context.grants[0].state == "released"
 
 
 class LifeCycle(RuleBasedStateMachine):
-    """Any order of operations, with refusals: what runs in the firmware, what is granted and what is shown are the same set."""
+    """Any order of operations, with refusals, crashes and resets: what the firmware has, what is granted or in quarantine, and what is
+    shown, are the same set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -322,40 +330,67 @@ class LifeCycle(RuleBasedStateMachine):
         self.context = FakeContext(Path(self.folder.name), functions=5)
         self.made = manager(self.context, 4)
         self.names: set[str] = set()
+        self.crashed: set[str] = set()
 
     @rule(name=st.sampled_from("abcdef"), start=st.booleans(), refuse=st.sampled_from([None, None, "bootload", "configure"]))
     def create(self, name: str, start: bool, refuse: str | None) -> None:
         self.context.firmware.refuse = {refuse} if refuse else set()  # type: ignore[union-attr]
         try:
+            offered = self.made.capacity()[0]["left"]
             make(self.made, name, start=start)
-            assert name not in self.names and len(self.names) < 4 and not (start and refuse)
+            assert name not in self.names and offered and not (start and refuse)
             self.names.add(name)
         except (VgpuExists, NoCapacity, BringUpFailed) as error:
-            assert {VgpuExists: name in self.names, NoCapacity: len(self.names) >= 4, BringUpFailed: bool(start and refuse)}[type(error)]
+            assert {VgpuExists: name in self.names, NoCapacity: not offered, BringUpFailed: bool(start and refuse)}[type(error)]
         self.context.firmware.refuse = set()  # type: ignore[union-attr]
 
     @precondition(lambda self: self.names)
-    @rule(data=st.data(), verb=st.sampled_from(["start", "stop", "destroy"]))
-    def act(self, data: st.DataObject, verb: str) -> None:
+    @rule(data=st.data(), verb=st.sampled_from(["start", "stop", "destroy"]), refuse=st.sampled_from([None, None, "shutdown", "cleanup"]))
+    def act(self, data: st.DataObject, verb: str, refuse: str | None) -> None:
         name = data.draw(st.sampled_from(sorted(self.names)))
-        getattr(self.made, verb)(name)
-        if verb == "destroy":
-            self.names.discard(name)
+        self.context.firmware.refuse = {refuse} if refuse else set()  # type: ignore[union-attr]
+        try:
+            getattr(self.made, verb)(name)
+            if verb == "destroy":
+                self.names.discard(name)
+        except NoCapacity:
+            assert verb == "start" and self.made.pool.kept
+        self.crashed.discard(name)
+        self.context.firmware.refuse = set()  # type: ignore[union-attr]
+
+    @precondition(lambda self: self.made.functions_running())
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        function = data.draw(st.sampled_from(sorted(self.made.functions_running())))
+        self.crashed |= {row["name"] for row in self.made.rows() if row["function"] == function}
+        for told in self.context.subscribers:
+            told(VgpuPluginEvent(function, "crashed"))
+
+    @rule()
+    def reset(self) -> None:
+        self.made.recovery.quiesce("gpu-reset")
+        self.context.firmware = FakeVgpu()
+        self.made.recovery.resume("lost")
+        assert not self.made.pool.kept and self.made.capacity()[0]["left"] == 4 - len(self.names)
 
     @rule()
     def restart(self) -> None:
         self.made.end()
         assert not self.context.live
+        self.crashed.clear()
         self.context = FakeContext(Path(self.folder.name), functions=5)
         self.made = manager(self.context, 4)
 
     @invariant()
     def books_balance(self) -> None:
         rows = self.made.rows()
-        running = {row["function"] for row in rows if row["state"] == "running"}
+        started = self.made.functions_running()
         assert {row["name"] for row in rows} == self.names
-        assert running == set(self.context.firmware.tasks) == self.made.functions_running()  # type: ignore[union-attr]
-        assert len(self.context.live) == self.context.leases == len(running)
+        assert not self.crashed & {row["name"] for row in rows if row["state"] != "failed"}
+        assert {row["function"] for row in rows if row["state"] == "running"} <= started
+        assert started | self.made.pool.kept.keys() == set(self.context.firmware.tasks)  # type: ignore[union-attr]
+        assert not started & self.made.pool.kept.keys()
+        assert len(self.context.live) == self.context.leases == len(started)
         assert len({row["slot"] for row in rows}) == len({row["function"] for row in rows}) == len(rows)
 
     def teardown(self) -> None:

@@ -55,7 +55,7 @@ class VfioDriver:
         """The manager of a GPU (by address), of the GPU that declares a vGPU, or the only one. Raises NoVgpuHost."""
         if declares is not None:
             for manager in self.managers.values():
-                if any(row["name"] == declares for row in manager.rows()):
+                if manager.declares(declares):
                     return manager
         if gpu is not None:
             found = self.managers.get(gpu)
@@ -80,17 +80,17 @@ class VfioClient:
     @signalling_safe
     def on_fault(self, fault: Fault) -> None:
         """Mark what is hit."""
-        self._manager.on_fault(fault)
+        self._manager.recovery.on_fault(fault)
 
     @may_sleep
     def quiesce(self, reason: QuiesceReason, deadline: float, generation: int) -> None:
         """Stop using the hardware."""
-        self._manager.quiesce(reason)
+        self._manager.recovery.quiesce(reason)
 
     @may_sleep
     def resume(self, vram: Literal["kept", "lost"], generation: int) -> None:
         """Go on."""
-        self._manager.resume(vram)
+        self._manager.recovery.resume(vram)
 
     def status(self) -> ClientStatus:
         """One line."""

@@ -1,21 +1,19 @@
-"""Declared vGPUs: what the operator asked for, on disk, so that it is made again after a restart.
+"""One declared vGPU: what the operator asked for, as a record with a schema.
 
-Owns the folder of one GPU's records: one JSON file each, replaced whole (write, sync, rename). A file that cannot be read is reported and
-left alone, never guessed at. The vGPU's name, type, slot, function, machine type and firmware version are fixed when it is declared.
+Name, type, slot, function, machine type and firmware version are fixed when it is declared. Pure. A record's values are checked here,
+against what any GPU could have; whether they fit this GPU is its manager's business.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from nvcore.api.errors import FormatError, UsageError
+from nvcore_vfio.claims import Claim
 
-__all__ = ["Claim", "Declared", "Store", "check_name", "living"]
+__all__ = ["Declared", "check_name", "is_name"]
 
 SCHEMA: Final = "nvcore.vgpu-declared/1"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -30,51 +28,22 @@ _FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
     "vm": (str, type(None)),
     "autostart": bool,
 }
+_RANGES: Final = {"slot": range(0x10000), "function": range(1, 0x10000)}
+"""TotalVFs of SR-IOV is a number of 16 bits."""
+
+
+def is_name(name: str) -> bool:
+    """Whether it is safe as a file name, in logs and on screens."""
+    return _NAME.fullmatch(name) is not None
 
 
 def check_name(name: str) -> str:
-    """A name that is safe as a file name, in logs and on screens. Raises UsageError."""
-    if not _NAME.fullmatch(name):
+    """A name that is. Raises UsageError."""
+    if not is_name(name):
         raise UsageError(
             "not a name for a vGPU", expected="1 to 63 letters, digits, '.', '_' and '-', first a letter or digit", seen=ascii(name)
         )
     return name
-
-
-class Claim:
-    """A process that holds a vGPU: `pid` and the time it was started, so that a number used again is not taken for it."""
-
-    __slots__ = ("pid", "started")
-
-    def __init__(self, pid: int, started: int) -> None:
-        self.pid, self.started = pid, started
-
-    @classmethod
-    def of(cls, pid: int) -> Claim:
-        """The claim of a living process. Raises UsageError."""
-        started = _start_time(pid)
-        if started is None:
-            raise UsageError(f"no process {pid}", remedy="name the process of the virtual machine that will hold the vGPU")
-        return cls(pid, started)
-
-    @property
-    def alive(self) -> bool:
-        """Whether that very process still runs."""
-        return _start_time(self.pid) == self.started
-
-
-def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat, in clock ticks since boot (proc(5)); None when there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except (OSError, ValueError):
-        return None
-    return int(text.rpartition(")")[2].split()[19])
-
-
-def living(claim: Claim | None) -> bool:
-    """Whether a claim is held by somebody."""
-    return claim is not None and claim.alive
 
 
 class Declared:
@@ -121,6 +90,9 @@ class Declared:
             value = document.get(key)
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise FormatError(f"a vGPU record with a bad {key}", seen=ascii(value), where=where)
+            if key in _RANGES and value not in _RANGES[key]:
+                allowed = _RANGES[key]
+                raise FormatError(f"a vGPU record with a bad {key}", expected=f"{allowed.start} to {allowed[-1]}", seen=value, where=where)
             values[key] = value
         claim = document.get("claim")
         if claim is not None:
@@ -131,50 +103,3 @@ class Declared:
             return cls(**values)
         except UsageError as error:
             raise FormatError("a vGPU record with a bad name", seen=error.seen, where=where) from None
-
-
-class Store:
-    """The records of one GPU, below `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def load(self) -> Iterator[Declared | FormatError]:
-        """Every record in name order; for a file that cannot be used, its error. Files of other names are not looked at (F15)."""
-        for path in sorted(self.folder.glob("*.json")):
-            if not path.is_file() or not _NAME.fullmatch(path.stem):
-                continue
-            try:
-                record = Declared.parse(path.read_text("utf-8"), str(path))
-                if record.name != path.stem:
-                    raise FormatError("a vGPU record under another name", expected=path.stem, seen=record.name, where=str(path))
-                yield record
-            except (OSError, UnicodeDecodeError) as error:
-                yield FormatError("a vGPU record cannot be read", seen=str(error), where=str(path))
-            except FormatError as error:
-                yield error
-
-    def save(self, record: Declared) -> None:
-        """Store it: after this returns it survives a power cut."""
-        path = self.folder / f"{record.name}.json"
-        scratch = path.with_suffix(".new")
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(record.as_dict(), file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-        self._sync()
-
-    def remove(self, name: str) -> None:
-        """Forget it. Nothing happens when it is not there."""
-        (self.folder / f"{name}.json").unlink(missing_ok=True)
-        self._sync()
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from nvcore.api.errors import ConflictError, NotFoundError, NvcoreError, OutOfResources
+from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, NvcoreError, OutOfResources
 
-__all__ = ["BringUpFailed", "NoCapacity", "NoVgpuHost", "PinnedMismatch", "UnknownVgpu", "VgpuExists", "VgpuInUse"]
+__all__ = [
+    "BringUpFailed", "NoCapacity", "NoFirmware", "NoVgpuHost", "NotStored", "PinnedMismatch", "UnknownVgpu", "UnusableRecord", "VgpuExists",
+    "VgpuInUse",
+]  # fmt: skip
 
 
 class UnknownVgpu(NotFoundError):
@@ -39,6 +42,13 @@ class VgpuInUse(ConflictError):
     usual_remedy = "shut its virtual machine down first"
 
 
+class NoFirmware(NotRunningError):
+    """The GPU runs no firmware now: nothing can be started on it."""
+
+    code = "NVC-3005"
+    usual_remedy = "nvcore gpus says why; try again when it runs, or: nvcore gpus retry GPU"
+
+
 class BringUpFailed(NvcoreError):
     """The firmware did not bring the vGPU up; what had been taken was given back."""
 
@@ -51,3 +61,17 @@ class PinnedMismatch(NvcoreError):
 
     code = "NVC-3007"
     usual_remedy = "bring back what it was made with, or destroy it and create it anew"
+
+
+class NotStored(NvcoreError):
+    """The state directory took no change of a vGPU's record; what had been started or declared for it was undone."""
+
+    code = "NVC-3009"
+    usual_remedy = "make room in the state directory, or make it writable, then try again"
+
+
+class UnusableRecord(NvcoreError):
+    """A vGPU's record can be read, and names what this GPU or this release does not have, or what is another vGPU's."""
+
+    code = "NVC-3010"
+    usual_remedy = "destroy the vGPU, or mend its record and reset the GPU: nvcore gpus reset GPU"

@@ -1,14 +1,14 @@
-"""One vGPU at work: its grant and its task in the firmware, brought up and down in one order, unwound from wherever it failed.
+"""One vGPU at work: its grant and its task in the firmware, brought up and down in one order.
 
 Runs on the GPU's life-cycle thread. Up: memory and channel ids (the grant), the scrub, the heap's lease, the firmware's task, its
-settings. Down: the reverse, each step on its own: one that fails is kept as the first cause and the others still run. Source: reference
-page vgpu-host.md, sections 1.3, 2.11, 6.3 (RFC "NVIDIA vGPU VFIO", 2024-09 and 2025-09).
+settings. Down, from wherever it stands: the reverse, each step on its own: one that fails is kept as the first cause and the others still
+run. What the firmware keeps in spite of all goes into quarantine with the grant: the core sees to that. Source: reference page
+vgpu-host.md, sections 1.3, 2.11, 6.3 (RFC "NVIDIA vGPU VFIO", 2024-09 and 2025-09).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from nvcore.api.errors import FirmwareDead, FirmwareRefused, NvcoreError, WaitTimeout
 from nvcore.api.families.vgpu import VgpuFamily, VgpuRef, VgpuSpec, VgpuTypeSpec
@@ -46,30 +46,35 @@ def type_spec(kind: VgpuType, heap: int) -> VgpuTypeSpec:
     )
 
 
+def _parts(kind: VgpuType, heap: int, segment: int) -> tuple[int, int]:
+    """Bytes of framebuffer and of heap, in whole segments, so that none has two owners: rounded down as NVIDIA's manager does, and up."""
+    return kind.framebuffer // segment * segment, -(-heap // segment) * segment
+
+
 class Instance:
-    """A started vGPU."""
+    """A started vGPU. grant, channels: what it has; started: the clock's time."""
 
     def __init__(self, record: Declared, kind: VgpuType, address: str, heap: int, segment: int) -> None:
         self.record, self.kind, self.address = record, kind, address
-        self._heap_size = -(-heap // segment) * segment  # whole segments, so that no segment has two owners
         self._segment = segment
-        self.framebuffer = kind.framebuffer // segment * segment  # rounded down to whole segments, as NVIDIA's manager does
+        self.framebuffer, self._heap_size = _parts(kind, heap, segment)
         self.grant: Grant | None = None
+        self.channels: Range | None = None
         self.protocol: str | None = None
         self.started: float | None = None
         self._lease: Lease | None = None
         self._task: VgpuRef | None = None
 
-    @property
-    def memory(self) -> int:
-        """Bytes of VRAM that one vGPU of this type takes."""
-        return self.framebuffer + self._heap_size
+    @staticmethod
+    def memory_of(kind: VgpuType, heap: int, segment: int) -> int:
+        """Bytes of VRAM that one vGPU of this type takes. heap: bytes that the firmware's task needs."""
+        return sum(_parts(kind, heap, segment))
 
     def up(self, parent: Grant, family: VgpuFamily) -> None:
-        """Bring it up. Raises BringUpFailed with everything given back, OutOfResources with the ledger unchanged."""
+        """Bring it up. Raises BringUpFailed, or OutOfResources with the ledger unchanged; `down` then gives back what it has."""
         request = GrantRequest(
             label=f"vgpu:{self.record.name}",
-            vram=self.memory,
+            vram=self.framebuffer + self._heap_size,
             vram_align=self._segment,
             channels=self.kind.channels,
             power_of_two_channels=True,
@@ -78,16 +83,16 @@ class Instance:
             vm=self.record.vm,
         )
         self.grant = parent.child(request)
-        try:
-            self._start(self.grant, family)
-        except (FirmwareRefused, FirmwareDead, WaitTimeout) as error:
-            self.down(family)
-            raise BringUpFailed(
-                f"vGPU {self.record.name} could not be brought up", seen=str(error), remedy="see `nvcore events`"
-            ) from error
-        except NvcoreError:
-            self.down(family)
-            raise
+        self.channels = self.grant.channels[0]
+        self._start(self.grant, family)
+
+    def again(self, parent: Grant, family: VgpuFamily) -> None:
+        """The firmware was started anew and the memory lost: bring it up in the grant that it has, or in a new one. Raises as `up`."""
+        if self.grant is None:
+            self.up(parent, family)
+            return
+        self._give_up_task()
+        self._start(self.grant, family)
 
     def spec(self, grant: Grant) -> VgpuSpec:
         """What the firmware is told of this vGPU."""
@@ -108,8 +113,13 @@ class Instance:
         for piece in (*spec.framebuffer, spec.heap):
             grant.scrub(piece)
         self._lease = grant.map(spec.heap)
-        self._task = family.bootload(grant.tenant, spec, self._lease)
-        self.protocol = family.configure(self._task, spec)
+        try:
+            self._task = family.bootload(grant.tenant, spec, self._lease)
+            self.protocol = family.configure(self._task, spec)
+        except (FirmwareRefused, FirmwareDead, WaitTimeout) as error:
+            raise BringUpFailed(
+                f"vGPU {self.record.name} could not be brought up", seen=str(error), remedy="see `nvcore events`"
+            ) from error
 
     def down(self, family: VgpuFamily | None) -> str | None:
         """Take it down from wherever it stands; the first cause when a step failed. Without a family only the host's side goes."""
@@ -127,17 +137,11 @@ class Instance:
                 step()
             except NvcoreError as error:  # the others must still run
                 first = first or str(error)
-        self.grant = self._lease = self._task = self.protocol = self.started = None
+        self.grant = self.channels = self._lease = self._task = self.protocol = self.started = None
         return first
 
-    def again(self, family: VgpuFamily) -> None:
-        """Bring the task up again in the grant that it has: the firmware was started anew and the memory lost."""
-        grant = cast(Grant, self.grant)
+    def _give_up_task(self) -> None:
+        """The task went with its firmware, and the lease was revoked with it."""
         if self._lease is not None:
-            self._lease.release()  # revoked with the old generation; forget it
+            self._lease.release()
         self._task = self._lease = None
-        try:
-            self._start(grant, family)
-        except NvcoreError as error:
-            self.down(family)
-            raise BringUpFailed(f"vGPU {self.record.name} could not be brought up again", seen=str(error)) from error

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from nvcore.api import hookimpl
+from nvcore.api.errors import NvcoreError
 from nvcore.api.offers import CheckOffer, ConfigSection, Finding, HostInfo, InterfaceOffer, PanelOffer
 from nvcore_vfio.plugin import driver
 
@@ -31,7 +32,7 @@ _COLUMNS = (
 class VfioConfig:
     """`[plugins.vfio]`. vgpus_per_gpu: how many vGPUs memory is set aside for on each GPU; 0 = as many as fit."""
 
-    vgpus_per_gpu: int = 0
+    vgpus_per_gpu: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
 
 @hookimpl
@@ -70,10 +71,21 @@ def nvcore_doctor_checks(host: HostInfo) -> Iterable[CheckOffer]:
     """Whether our list and the firmware's agree, and whether every record can be read."""
 
     def check() -> Iterator[Finding]:
+        from nvcore_vfio.errors import NoCapacity, UnusableRecord
+
         for address, manager in driver(host).managers.items():
             for problem in manager.damaged:
                 yield Finding("warning", f"{address}: {problem.what} at {problem.where}", problem.code, problem.remedy)
-            ours, theirs = manager.functions_running(), set(manager.firmware_tasks())
+            for name, flaw in manager.flaws().items():
+                yield Finding("warning", f"{address}: {name} cannot be started: {flaw}", UnusableRecord.code, UnusableRecord.usual_remedy)
+            for number, why in sorted(manager.pool.kept.items()):
+                yield Finding("warning", f"{address}: VF {number} is {why}", NoCapacity.code, f"nvcore gpus reset {address}")
+            try:
+                theirs = set(manager.firmware_tasks())
+            except NvcoreError as error:
+                yield Finding("warning", f"{address}: the firmware's vGPUs cannot be counted: {error.what}", error.code, error.remedy)
+                continue
+            ours = manager.functions_running()
             if ours == theirs:
                 yield Finding("ok", f"{address}: {len(ours)} vGPUs, here and in the firmware")
             else:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from nvcore.api.errors import NotFoundError
 
-__all__ = ["MACHINE", "TYPES", "VgpuType", "type_named", "types_for"]
+__all__ = ["CHANNELS", "MACHINE", "TYPES", "VgpuType", "channels_per_vgpu", "find_type", "type_named", "types_for"]
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -19,9 +19,17 @@ GIB: Final = 1 << 30
 MACHINE: Final = "nvcore-vgpu-1"
 """The machine type that new vGPUs are pinned to: guest protocol, configuration space, BARs and identity of this release."""
 
+CHANNELS: Final = 2048
+"""Channel ids of a runlist that the split is computed from."""
+
+
+def channels_per_vgpu(max_instances: int) -> int:
+    """The largest power of two that is not above CHANNELS / max_instances."""
+    return 1 << ((CHANNELS // max_instances).bit_length() - 1)
+
 
 class VgpuType(NamedTuple):
-    """One type. size, region: in slots of 1 GiB; channels: ids per vGPU on each runlist; bring_up: "published" or "model convention"."""
+    """One type. size, region: in slots of 1 GiB; bring_up: "published" or "model convention"."""
 
     name: str
     type_id: int
@@ -32,7 +40,6 @@ class VgpuType(NamedTuple):
     framebuffer: int
     reserved: int
     max_instances: int
-    channels: int
     heads: int
     max_width: int
     max_height: int
@@ -43,6 +50,11 @@ class VgpuType(NamedTuple):
     subsystem_id: int
     bring_up: str
     source: str
+
+    @property
+    def channels(self) -> int:
+        """Channel ids of each vGPU, on each runlist."""
+        return channels_per_vgpu(self.max_instances)
 
 
 TYPES: Final = (
@@ -56,7 +68,6 @@ TYPES: Final = (
         framebuffer=3776 * MIB,
         reserved=320 * MIB,
         max_instances=10,
-        channels=128,  # the largest power of two that is not above 2048 / max_instances
         heads=1,
         max_width=3840,
         max_height=2400,
@@ -72,11 +83,16 @@ TYPES: Final = (
 )
 
 
+def find_type(name: str) -> VgpuType | None:
+    """The type of that name, if this release knows it."""
+    return next((row for row in TYPES if row.name == name), None)
+
+
 def type_named(name: str) -> VgpuType:
     """The type of that name. Raises NotFoundError with the known names."""
-    for row in TYPES:
-        if row.name == name:
-            return row
+    found = find_type(name)
+    if found is not None:
+        return found
     raise NotFoundError(f"no vGPU type {name!r}", expected=", ".join(row.name for row in TYPES), seen=name)
 
 

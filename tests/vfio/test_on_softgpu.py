@@ -1,0 +1,104 @@
+"""The client on a real core and firmware backend, before a software GPU: what the firmware keeps, the core's books keep too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nvcore_softgpu")
+
+from nvcore.api.errors import NvcoreError
+from nvcore.api.needs import BootNeeds
+from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer
+from nvcore.host import Host
+from nvcore_fw_gsp.backend import GspBackend
+from nvcore_fw_gsp.queue.errors import CallRefused
+from nvcore_fw_gsp.session.rm import Rm
+from nvcore_vfio.client import VfioDriver
+from nvcore_vfio.manager import Manager
+from tests.boots.rig import FINAL, Slot, _KeptBus, until
+
+NEEDS = BootNeeds(vgpu_host=True, virtual_functions=16)
+CLEANUP = 0x20804008
+
+
+class Rig:
+    def __init__(self, card: Slot, folder: Path) -> None:
+        self.card, self.driver = card, VfioDriver()
+        root = card.images / "nvidia"
+        backend = GspBackend(lambda: [str(root if root.is_dir() else card.images)])
+        self.host = Host(
+            [card.source],
+            buses=[BusOffer("slot", "", ("softgpu",), lambda config: _KeptBus(card.bus))],
+            backends=[FirmwareOffer("gsp-rm", "", ("GA100",), (), lambda: backend)],
+            clients=[ClientOffer("vfio", "", ("vgpu",), lambda identity: NEEDS, lambda: self.driver)],
+            clock=card.clock,
+            state_dir=folder,
+            config=card.settings(1.0),
+        )
+        self.host.start()
+        self.running()
+
+    @property
+    def gpu(self) -> Any:
+        return self.host.gpus[0]
+
+    @property
+    def manager(self) -> Manager:
+        return next(iter(self.driver.managers.values()))
+
+    def running(self) -> None:
+        until(lambda: self.gpu.state.name in FINAL, "the GPU comes up")
+        assert self.gpu.state.name == "running", self.gpu.state.cause
+        until(lambda: bool(self.driver.managers), "the client has it")
+
+    def tasks(self) -> dict[int, str]:
+        return {task["gfid"]: task["state"] for task in self.card.inspector.view()["gsp"]["vgpus"]}
+
+    def quarantined(self) -> dict[str, int]:
+        return {row.kind: row.quarantined for row in self.gpu.hardware.ledger.rows() if row.quarantined}
+
+    def doctor(self) -> list[str]:
+        return [finding.text for finding in self.host.doctor() if finding.severity not in ("ok", "note")]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    card = Slot("ga100", "570.144", vram="40G")
+    made = Rig(card, tmp_path)
+    try:
+        yield made
+    finally:
+        assert made.host.stop(20.0) == []
+        card.close()
+
+
+def test_what_the_firmware_keeps_is_in_quarantine_until_the_gpu_is_reset(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, control = rig.manager, Rm.control
+    for name in ("one", "two"):
+        made.create("A100-4C", name=name, vm=None, start=True)
+
+    def refuse(self: Rm, client: int, target: int, command: int, params: bytes | bytearray, what: str) -> bytes:
+        if command == CLEANUP:
+            raise CallRefused(f"the firmware refused {what}", 0x40)
+        return control(self, client, target, command, params, what)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rm, "control", refuse)
+        assert "refused" in (made.destroy("one")["reason"] or "")
+    assert rig.tasks() == {1: "stopped", 2: "configured"}
+    assert set(rig.quarantined()) == {"vram", "channels", "functions"} and made.pool.kept.keys() == {1}
+    assert any("quarantined until the next reset" in text for text in rig.doctor())
+    assert made.create("A100-4C", name="three", vm=None, start=True)["function"] == 3
+
+    rig.card.inspector.arm("gsp-halt")
+    with pytest.raises(NvcoreError):
+        made.firmware_tasks()
+    until(lambda: rig.gpu.generation == 2 and rig.gpu.state.name == "running", "the GPU is reset")
+    assert rig.tasks() == {2: "configured", 3: "configured"}
+    assert rig.quarantined() == {} and made.pool.kept == {} and rig.doctor() == []
+    assert made.capacity()[0]["left"] == 8
+    assert made.create("A100-4C", name="one", vm=None, start=True)["function"] == 1

@@ -1,0 +1,113 @@
+"""Crashes, faults and resets: one that failed stays failed until somebody starts it; the others come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvcore.api.events import Fault, Rung, VgpuPluginEvent
+from nvcore_vfio.errors import BringUpFailed
+from nvcore_vfio.manager import Manager
+
+from .fake import GPU, FakeContext, FakeVgpu
+from .test_manager import make, manager
+
+
+def states(made: Manager) -> dict[str, str]:
+    return {row["name"]: row["state"] for row in made.rows()}
+
+
+def two(folder: Path) -> tuple[FakeContext, Manager]:
+    context = FakeContext(folder)
+    made = manager(context)
+    make(made, "one")
+    make(made, "two")
+    return context, made
+
+
+def crash(context: FakeContext, function: int) -> None:
+    for told in context.subscribers:
+        told(VgpuPluginEvent(function, "crashed"))
+
+
+def test_one_that_crashed_stays_failed_when_the_gpu_goes_on_with_its_memory(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    crash(context, 1)
+    made.recovery.quiesce("channel-fault")
+    assert states(made) == {"one": "failed", "two": "suspended"}
+    made.recovery.resume("kept")
+    assert states(made) == {"one": "failed", "two": "running"}
+    made.recovery.quiesce("channel-fault")
+    crash(context, 2)
+    made.recovery.resume("kept")
+    assert states(made)["two"] == "failed"
+
+
+def test_one_that_crashed_stays_failed_over_a_reset_and_has_nothing_then(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    crash(context, 1)
+    made.recovery.on_fault(Fault(Rung.GPU, "firmware-halt", "NVC-2003", GPU.address, 1))
+    made.recovery.quiesce("gpu-reset")
+    context.firmware = FakeVgpu()
+    made.recovery.resume("lost")
+    assert states(made) == {"one": "failed", "two": "running"}
+    assert set(context.firmware.tasks) == {2} and len(context.live) == context.leases == 1
+    assert "crashed" in made.rows()[0]["reason"]
+
+
+def test_a_start_of_one_that_crashed_takes_it_down_first(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    crash(context, 1)
+    context.firmware.calls.clear()  # type: ignore[union-attr]
+    assert made.start("one")["state"] == "running"
+    assert context.firmware.calls == ["shutdown", "cleanup", "bootload", "configure"]  # type: ignore[union-attr]
+    assert len(context.live) == context.leases == 2
+
+
+def test_a_task_that_crashes_while_it_is_brought_up_is_no_running_vgpu(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+
+    class Crashing(FakeVgpu):
+        def configure(self, task: int, spec: Any) -> str:
+            crash(context, 1)
+            return super().configure(task, spec)
+
+    context.firmware = Crashing()
+    with pytest.raises(BringUpFailed, match="crashed"):
+        make(manager(context), "one")
+    assert not context.live and context.firmware.tasks == {}
+
+
+def test_the_types_are_told_again_to_a_firmware_that_was_started_anew(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    told = context.firmware.types  # type: ignore[union-attr]
+    made.recovery.quiesce("gpu-reset")
+    context.firmware = FakeVgpu()
+    made.recovery.resume("lost")
+    assert context.firmware.calls[0] == "upload_types" and context.firmware.types == told != []
+
+
+def test_types_that_are_refused_after_a_reset_fail_every_vgpu_with_the_reason_and_not_the_client(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    made.recovery.quiesce("gpu-reset")
+    context.firmware = FakeVgpu()
+    context.firmware.refuse = {"upload_types"}
+    made.recovery.resume("lost")
+    assert states(made) == {"one": "failed", "two": "failed"} and not context.live
+    assert all("upload_types refused" in row["reason"] for row in made.rows())
+
+
+def test_the_reset_of_one_grant_brings_up_its_vgpu_alone(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    hit = context.live[0]
+    made.recovery.on_fault(Fault(Rung.GRANT, "channel-stuck", "NVC-5011", GPU.address, 1, grant=hit.name))
+    made.recovery.quiesce("grant-reset")
+    assert set(states(made).values()) == {"suspended"}
+    firmware = context.firmware
+    assert firmware is not None
+    del firmware.tasks[1]  # went with its grant's root
+    firmware.calls.clear()
+    made.recovery.resume("lost")
+    assert states(made) == {"one": "running", "two": "running"} and firmware.calls == ["bootload", "configure"]
