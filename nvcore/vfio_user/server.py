@@ -138,6 +138,8 @@ class Session:
                 self._server.problem(f"connection closed: {lost}")
             except (BrokenPipeError, ConnectionResetError):
                 self._server.problem("the client left without reading an answer")
+            except OSError as problem:  # the socket's: what a device raises is answered
+                self._server.problem(f"connection closed: {problem}")
 
     def _take_back(self, what: str, clear: Callable[[], list[NvcoreError | OSError]]) -> None:
         if problems := clear():

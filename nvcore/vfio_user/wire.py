@@ -88,7 +88,7 @@ class Stream:
     """Messages over a connected unix stream socket, read ahead in large pieces.
 
     A message's descriptors arrive with its first byte, and the kernel ends a read behind the piece that carried descriptors; so the
-    descriptors of one read belong to the last message that begins in it.
+    descriptors of one read belong to the last message that begins in it. Whoever stops reading calls `close_fds`.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -127,9 +127,7 @@ class Stream:
             return None
         body = memoryview(bytes(memoryview(buffer)[start + 16 : start + size]))
         self._position = start + size
-        fds: list[int] = []
-        while self._owners and self._owners[0][0] == start:
-            fds += self._owners.pop(0)[1]
+        fds = self._owners.pop(0)[1] if self._owners and self._owners[0][0] == start else []
         return Message(ident, command, flags, error, body, fds)
 
     def fill(self) -> bool:
@@ -152,7 +150,7 @@ class Stream:
         return bool(data)
 
     def _note_fds(self, fds: list[int]) -> None:
-        """Give `fds` to the last message that begins in the buffer."""
+        """Give `fds` to the last message that begins in the buffer. Raises FramingLost when it had its share before."""
         position = last = max(self._scan, self._position)
         while len(self._buffer) - position >= 16:
             last = position
@@ -163,7 +161,12 @@ class Stream:
         if position < len(self._buffer):
             last = position
         self._scan = last
-        self._owners.append((last, fds))
+        if not self._owners or self._owners[-1][0] != last:
+            self._owners.append((last, []))
+        owned = self._owners[-1][1]
+        owned += fds
+        if len(owned) > MAX_FDS:  # by sending a message in pieces, each with descriptors, a client could use up all of the process's
+            raise FramingLost(f"more than {MAX_FDS} descriptors with one message")
 
     def send(self, ident: int, command: int, flags: int, error: int, body: bytes | memoryview, fds: list[int] | None = None) -> None:
         """Write one message whole; `fds` travel with its first byte and stay the caller's. Raises FramingLost when the client does not

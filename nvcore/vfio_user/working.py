@@ -41,11 +41,11 @@ class Working:
         one call of `work` a message and no call of the system."""
         stream = self._stream
         while True:
+            if self._row >= BURST:  # before a message is taken: one in hand would be lost, with its descriptors, where a piece raises
+                self._piece()
             message = stream.take()
             if message is not None:
                 self._row += 1
-                if self._row >= BURST:
-                    self._piece()
                 return message
             if not (self._more and stream.arrived(0.0)):
                 wait = self._piece()

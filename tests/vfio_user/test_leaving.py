@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nvcore.api.errors import DeviceGone
+from nvcore.vfio_user.wire import Stream
 
 from .fake import FakeClient, FakeDevice, served
 
@@ -122,3 +123,22 @@ def test_however_the_stream_ends_everything_is_taken_back(tmp_path: Path, memory
         while device.maps or any(device.vectors.values()):
             assert time.monotonic() < limit
             time.sleep(0.001)
+
+
+def test_an_error_of_the_connection_ends_nothing_but_the_connection(tmp_path: Path, memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(tmp_path / "s") as (device, client, problems):
+        move_in(client, memory)
+
+        def send(*args: object) -> None:
+            raise OSError(errno.ETOOMANYREFS, "too many descriptors under way")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(Stream, "send", send)
+            client.raw(client.pack(13))
+            with pytest.raises(ConnectionResetError):
+                client.reply()
+        after = FakeClient(str(tmp_path / "s"))
+        after.hello()
+        assert not device.maps and not any(device.vectors.values())
+        assert len(problems) == 1 and "too many descriptors under way" in problems[0]
+        after.close()
