@@ -105,7 +105,8 @@ class Falcon:
         handled(base + 0x014, f"{prefix}_IRQMCLR", "mask falcon interrupts", source, write=self._mask_clear)
         stored(base + 0x018, f"{prefix}_IRQMASK", "falcon interrupt mask", source)
         stored(base + 0x01C, f"{prefix}_IRQDEST", "falcon interrupt routing", source)
-        stored(base + 0x040, f"{prefix}_MAILBOX", "mailboxes 0 and 1", source, count=2)
+        stored(base + 0x040, f"{prefix}_MAILBOX0", "arguments of a program, and its result", source)
+        stored(base + 0x044, f"{prefix}_MAILBOX1", "high word of an address in mailbox 0", source)
         stored(base + 0x048, f"{prefix}_ITFEN", "interface enables", source)
         stored(base + 0x080, f"{prefix}_OS", "application version of the boot program", source)
         stored(base + 0x084, f"{prefix}_RM", "BOOT_0, written by the driver after a reset", source)
@@ -117,7 +118,8 @@ class Falcon:
         handled(base + 0x10C, f"{prefix}_DMACTL", "context, scrubbing", source, read=self._dmactl)
         constant(base + 0x12C, f"{prefix}_HWCFG1", "core revision, security, ports", source, value=0x1136)
         handled(base + 0x130, f"{prefix}_CPUCTL_ALIAS", "start", source, read=self._cpuctl, write=self._start)
-        stored(base + 0x300, f"{prefix}_COMMON_SCRATCH", "crash report wayfinder", source, count=16)
+        for group, what in enumerate(("scratch", "scratch", "crash report wayfinder", "scratch")):
+            stored(base + 0x300 + 16 * group, f"{prefix}_COMMON_SCRATCH_GROUP_{group}", what, source, count=4)
         handled(base + 0x3C0, f"{prefix}_ENGINE", "reset", source, read=self._engine, write=self._reset)
         handled(base + 0x3E8, f"{prefix}_INTR_RETRIGGER", "raise the line again if something is pending", source, write=self._retrigger)
         constant(base + 0x408, f"{prefix}_DEBUG_CONTROL", "bit 20: debug signatures; 0 = production", source, value=0)
@@ -264,7 +266,11 @@ class Falcon:
         registers.stored(base + 0x19C, f"{prefix}_BROM_ENGIDMASK", "engine mask", source)
         registers.stored(base + 0x210, f"{prefix}_BROM_PARAADDR", "signature offset in DMEM", source)
         registers.handled(base + 0x668, f"{prefix}_BCR_CTRL", "core select, valid", source, read=lambda o: self._values[o] | 1)
-        registers.stored(base + 0x66C, f"{prefix}_BCR", "boot configuration: DMA, PKC, code, data", source, count=7)
+        registers.stored(base + 0x66C, f"{prefix}_BCR_DMACFG", "aperture of the boot parameters, lock", source)
+        parts = (("PKCPARAM", "signature parameters"), ("FMCCODE", "the FMC's code"), ("FMCDATA", "the FMC's data"))
+        for place, (name, what) in enumerate(parts):
+            registers.stored(base + 0x670 + 8 * place, f"{prefix}_BCR_{name}_LO", f"address of {what} >> 8, low word", source)
+            registers.stored(base + 0x674 + 8 * place, f"{prefix}_BCR_{name}_HI", f"address of {what} >> 8, high word", source)
 
     def _riscv_cpuctl(self, offset: int) -> int:
         return (0x80 if self.riscv_active else 0) | (0x10 if self.riscv_halted else 0)

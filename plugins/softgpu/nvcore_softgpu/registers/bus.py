@@ -57,7 +57,6 @@ def add_invalidate(registers: RegisterFile, drop: Callable[[], None], faults: Fa
     source = OGKM + " dev_vm.h"
     registers.stored(0xB830A0, "MMU_INVALIDATE_PDB", "page directory, bits 39:12, aperture", source)
     registers.stored(0xB830A4, "MMU_INVALIDATE_UPPER_PDB", "page directory >> 40", source)
-    registers.stored(0xB830A8, "MMU_INVALIDATE_ADDRESS", "address and size when bit 22 of the trigger is set", source, count=2)
 
     def trigger(offset: int, value: int) -> None:
         if value >> 31 and faults.take("gsp-halt@invalidate") is not None:
@@ -97,6 +96,6 @@ def add_doorbells(
 
     source = OGKM + " dev_gsp.h"
     registers.handled(0x110C00, "PGSP_QUEUE_HEAD", "command queue doorbell; the value is ignored", source, write=command)
-    registers.stored(0x110C04, "PGSP_QUEUE_TAIL", "queue 0 tail", source)
-    registers.stored(0x110C08, "PGSP_QUEUE", "head and tail of queues 1 to 7", source, count=14)
+    registers.stored(0x110C04, "PGSP_QUEUE_TAIL", "tail of each queue", source, count=8, stride=8)
+    registers.stored(0x110C08, "PGSP_QUEUE_HEAD_1", "heads of queues 1 to 7, which nobody serves", source, count=7, stride=8)
     registers.stored(0x110804, "PGSP_MAILBOX", "mailboxes of the GSP beside those of its falcon", source, count=4)

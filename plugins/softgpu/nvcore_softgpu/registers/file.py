@@ -22,7 +22,7 @@ OGKM: Final = "open-gpu-kernel-modules 570.144"
 
 
 class Row(NamedTuple):
-    """One register, or one array or aperture of `number` registers `stride` apart. kind: "handled", "constant" or "stored"."""
+    """One register, or an array of `number` of one kind, `stride` apart. kind: "handled", "constant", "stored", or "window" (aperture)."""
 
     offset: int
     name: str
@@ -94,7 +94,7 @@ class RegisterFile:
 
     def aperture(self, offset: int, size: int, name: str, meaning: str, source: str, *, read: Read, write: Write) -> None:
         """A window of whole 4 KiB pages; one row."""
-        self.rows.append(Row(offset, name, meaning, source, "handled", size // 4, 4))
+        self.rows.append(Row(offset, name, meaning, source, "window", size // 4, 4))
         for page in range(offset >> 12, (offset + size) >> 12):
             if page in self.apertures:
                 raise ValueError(f"two apertures at {page << 12:#x}")
@@ -117,10 +117,10 @@ class RegisterFile:
         self._unknown.clear()
 
     def counts(self) -> dict[str, int]:
-        """Rows by kind; rows of kind "stored" merely keep what was written."""
-        result = {"handled": 0, "constant": 0, "stored": 0}
+        """Registers by kind, every one of an array; "stored" ones merely keep what was written. A window counts once."""
+        result = {"handled": 0, "constant": 0, "stored": 0, "window": 0}
         for row in self.rows:
-            result[row.kind] += 1
+            result[row.kind] += 1 if row.kind == "window" else row.number
         return result
 
     # --- accesses (hot) -----------------------------------------------------------------------------------------------------------

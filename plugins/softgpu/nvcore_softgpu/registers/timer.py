@@ -40,7 +40,8 @@ class Timer:
                 name = "SYSTEM_TIMER_OFFSET" if write else "SCI_SECURE_TIMER"
                 meaning = "offset of the time, set by a driver" if write else "time since power on"
                 if write:
-                    registers.stored(base, name + "_0", meaning, OGKM + " dev_timer.h", count=2)
+                    registers.stored(base, name + "_0", meaning + ", low word", OGKM + " dev_timer.h")
+                    registers.stored(base + 4, name + "_1", meaning + ", high word", OGKM + " dev_timer.h")
                 else:
                     registers.handled(base, name + "_0", meaning, OGKM + " dev_timer.h", read=self._read_low, write=self._ignore)
                     registers.handled(base + 4, name + "_1", meaning, OGKM + " dev_timer.h", read=self._read_high, write=self._ignore)
