@@ -15,17 +15,16 @@ from nvcore_fw_gsp.vbios.rom import open_rom
 from . import rom_files as write
 
 VALID = {
-    "v3": write.rom(), "v2": write.rom(write.ucode_v2()), "split": write.rom(split=True),
-    "ifr1": write.rom(ifr=1), "ifr3": write.rom(ifr=3), "no npde": write.rom(npde=False, token=8),
+    "v3": write.rom(), "v2": write.rom(write.ucode_v2()), "split": write.rom(write.ucode_v2(), split=True),
+    "ifr1": write.rom(write.ucode_v2(), ifr=1), "ifr3": write.rom(ifr=3), "no npde": write.rom(npde=False, token=8),
 }  # fmt: skip
 
 
 def attempt(data: bytes) -> bool:
     try:
-        ucode = Fwsec(read_vbios(open_rom([("bytes", lambda at, size: data[at : at + size], len(data))])))
-        _ = ucode.fuse_register
-        ucode.load("frts", frts_address=0x1000, frts_size=0x1000, fuse=1)
-        ucode.load("sb", fuse=1)
+        ucode = Fwsec(read_vbios(open_rom("bytes", lambda at, size: data[at : at + size], len(data))))
+        if ucode.version == 2:
+            ucode.load_sb()
     except NvcoreError as error:
         assert error.code.startswith("NVC-20")
         return False

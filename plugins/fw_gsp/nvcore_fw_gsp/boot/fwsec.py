@@ -1,7 +1,8 @@
 """FWSEC-SB: read from the GPU's ROM and prepared before the boot, run on the GSP falcon after the firmware has stopped.
 
 Owns two DMA buffers through the boot's `HostMemory`. The way of Turing and GA100: the ROM's descriptor is of version 2 and a generic
-bootloader pulls the ucode in by DMA. The opener's thread, or the unload's.
+bootloader pulls the ucode in by DMA. The PROM is the only source: a copy in VRAM is there only with a display, which GA100 has not, and
+may lack FWSEC. The opener's thread, or the unload's.
 Source: nova-core firmware/fwsec/bootloader.rs; open-gpu-kernel-modules 570.144 kernel_gsp_fwsec.c.
 """
 
@@ -70,7 +71,7 @@ def prepare_fwsec(io: BootIo, memory: HostMemory, generic: GenericBootloader) ->
     shadow = io.read(breg.ROM_SHADOW)
     io.write(shadow.replace(enabled=0))
     try:
-        vbios = read_vbios(open_rom([("PROM", lambda offset, size: bar.read(_PROM + offset, size), _PROM_SIZE)]))
+        vbios = read_vbios(open_rom("PROM", lambda offset, size: bar.read(_PROM + offset, size), _PROM_SIZE))
         fwsec = Fwsec(vbios, debug=not io.read(breg.DEBUG_FUSE).production)
         if fwsec.version != 2:
             raise FwsecFailed(
@@ -80,11 +81,11 @@ def prepare_fwsec(io: BootIo, memory: HostMemory, generic: GenericBootloader) ->
                 where=fwsec.name,
                 remedy="report the ROM version with nvcore dump",
             )
-        load = fwsec.load("sb")
+        code_bytes, data_bytes = fwsec.load_sb()
     finally:
         io.write(shadow)
-    code = memory.put("FWSEC code", load.code)
-    data = memory.put("FWSEC data", bytes(load.data))
+    code = memory.put("FWSEC code", code_bytes)
+    data = memory.put("FWSEC data", data_bytes)
     descriptor = _DESCRIPTOR.pack(
         _DMA_CONTEXT,
         code.bus_address(0),

@@ -126,7 +126,7 @@ def _rom(source: Source, offset: int | None = None) -> dict[str, Any]:
     from nvcore_fw_gsp.vbios.fwsec import Fwsec
     from nvcore_fw_gsp.vbios.rom import image_chain, open_rom
 
-    rom = open_rom([(source.name, lambda at, size: source.read(at, size, "ROM"), source.size)], offset)
+    rom = open_rom(source.name, lambda at, size: source.read(at, size, "ROM"), source.size, offset)
     fields: dict[str, Any] = {"kind": "rom", "first_image": rom.start, "images": [str(image) for image in image_chain(rom)]}
     try:
         vbios = read_vbios(rom)

@@ -18,7 +18,7 @@ class VbiosError(FormatError):
 
 
 class VbiosUnreadable(VbiosError):
-    """No source gives a ROM: each one's reason is in `seen` (I/O error, zeros, all ones, bus error pattern, no signature)."""
+    """The source gives no ROM; the reason is in `seen` (I/O error, zeros, all ones, bus error pattern, no signature)."""
 
     code = "NVC-2031"
 

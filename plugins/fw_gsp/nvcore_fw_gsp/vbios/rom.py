@@ -9,12 +9,12 @@ PCI Firmware Specification 3.3 (PCIR).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from nvcore_fw_gsp.vbios.errors import VbiosFormatError, VbiosUnreadable
 
-__all__ = ["Rom", "RomImage", "RomSource", "image_chain", "open_rom"]
+__all__ = ["Rom", "RomImage", "image_chain", "open_rom"]
 
 _BLOCK: Final = 4096
 _SIGNATURES: Final = (0xAA55, 0x4E56, 0xBB77)
@@ -26,23 +26,18 @@ _EXTENDED: Final = 0xE0
 _NBSI: Final = 0x70
 _TYPES: Final = {0x00: "PC-AT", 0x03: "EFI", _NBSI: "NBSI", _EXTENDED: "extended"}
 
-RomSource = tuple[str, Callable[[int, int], bytes], int]
-"""Name, `read(offset, size)` (may raise OSError), and size in bytes."""
-
 
 class Rom:
-    """Bytes of one ROM: `name` says where they come from, `start` where its first image begins."""
+    """Bytes of one ROM: `name` says where they come from, `start` where its first image begins.
+
+    read: (offset, size) → bytes, may raise OSError; size: of the ROM, in bytes.
+    """
 
     __slots__ = ("_blocks", "_read", "name", "size", "start")
 
     def __init__(self, name: str, read: Callable[[int, int], bytes], size: int) -> None:
         self.name, self._read, self.size, self.start = name, read, size, 0
         self._blocks: dict[int, bytes] = {}
-
-    @classmethod
-    def from_bytes(cls, data: bytes, name: str = "memory") -> Rom:
-        """A ROM that is already in memory."""
-        return cls(name, lambda offset, size: data[offset : offset + size], len(data))
 
     def read(self, offset: int, size: int, what: str) -> bytes:
         """Exactly these bytes. Raises VbiosFormatError when they are not inside, VbiosUnreadable on I/O errors."""
@@ -89,26 +84,14 @@ class RomImage:
         return f"{kind} {self.size:#x} bytes at {self.offset:#x}"
 
 
-def open_rom(sources: Sequence[RomSource], offset: int | None = None) -> Rom:
-    """The first source that holds a ROM. offset: where its first image begins, when the caller knows (a vendor's header before it).
+def open_rom(name: str, read: Callable[[int, int], bytes], size: int, offset: int | None = None) -> Rom:
+    """The ROM of one source (arguments as in `Rom`). offset: where its first image begins, when the caller knows (a vendor's header).
 
-    Raises VbiosUnreadable with each source's own reason; I/O error, zeros and all ones are three different reasons.
+    Raises VbiosUnreadable, in which an I/O error, zeros, all ones and bus errors are different reasons, or VbiosFormatError.
     """
-    reasons: list[str] = []
-    for name, read, size in sources:
-        rom = Rom(name, read, size)
-        try:
-            rom.start = _first_image(rom, offset)
-        except (VbiosUnreadable, VbiosFormatError) as error:
-            reasons.append(f"{name}: {error.seen or error.what}" if isinstance(error, VbiosUnreadable) else f"{name}: {error}")
-            continue
-        return rom
-    raise VbiosUnreadable(
-        "no VBIOS can be read",
-        expected="55 aa or an IFR header at the beginning",
-        seen="; ".join(reasons) or "no source",
-        remedy="clear the ROM shadow, or name a dump of the ROM and the offset of its first image",
-    )
+    rom = Rom(name, read, size)
+    rom.start = _first_image(rom, offset)
+    return rom
 
 
 def _first_image(rom: Rom, offset: int | None) -> int:
