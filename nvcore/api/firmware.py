@@ -53,7 +53,7 @@ class BootStage:
 @attrs.frozen
 class BootReport:
     """How a boot went. cause: None on success, else the first cause in words; code: its problem code. logs: by region, "never written"
-    included."""
+    included. unload: how a firmware that did not come up was taken down again; None where nothing was started."""
 
     chip: str
     image: FirmwareImage
@@ -62,6 +62,7 @@ class BootReport:
     code: str | None = None
     remedy: str | None = None
     logs: Mapping[str, str] = attrs.field(factory=dict)
+    unload: UnloadReport | None = None
 
     @property
     def seconds(self) -> float:
@@ -95,7 +96,7 @@ class OpenContext:
 
     deliver: called by `FirmwareSession.receive` for every event, on the receiver thread; never sleeps. progress: told each finished
     stage.
-    wake: makes the receiver look at the session soon (a call was sent). saved: state of an earlier process of ours, if there is one.
+    wake: makes the receiver look at the session soon (a call was sent). saved: state of an earlier boot of ours, if there is one.
     version: the one version to use, None = the backend's preferred. time_scale: multiplies every limit (software models are slow).
     """
 

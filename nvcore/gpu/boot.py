@@ -62,19 +62,20 @@ def needs_of(identity: GpuIdentity, offers: Sequence[ClientOffer]) -> BootNeeds:
 
 
 def take_down_leftover(backend: FirmwareBackend, context: OpenContext, reset: Callable[[], None]) -> str | None:
-    """Run the saved unload of an earlier process of ours, before anything else touches the GPU (F01). A sentence for the log, None when
-    nothing was saved. One of ours that it cannot take down is reset away; one that is not ours is left alone, for the open to refuse."""
+    """Run the saved unload of an earlier boot of ours, in this process or one before, before anything else touches the GPU (F01). A
+    sentence for the log, None when nothing was saved. One of ours that it cannot take down is reset away; one that is not ours is left
+    alone, for the open to refuse."""
     if context.saved is None:
         return None
     report = backend.recover(context)
     if report.clean and all(stage.outcome == "skipped" for stage in report.stages):
-        return "an earlier process left the record of a firmware; none is up"
+        return "an earlier boot left the record of a firmware; none is up"
     if report.clean and not report.needs_reset:
-        return "a firmware that an earlier process left was taken down"
+        return "a firmware that an earlier boot left was taken down"
     if not report.needs_reset:
-        return f"a firmware is running that no earlier process of ours left ({report.cause or 'no cause given'}); it was not touched"
+        return f"a firmware is running that no earlier boot of ours left ({report.cause or 'no cause given'}); it was not touched"
     reset()
-    return f"a firmware that an earlier process left did not unload ({report.cause or 'no cause given'}); the device was reset"
+    return f"a firmware that an earlier boot left did not unload ({report.cause or 'no cause given'}); the device was reset"
 
 
 def read_inventory(session: FirmwareSession) -> Inventory:
@@ -107,11 +108,11 @@ def functions_of(identity: GpuIdentity, inventory: Inventory, families: Mapping[
     """What the GPU offers, with the reason and the remedy for what it does not."""
     vgpu, missing = inventory.vgpu, [name for name in ("memory", "channel") if name not in families]
     other = "use a firmware version that has it (see: nvcore firmware list)"
-    again = None if needs.display else "reset the GPU with the client selected: nvcore gpus reset"
+    again = None if needs.display else f"reset the GPU with the client selected: nvcore gpus reset {identity.address}"
     refused: dict[FunctionKind, tuple[tuple[bool, str, str | None], ...]] = {
         "vgpu": (
             (not needs.vgpu_host, "the GPU was not booted as a vGPU host: no client asked for it before the boot",
-             "reset the GPU with the client selected"),
+             f"reset the GPU with the client selected: nvcore gpus reset {identity.address}"),
             (vgpu.reason is not None or not vgpu.host, vgpu.reason or "the firmware runs, but not as a vGPU host",
              "see: nvcore firmware list"),
             ("vgpu" not in families, "the firmware has no family vgpu", other),

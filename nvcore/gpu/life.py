@@ -159,7 +159,7 @@ class Gpu:
         return hardware
 
     def _open_session(self, device: Device, identity: GpuIdentity) -> FirmwareSession:
-        """Open the firmware; what an earlier process of ours left running is taken down first, by its own saved unload."""
+        """Open the firmware; what an earlier boot of ours left running is taken down first, by its own saved unload."""
         assert self.backend is not None
         settings, store = self.settings.gpu(self.source), self._saved
         self.boot_report, self.unload_report, self.stages = None, None, []
@@ -174,18 +174,24 @@ class Gpu:
             store.drop(self.name)
             self.publish("boot", said)
             device.set_bus_master(True)
-        session = self.backend.open(context)
+        try:
+            session = self.backend.open(context)
+        except BootError as error:
+            if isinstance(error.report, BootReport):
+                self.boot_report = error.report
+                if error.report.unload is not None:
+                    self._taken_down(error.report.unload)
+            raise
         self.boot_report = session.report
         return session
 
     def _boot_failed(self, error: Exception) -> None:
-        if isinstance(error, BootError) and isinstance(error.report, BootReport):
-            self.boot_report = error.report
         if isinstance(error, ConflictError):
             self.conflicts = [error.what]
         self._take_firmware_down("the boot failed")
         state: StateName = "unsupported" if isinstance(error, NotSupportedError) else "failed"
-        self._rest(state, *describe_error(error), "see the boot report (nvcore gpus describe), then: nvcore gpus retry")
+        usual = f"see the boot report (nvcore gpus show {self.name}), then: nvcore gpus retry {self.name}"
+        self._rest(state, *describe_error(error), usual)
 
     # faults that others report
 
@@ -207,7 +213,7 @@ class Gpu:
     def lose(self, cause: str) -> None:
         """The last rung: clients leave, nothing more is asked of the hardware, until an operator retries."""
         self._take_firmware_down(cause, reset=False)
-        self._rest("lost", cause, "NVC-5002", None, "nvcore gpus retry; if it fails again, power-cycle")
+        self._rest("lost", cause, "NVC-5002", None, f"nvcore gpus retry {self.name}; if it fails again, power-cycle")
 
     @may_sleep
     def abandon(self, attachment: Attachment, cause: str) -> None:
@@ -250,11 +256,16 @@ class Gpu:
         if self.device is not None and not self.device.gone:
             with suppress(DeviceGone):
                 self.device.set_bus_master(True)
-        report = self.unload_report = session.unload()
+        report = session.unload()
         self.receiver.detach()
+        self._taken_down(report)
+        return report
+
+    def _taken_down(self, report: UnloadReport) -> None:
+        """A firmware of this GPU was unloaded: what the next process would need for that is kept only where something is left."""
+        self.unload_report = report
         if report.clean:
             self._saved.drop(self.name)
-        return report
 
     def _disable_functions(self, device: Device, problems: list[str]) -> None:
         """No virtual function outlives its firmware; on a device that is in trouble, as far as it lets itself be told."""
@@ -272,7 +283,7 @@ class Gpu:
             with suppress(NvcoreError):
                 device.set_bus_master(False)
         if gone:
-            state, remedy = "lost", "put the device back, then: nvcore gpus retry"
+            state, remedy = "lost", f"put the device back, then: nvcore gpus retry {self.name}"
         self.set_state(state, cause, code, remedy or otherwise)
 
     def _close_device(self) -> None:

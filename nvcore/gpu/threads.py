@@ -158,7 +158,7 @@ def fails(problems: list[str], what: str, call: Callable[..., object], *args: ob
 def describe_error(error: BaseException) -> tuple[str, str | None, str | None]:
     """(cause, code, remedy) of what was raised; of a boot that stopped, the code of what stopped it."""
     if isinstance(error, NvcoreError):
-        seen = f"; seen {error.seen}" if error.seen else ""
+        said = [f"; {word} {value}" for word, value in (("expected", error.expected), ("seen", error.seen)) if value]
         report = getattr(error, "report", None)
-        return f"{error.what}{seen}", getattr(report, "code", None) or error.code, error.remedy
+        return "".join([error.what, *said]), getattr(report, "code", None) or error.code, error.remedy
     return f"{type(error).__name__}: {error}", None, None

@@ -42,7 +42,8 @@ def _check(gpu: Gpu) -> list[Finding]:
     quarantined = [row for row in hardware.ledger.rows() if row.quarantined]
     if quarantined or hardware.limbo:
         text = ", ".join(f"{row.kind} {row.quarantined:#x}" for row in quarantined) or "host memory"
-        findings.append(Finding("warning", f"GPU {gpu.name}: quarantined until the next reset: {text}", "NVC-4011", "nvcore gpus reset"))
+        text = f"GPU {gpu.name}: quarantined until the next reset: {text}"
+        findings.append(Finding("warning", text, "NVC-4011", f"nvcore gpus reset {gpu.name}"))
     return [*findings, *_check_objects(gpu, hardware)]
 
 

@@ -377,21 +377,24 @@ class FakeBackend:
 
     @may_sleep
     def open(self, context: OpenContext) -> FakeSession:
-        """Start it. Raises BootError for the fault boot-fails, and where a firmware runs already (F01)."""
+        """Start it. Raises BootError for the fault boot-fails, with what was started taken down again, and where a firmware runs already
+        (F01)."""
         device = context.device
         if not isinstance(device, FakeGpu):
             raise ContractError("fake firmware runs on fakes only", seen=type(device).__name__)
         self.contexts.append(context)
         image = self._image(context.chip)
-        cause = device.faults.take("boot-fails")
-        if cause is None and device.firmware_running:
-            cause = "a firmware runs already"
-        if cause is not None:
-            stage = BootStage("start", 0.0, "failed", cause or "fault boot-fails")
-            report = BootReport(context.chip.name, image, (stage,), cause or "fault boot-fails", "NVC-2100", "retry")
-            raise BootError("the fake firmware did not start", report=report, seen=cause or "fault boot-fails", remedy="retry")
+        if device.firmware_running:
+            raise self._failed(context, "a firmware runs already", None)
         if context.save is not None:
             context.save(SavedState(self.name, "1.0", {"address": device.identity.address}))
+        cause = device.faults.take("boot-fails")
+        if cause is not None:
+            device.firmware_running = device.faults.take("unload-dirty") is not None
+            clean = not device.firmware_running
+            stage = BootStage("unload", 0.0, "ok" if clean else "failed")
+            unload = UnloadReport((stage,), clean, not clean, None if clean else "left something behind")
+            raise self._failed(context, cause or "fault boot-fails", unload)
         device.log.append("boot")
         device.firmware_running = True
         stage = BootStage("start", 0.0, "ok")
@@ -399,6 +402,11 @@ class FakeBackend:
         session = FakeSession(device, context, BootReport(context.chip.name, image, (stage,)))
         self.sessions.append(session)
         return session
+
+    def _failed(self, context: OpenContext, cause: str, unload: UnloadReport | None) -> BootError:
+        stages = (BootStage("start", 0.0, "failed", cause), *(unload.stages if unload is not None else ()))
+        report = BootReport(context.chip.name, self._image(context.chip), stages, cause, "NVC-2100", "retry", unload=unload)
+        return BootError("the fake firmware did not start", report=report, seen=cause, remedy="retry")
 
     @may_sleep
     def recover(self, context: OpenContext) -> UnloadReport:

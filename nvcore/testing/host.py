@@ -121,7 +121,13 @@ class HostKit:
     # what goes wrong; each returns when the way back has ended
 
     def channel_fault(self, channel: int, engine: str | None = None, cause: str = "mmu-fault") -> None:
-        """The fake firmware of the first GPU reports that it stopped a channel."""
+        """The fake firmware of the first GPU reports that it stopped a channel. Raises NotFoundError where no grant holds its id, or it was
+        stopped before: such a report is ignored."""
+        hardware = self.gpu.hardware
+        if hardware is None or hardware.ledger.owner_of("channels", channel) is None:
+            raise NotFoundError(f"nobody holds channel {channel}")
+        if (known := [one for one in hardware.channels if one.channel == channel]) and not any(one.alive for one in known):
+            raise NotFoundError(f"channel {channel} was stopped before")
         self._and_back(lambda: self.session.emit(ChannelFault(channel, engine, cause, None, 0x1000)), f"fault of channel {channel}")
 
     def grant_fault(self, client: str, cause: str = "test-fault") -> None:

@@ -61,7 +61,7 @@ def test_what_an_earlier_run_of_this_host_left_is_taken_down_and_the_boot_goes_o
     dies(first)
     second = up(card, tmp_path)
     assert second.gpu.state.name == "running", second.gpu.state.cause
-    assert "an earlier process left" in said(second)
+    assert "an earlier boot left" in said(second)
     assert differences(second) == []
     assert second.stop() == [] and leftovers(card.inspector.view()) == []
 

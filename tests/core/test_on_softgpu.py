@@ -295,7 +295,7 @@ def test_a_firmware_left_by_our_last_process_is_found_and_taken_down(images: Pat
     rig.host.start()
     try:
         assert rig.gpu.state.name == "running", rig.gpu.state.cause
-        assert any("earlier process" in event.text for event in rig.host.events.since())
+        assert any("earlier boot" in event.text for event in rig.host.events.since())
         assert [finding for finding in rig.host.doctor() if finding.severity not in ("ok", "note")] == []
     finally:
         rig.close()

@@ -100,6 +100,8 @@ def test_what_is_not_there_is_named(nvcore_host: Make) -> None:
         kit.client("nobody")
     with pytest.raises(NotFoundError, match="holds no grant"):
         kit.grant_fault("nobody")
+    with pytest.raises(NotFoundError, match="nobody holds channel 400"):
+        kit.channel_fault(400)
     with pytest.raises(AssertionError, match=r"not within 0.01 s: never"):
         until(lambda: False, "never", 0.01)
 

@@ -101,6 +101,7 @@ class GspBackend:
             code=error.code,
             remedy=error.remedy,
             logs=logs,
+            unload=unloaded,
         )
         raise StageFailed(
             f"{context.chip.name} did not boot {images.version}: {error.what}",

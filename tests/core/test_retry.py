@@ -1,0 +1,40 @@
+"""What is said of a boot that failed, and what the next one finds of it."""
+
+from __future__ import annotations
+
+from nvcore.api.errors import FormatError
+from tests.core.conftest import Rig
+
+
+def boot_lines(rig: Rig) -> list[str]:
+    assert rig.host is not None
+    return [event.text for event in rig.host.events.since() if event.kind == "boot"]
+
+
+def test_the_usual_remedy_of_a_failed_boot_names_commands_that_exist(rig: Rig) -> None:
+    def refuses(context: object) -> object:
+        raise FormatError("the image is cut short", expected="4096 bytes", seen="12 bytes")
+
+    rig.backend.open = refuses  # type: ignore[assignment, method-assign]
+    rig.start()
+    name = "0000:f0:00.0"
+    assert rig.gpu.state.remedy == f"see the boot report (nvcore gpus show {name}), then: nvcore gpus retry {name}"
+    assert rig.gpu.state.cause == "the image is cut short; expected 4096 bytes; seen 12 bytes"
+
+
+def test_the_record_of_a_failed_boot_goes_with_the_unload_that_worked(rig: Rig) -> None:
+    rig.fake.faults.arm("boot-fails:the ROM is empty")
+    host = rig.start()
+    assert rig.gpu.state.name == "failed" and rig.gpu.unload_report is not None and rig.gpu.unload_report.clean
+    assert list((rig.folder / "gpus").iterdir()) == []
+    host.retry("fake:one")
+    assert rig.gpu.state.name == "running" and not any("left" in line for line in boot_lines(rig))
+
+
+def test_what_a_failed_boot_of_this_process_left_is_not_called_another_processes(rig: Rig) -> None:
+    rig.fake.faults.arm("boot-fails:the ROM is empty")
+    rig.fake.faults.arm("unload-dirty")
+    host = rig.start()
+    assert rig.gpu.state.name == "failed" and len(list((rig.folder / "gpus").iterdir())) == 1
+    host.retry("fake:one")
+    assert rig.gpu.state.name == "running" and "a firmware that an earlier boot left was taken down" in boot_lines(rig)
