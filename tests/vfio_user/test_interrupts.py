@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nvcore.vfio_user.eventfds import add_one
+
 from .fake import FakeClient, FakeDevice, served
 
 IRQS = struct.Struct("<IIIII")
@@ -21,16 +23,17 @@ SET_IRQS = 8
 FULL = 0xFFFFFFFFFFFFFFFE
 
 
-def pipe() -> list[int]:
+def pipe(folder: Path) -> list[int]:
     return list(os.pipe())
 
 
-def sockets() -> list[int]:
+def sockets(folder: Path) -> list[int]:
     return [end.detach() for end in socket.socketpair()]
 
 
-def memory() -> list[int]:
-    return [os.memfd_create("[eventfd]")]
+def files(folder: Path) -> list[int]:
+    """Whose names are an eventfd's."""
+    return [os.memfd_create("[eventfd]"), os.open(folder / "anon_inode:[eventfd]", os.O_RDWR | os.O_CREAT)]
 
 
 @pytest.fixture
@@ -57,11 +60,11 @@ def inject(client: FakeClient, index: int, start: int, count: int) -> int:
     return client.ask(SET_IRQS, IRQS.pack(20, INJECT, index, start, count))[0]
 
 
-@pytest.mark.parametrize("make", [pipe, sockets, memory])
+@pytest.mark.parametrize("make", [pipe, sockets, files])
 def test_what_is_no_eventfd_is_refused_and_changes_nothing(
-    tmp_path: Path, eventfds: Callable[..., int], make: Callable[[], list[int]]
+    tmp_path: Path, eventfds: Callable[..., int], make: Callable[[Path], list[int]]
 ) -> None:
-    good, others = eventfds(), make()
+    good, others = eventfds(), make(tmp_path)
     with served(tmp_path / "s") as (device, client, problems):
         client.hello()
         for other in others:
@@ -86,6 +89,21 @@ def test_an_injected_interrupt_into_a_full_eventfd_stays_pending(tmp_path: Path,
         assert inject(client, MSIX, 0, 1) == 0
         assert os.eventfd_read(full) == 1
         assert problems == []
+
+
+def test_an_eventfd_that_fills_up_at_the_last_moment_is_left_as_it_is(
+    eventfds: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = eventfds(FULL - 1, os.EFD_NONBLOCK)
+    write = os.eventfd_write
+
+    def late(fd: int, value: int) -> None:
+        write(fd, 1)  # the client was faster
+        write(fd, value)
+
+    monkeypatch.setattr(os, "eventfd_write", late)
+    add_one(fd)
+    assert os.eventfd_read(fd) == FULL
 
 
 def test_a_device_that_cannot_take_an_eventfd_keeps_the_one_before(tmp_path: Path, eventfds: Callable[..., int]) -> None:
