@@ -225,6 +225,16 @@ def test_a_task_that_the_firmware_keeps_is_the_failure_of_its_tenants_end():
         assert session.unload().clean
 
 
+def test_an_unload_goes_on_past_a_tenant_that_cannot_be_closed():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        family.bootload(tenant, spec, lease)
+        gpu.inspector.arm("control-status:0x20804008,0x40")
+        assert session.unload().clean and not tenant.open
+
+
 def test_a_start_whose_answer_is_late_is_undone():
     with bench("ga100", "570.144", needs=NEEDS, vram="4G", scale=0.01) as gpu:
         session = gpu.open()

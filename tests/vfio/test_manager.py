@@ -52,8 +52,10 @@ def test_a_created_vgpu_has_its_own_memory_channels_and_function(tmp_path: Path)
 def test_channels_are_split_in_powers_of_two_from_the_top_down(tmp_path: Path) -> None:
     context = FakeContext(tmp_path)
     made = manager(context)
+    assert not any(grant.request.power_of_two_channels for grant in context.grants)  # of all together
     runs = [tuple(make(made)["channels"]) for _ in range(10)]
     assert runs == [(2048 - 128 * (n + 1), 128) for n in range(10)]
+    assert all(grant.request.power_of_two_channels for grant in context.live)
     assert channels_per_vgpu(10) == 128 and channels_per_vgpu(1) == 2048 and channels_per_vgpu(32) == 64
 
 
@@ -397,7 +399,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-LifeCycle.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+LifeCycle.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 TestLifeCycle = LifeCycle.TestCase
 
 

@@ -72,6 +72,8 @@ def test_a_place_that_this_gpu_has_not_or_that_is_taken_is_a_failed_vgpu_with_th
     made = manager(context)
     rows = {row["name"]: row for row in made.rows()}
     assert rows["odd"]["state"] == "failed" and said in rows["odd"]["reason"] and rows["good"]["state"] == "running"
+    with pytest.raises(UnusableRecord):
+        made.start("odd")
     made.destroy("odd")
     assert made.rows()[0]["state"] == "running" and len(context.live) == 1
 

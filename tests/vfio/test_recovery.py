@@ -53,6 +53,7 @@ def test_one_that_crashed_stays_failed_over_a_reset_and_has_nothing_then(tmp_pat
     context.firmware = FakeVgpu()
     made.recovery.resume("lost")
     assert states(made) == {"one": "failed", "two": "running"}
+    assert context.firmware.calls == ["upload_types", "bootload", "configure"]  # of the other one
     assert set(context.firmware.tasks) == {2} and len(context.live) == context.leases == 1
     assert "crashed" in made.rows()[0]["reason"]
 

@@ -1,7 +1,8 @@
 """What the vGPU client has of one GPU: one grant with memory, channel ids and virtual functions, cut into equal parts, one a vGPU.
 
 Owns the grant, and the list of functions that cannot be used: those that do not answer, and those that the firmware did not let go of,
-which are in quarantine together with their vGPU's memory and channel ids until the GPU is reset. Life-cycle thread; any thread may look.
+which are in quarantine together with their vGPU's memory and channel ids until the GPU is reset. Life-cycle thread; any thread may look,
+since the lists are replaced whole.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ class Pool:
         """Take as many parts as fit, or as the configuration says. heap: bytes that the firmware's task of each vGPU needs. Raises
         OutOfResources."""
         self.heap = heap
+        silent = {}
         for number in range(1, self.functions + 1):
             try:
                 self._context.virtual_function(number)
             except NvcoreError as error:
-                self.unusable[number] = error.what
+                silent[number] = error.what
+        self.unusable = silent
         if self.kinds:
             self._reserve()
 
@@ -77,12 +80,13 @@ class Pool:
         """After the vGPU on a function was taken down: whether its part came back; if not, why the function is in quarantine."""
         if self._grant is None or function in self._grant.functions:
             return None
-        text = self.kept[function] = f"in quarantine until the GPU is reset: {why or 'what it had did not come back'}"
+        text = f"in quarantine until the GPU is reset: {why or 'what it had did not come back'}"
+        self.kept = {**self.kept, function: text}
         return text
 
     def regain(self) -> None:
         """After a reset: quarantined parts are free now, and taken again with all others. No part may be in use. Raises OutOfResources."""
-        self.kept.clear()
+        self.kept = {}
         self.leave()
         if self.kinds:
             self._reserve()
