@@ -31,4 +31,5 @@ class Tenant(Protocol):
 
     @may_sleep
     def close(self) -> None:
-        """Free everything below, channels first, then itself. Idempotent; on a dead firmware it only forgets."""
+        """Free everything below, channels first, then itself; each step is tried. Idempotent; on a dead firmware it only forgets. Raises
+        the first cause when the firmware may still hold something: the grant's units then go into quarantine."""

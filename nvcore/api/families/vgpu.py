@@ -65,7 +65,8 @@ class VgpuRef(Protocol):
 
 
 class VgpuFamily(Family, Protocol):
-    """Version 1. Bring-up order: upload_types once, then per vGPU: bootload, negotiate, configure; down: shutdown, cleanup, forget."""
+    """Version 1. Bring-up order: upload_types once, then per vGPU: bootload, negotiate, configure; down: shutdown, cleanup, forget. A task
+    that does not answer in time counts as crashed: a `VgpuPluginEvent` says so, and it is asked nothing more."""
 
     @may_sleep
     def heap_size(self) -> int:
@@ -78,7 +79,7 @@ class VgpuFamily(Family, Protocol):
     @may_sleep
     def bootload(self, tenant: Tenant, spec: VgpuSpec, heap: Lease) -> VgpuRef:
         """Start the firmware's task for this vGPU and wait until it says that it runs. `heap`: a lease on `spec.heap`, kept by the
-        family until cleanup."""
+        family until cleanup. After an error nothing runs, or the end of the tenant raises."""
 
     @may_sleep
     def configure(self, vgpu: VgpuRef, spec: VgpuSpec) -> str:
@@ -98,7 +99,8 @@ class VgpuFamily(Family, Protocol):
 
     @may_sleep
     def cleanup(self, vgpu: VgpuRef) -> None:
-        """Free what the ended (or crashed) task left; the VF can be used again afterwards."""
+        """Free what the ended (or crashed) task left; the VF can be used again afterwards. What fails does not keep the rest from being
+        tried, and is tried again by the next call and by the end of the tenant."""
 
     @may_sleep
     def usage(self) -> Mapping[int, int]:
