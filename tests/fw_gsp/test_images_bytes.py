@@ -11,9 +11,9 @@ from nvcore.api.errors import NvcoreError
 from nvcore_fw_gsp.images.container import GenericBootloader, HsUcode, RiscvUcode
 from nvcore_fw_gsp.images.fmc import Fmc
 from nvcore_fw_gsp.images.gsp import GspImage
-from nvcore_fw_gsp.images.source import MemorySource
 
 from . import image_files as write
+from .memory_source import MemorySource
 
 
 def use_hs(source):

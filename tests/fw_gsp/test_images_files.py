@@ -15,9 +15,10 @@ from nvcore_fw_gsp.images.errors import (
 )
 from nvcore_fw_gsp.images.fmc import Fmc
 from nvcore_fw_gsp.images.gsp import GspImage
-from nvcore_fw_gsp.images.source import FileSource, MemorySource
+from nvcore_fw_gsp.images.source import FileSource
 
 from . import image_files as write
+from .memory_source import MemorySource
 
 
 def test_a_booter_says_where_its_parts_are():

@@ -1,4 +1,4 @@
-"""Where the bytes of a firmware file come from: a file on disk, or bytes in memory, read piece by piece and never beyond the end.
+"""Where the bytes of a firmware file come from: a file on disk, read piece by piece and never beyond the end.
 
 Owns one descriptor each, closed by `close` or the `with` block. An interrupted or short read is repeated (a signal is never "missing"); a
 file that shrinks while it is read is an error. Any thread: reads carry their own offset.
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from nvcore_fw_gsp.images.errors import FirmwareFormatError, FirmwareMissing, FirmwareUnreadable
 
-__all__ = ["FileSource", "MemorySource", "Source"]
+__all__ = ["FileSource", "Source"]
 
 _MAX_PIECE: Final = 16 << 20  # one header, section or small ucode; the big image goes through read_into
 
@@ -94,30 +94,6 @@ class FileSource:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-class MemorySource:
-    """Bytes in memory."""
-
-    __slots__ = ("_data", "name", "size")
-
-    def __init__(self, data: bytes, name: str = "memory") -> None:
-        self._data = data
-        self.name = name
-        self.size = len(data)
-
-    def read(self, offset: int, size: int, what: str) -> bytes:
-        """See Source."""
-        check_inside(self, offset, size, what)
-        return self._data[offset : offset + size]
-
-    def read_into(self, offset: int, view: memoryview, what: str) -> None:
-        """See Source."""
-        check_inside(self, offset, len(view), what)
-        view[:] = self._data[offset : offset + len(view)]
-
-    def close(self) -> None:
-        """See Source."""
 
 
 def _translate(error: OSError, path: str) -> FirmwareMissing | FirmwareUnreadable:

@@ -57,8 +57,3 @@ def fold32(data: bytes | bytearray | memoryview) -> int:
         value = (value >> half) ^ (value & ((1 << half) - 1))
         bits = half
     return value
-
-
-def slots_of(length: int) -> int:
-    """Slots of a record whose RPC length (RPC header and payload) is `length` bytes."""
-    return (ELEMENT_HEADER + length + SLOT - 1) // SLOT
