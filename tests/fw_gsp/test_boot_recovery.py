@@ -96,6 +96,15 @@ def test_recover_runs_the_saved_unload_and_starts_nothing():
         assert gpu.open().unload().clean
 
 
+def test_a_rom_that_cannot_be_read_any_more_is_the_reason_told_for_its_part_of_the_unload():
+    with bench("ga100", "570.144") as gpu:
+        saved = leave_running(gpu)
+        gpu.inspector.arm("vbios-missing")
+        report = gpu.backend.recover(gpu.context(saved))
+        stage = next(stage for stage in report.stages if stage.name == "fwsec-sb")
+        assert report.clean and stage.outcome == "skipped" and "all ones" in stage.detail and "this chip" not in stage.detail
+
+
 def test_recover_of_a_foreign_firmware_says_so_and_wants_no_reset_by_us():
     with bench("ga100", "570.144") as gpu:
         leave_running(gpu)

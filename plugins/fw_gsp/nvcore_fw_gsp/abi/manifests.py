@@ -1,7 +1,8 @@
 """Manifests: how a firmware version behaves beyond its layouts, as one declared row a version.
 
 Owns the behaviour keys that code here chooses by, and nothing else; sizes and numbers are in `data/` and are declared only there. Adding
-a version is adding a data file and a row here and, where a key takes a value that no code knows yet, one adapter chosen by that key. Any thread.
+a version is adding a data file and a row here and, where a key takes a value that no code knows yet, one adapter chosen by that key.
+Any thread.
 Source: open-gpu-kernel-modules at the tag of each version (message_queue_priv.h, rpc_global_enums.h, g_rpc-structures.h,
 gsp_init_args.h, kernel_gsp.c, engine type headers); the first tag of a change is named beside its key.
 """

@@ -135,7 +135,7 @@ def _bundle(boot: Boot) -> str:
     try:
         fwsec = prepare_fwsec(boot.io, boot.memory, GenericBootloader(generic))
     except NvcoreError as error:  # the reference driver goes on without it too
-        boot.bundle = UnloadBundle(loaded, None)
-        return f"no FWSEC-SB: {error}"
+        boot.bundle = UnloadBundle(loaded, None, f"no FWSEC-SB: {error}")
+        return boot.bundle.no_fwsec
     boot.bundle = UnloadBundle(loaded, fwsec)
     return "ready"

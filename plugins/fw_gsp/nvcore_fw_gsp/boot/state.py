@@ -35,12 +35,15 @@ EventHandler = Callable[[int, int, bytes], None]
 
 
 class UnloadBundle:
-    """What takes a firmware down without the file system: FWSEC-SB and the booter's unload part, patched and signed."""
+    """What takes a firmware down without the file system: FWSEC-SB and the booter's unload part, patched and signed.
 
-    __slots__ = ("booter", "fwsec")
+    no_fwsec: why there is no FWSEC-SB.
+    """
 
-    def __init__(self, booter: LoadedUcode, fwsec: FwsecSb | None) -> None:
-        self.booter, self.fwsec = booter, fwsec
+    __slots__ = ("booter", "fwsec", "no_fwsec")
+
+    def __init__(self, booter: LoadedUcode, fwsec: FwsecSb | None, no_fwsec: str = "") -> None:
+        self.booter, self.fwsec, self.no_fwsec = booter, fwsec, no_fwsec
 
 
 class Boot:

@@ -68,7 +68,7 @@ def fwsec_sb(boot: Boot) -> str:
         return SKIPPED + "nothing was started"
     if boot.bundle.fwsec is None:
         boot.gsp.reset()
-        return SKIPPED + "this chip has none"
+        return SKIPPED + boot.bundle.no_fwsec
     boot.bundle.fwsec.run(boot.gsp)
     return "done"
 
