@@ -20,7 +20,8 @@ def make_channel(gpu: Bench, session, tenant, *, engine: str = "COPY0", channel:
     session.family("memory").set_page_directory(space, 0x400000, entries=4 if gpu.chip.name == "GA100" else 2)
     size = family.fault_buffer_size()
     buffer = gpu.device.allocate_dma(size, label="fault buffer")
-    spec = ChannelSpec(engine, channel, 0x100000, 1024, 0x500000, 0x501000, buffer.bus_address(0), size)
+    instance = 0x500000 + channel * 0x2000
+    spec = ChannelSpec(engine, channel, 0x100000, 1024, instance, instance + 0x1000, buffer.bus_address(0), size)
     return space, family.create(space, spec)
 
 

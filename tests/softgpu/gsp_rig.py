@@ -46,6 +46,11 @@ class Memory:
             address += part
             size -= part
 
+    def reachable(self, aperture: Aperture, address: int, size: int) -> bool:
+        if aperture is Aperture.VRAM:
+            return 0 <= address <= self.vram_size - size
+        return all(page in self.granted for page in range(address // PAGE, (address + size - 1) // PAGE + 1))
+
     def read(self, aperture: Aperture, address: int, size: int) -> bytes:
         out = bytearray()
         for page, offset, part in self._walk(aperture, address, size):
@@ -139,6 +144,7 @@ class Env:
         self.mailboxes = {0: 0, 1: 0}
         self.halted = False
         self.messages = 0
+        self.where: dict[str, int] = {}
         self.bar2: tuple[int, int] | None = None
         self.vfs: dict[str, int] = {
             "total_vfs": 16, "first_vf_offset": 4, "stride": 1, "bar0_size": 16 * MIB, "bar0_address": 0, "bar1_size": 4096 * MIB,
@@ -162,6 +168,9 @@ class Env:
 
     def sriov(self) -> Mapping[str, int]:
         return self.vfs
+
+    def place(self) -> Mapping[str, int]:
+        return self.where
 
     def vgpu_doorbell(self, gfid: int) -> None:
         raise AssertionError("not used")

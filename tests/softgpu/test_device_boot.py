@@ -8,7 +8,6 @@ from hashlib import sha384
 import pytest
 
 from nvcore_softgpu.booter import SUSPEND_MAGIC
-from nvcore_softgpu.vbios import DMAP
 from tests.softgpu.device_kit import MIB, Driver, Shelf, make_card, names
 
 WPR2_LO, WPR2_HI, RISCV = 0x1FA824, 0x1FA828, 0x111240
@@ -109,6 +108,7 @@ def test_bytes_behind_the_image_are_found(gpu):
     meta = driver.meta()
     image = next(buffer for buffer in driver.buffers if buffer.label == "image")
     image.view[len(driver.image)] = 1
+    driver.reset(0x110000)
     assert driver.run_sec2(meta) == 7
     assert names(device) == ["image-padding"]
 
@@ -155,24 +155,7 @@ def test_a_bare_start_of_the_gsp_falcon_halts(gpu):
 
 
 def fwsec(driver, command: int, secure: bytes | None = None) -> int:
-    """Run FWSEC the way descriptor version 2 asks for: a loader in the falcon, code and data in host memory."""
-    rom = driver.device.card.model.rom.fwsec
-    data = bytearray(rom.data)
-    mapper = data.index(DMAP.to_bytes(4, "little"))
-    place = int.from_bytes(data[mapper + 8 : mapper + 12], "little")
-    struct.pack_into("<I", data, mapper + 0x2C, command)
-    struct.pack_into("<IIQII", data, place, 1, 24, 0, 0, 2)
-    code = rom.code if secure is None else rom.code[:0x100] + secure
-    code_at, data_at = driver.buffer(code, "code").bus_address(), driver.buffer(bytes(data), "data").bus_address()
-    driver.reset(0x110000)
-    driver.load(0x110000)
-    descriptor = bytes(32) + struct.pack("<IQIIIIIQIII", 4, code_at, 0, 0x100, 0x100, 0x100, 0, data_at, len(data), 0, 0)
-    driver.bar0.write32(0x1101C0, 0x01000000)
-    driver.bar0.write_port(0x1101C4, descriptor)
-    driver.bar0.write32(0x110040, 0)
-    driver.bar0.write32(0x110100, 2)
-    assert driver.bar0.read32(0x110100) & 0x10
-    return driver.bar0.read32(0x110040)
+    return driver.fwsec(command, secure)
 
 
 def test_fwsec_sb_runs_from_the_roms_own_ucode(gpu):
@@ -197,17 +180,25 @@ def test_fwsec_frts_is_refused_on_a_chip_without_frts(gpu):
 FMC = struct.pack("<18I", 0x00480403, 0x1100, 0, 0x300, 0, 0x400, 0x104, *[0] * 11) + bytes(range(256)) * 17
 
 
-def fsp_boot(device, driver, *, digest: bytes | None = None, fmc: bytes = FMC, version: int = 1) -> tuple[int, int]:
+def fsp_boot(
+    device, driver, *, digest: bytes | None = None, fmc: bytes = FMC, version: int = 1, patch: dict[int, bytes] | None = None,
+    boot_patch: dict[int, bytes] | None = None, **changes,
+) -> tuple[int, int]:  # fmt: skip
+    """patch, boot_patch: bytes to put over the message and over the FMC's parameters, by offset. changes: of the WPR meta."""
     bar0 = device.bars[0]
-    meta = driver.meta()
+    meta = driver.meta(**changes)
     boot = bytearray(80)
     struct.pack_into("<IIQ", boot, 8, 1, 256, meta)
     boot[36] = 1
     struct.pack_into("<IxxxxQ", boot, 40, 2, 0x12345000)
+    for offset, data in (boot_patch or {}).items():
+        boot[offset : offset + len(data)] = data
     parameters = driver.buffer(bytes(boot), "params").bus_address()
     image = driver.buffer(fmc, "fmc").bus_address()
     payload = struct.pack("<HHQQIQI", version, 860, image, 0, 0, 2 * MIB, MIB) + (digest or sha384(FMC).digest())
     payload += b"k" * 384 + b"s" * 384 + struct.pack("<Q", parameters)
+    for offset, data in (patch or {}).items():
+        payload = payload[:offset] + data + payload[offset + len(data) :]
     packet = struct.pack("<II", 0xC0000000, 0x1410DE7E) + payload
     assert len(packet) == 868
     bar0.write32(0x8F2AC0, 1 << 24)

@@ -54,14 +54,17 @@ def put(driver, fill: int, *, code: bytes | None = None, data: bytes | None = No
 
 def test_the_right_programs_load_and_unload(gpu):
     device, _, driver = gpu
+    driver.reset(0x110000)
     assert put(driver, 10, address=driver.meta()) == 0
     device.card.model.gsp.running = False
+    driver.fwsec(0x19)
     assert put(driver, 20, address=0xFF000000FF) == 0
     assert names(device) == []
 
 
 def test_the_unload_program_does_not_load(gpu):
     device, gsp, driver = gpu
+    driver.reset(0x110000)
     assert put(driver, 20, address=driver.meta()) == 9
     assert names(device) == ["boot-program"] and gsp.calls == []
 

@@ -48,8 +48,8 @@ class Kicker:
         self.ring, self.push, self.userd = RING + offset, PUSH + offset, USERD + offset
         self.put = 0
         self.state = SimpleNamespace(
-            chid=chid, runlist=runlist, engine_type=9, gpfifo=self.ring, entries=16, instance=INSTANCE, userd=self.userd, gfid=0,
-            channel_class=0xC56F, objects={0x1234: 0xC6B5},
+            chid=chid, runlist=runlist, engine_type=9, gpfifo=self.ring, entries=16, instance=INSTANCE, userd=self.userd,
+            userd_aperture=VRAM, gfid=0, channel_class=0xC56F, objects={0x1234: 0xC6B5},
         )  # fmt: skip
         self.host = device.card.model.host
         self.host.add(self.state)

@@ -3,8 +3,7 @@
 Owns the state of WPR2 and the saved layout. Decides whether the firmware may start and starts it. The programs' bytes are not executed:
 their effects are. Runs under the device's lock.
 Source: gsp-boot.md 5.8, 7, 10; device-model.md 5.4 to 5.6, 14.5 (Linux 7.3 nouveau; open-gpu-kernel-modules 570.144). Error numbers in
-mailbox 0 are model conventions: 0x01 magic, 0x02 revision, 0x03 alignment, 0x04 lists and sizes, 0x05 layout, 0x06 signature, 0x07 image,
-0x08 WPR2 already up, 0x09 nothing or the wrong program loaded, 0x0a what the mailboxes point to, 0x0b the firmware did not start.
+mailbox 0 are model conventions (`wpr.REFUSALS`).
 """
 
 from __future__ import annotations
@@ -16,12 +15,22 @@ from typing import Final, Protocol
 
 from nvcore_softgpu.chips import Chip
 from nvcore_softgpu.falcon import Falcon
-from nvcore_softgpu.faults import value_of
+from nvcore_softgpu.faults import ArmedFaults, value_of
 from nvcore_softgpu.ports import Aperture, Environment, Gsp, ImageShelf
+from nvcore_softgpu.prepared import check_booter_code, check_context, check_loader_code, check_prepared
 from nvcore_softgpu.programs import BootProgram
 from nvcore_softgpu.registers.file import OGKM, RegisterFile
 from nvcore_softgpu.vbios import DMAP, FWSEC_FRTS, FWSEC_SB, Rom
-from nvcore_softgpu.wpr import WPR_MAGIC, BootRefusal, check_image, check_layout, check_sources, choose_layout, parse_meta
+from nvcore_softgpu.wpr import (
+    WPR_MAGIC,
+    BootRefusal,
+    check_bootloader,
+    check_image,
+    check_layout,
+    check_sources,
+    choose_layout,
+    parse_meta,
+)  # fmt: skip
 
 __all__ = ["SUSPEND_MAGIC", "BootFirmware"]
 
@@ -36,6 +45,11 @@ SCRATCH: Final = 0x001400
 
 class Gpu(Environment, Protocol):
     """What the boot programs see of the model: what the firmware sees, and the blocks that they drive."""
+
+    @property
+    def faults(self) -> ArmedFaults:
+        """Armed faults, and those that acted."""
+        ...
 
     @property
     def chip(self) -> Chip:
@@ -90,9 +104,22 @@ class BootFirmware:
         self.wpr2: tuple[int, int] | None = None
         self.meta: dict[str, int] = {}
         self.suspended = False
+        self._restored = False  # FWSEC-SB ran since the firmware started
+        self._orphaned = False
+        self._faults_before = 0
+        self._flush_page = 0
         source = OGKM + " dev_fb.h"
+        (low, what), (high, rest) = gpu.chip.flush_page
+        registers.stored(high, "SYSMEM_FLUSH_PAGE_HI", f"flush page: {rest}", source)
+        registers.handled(low, "SYSMEM_FLUSH_PAGE_LO", f"flush page: {what}; latches both", source, write=self._latch_flush_page)
         registers.handled(WPR2_LO, "PFB_WPR2_ADDR_LO", "start of WPR2 >> 12, bits 31:4", source, write=self._protected)
         registers.handled(WPR2_HI, "PFB_WPR2_ADDR_HI", "end of WPR2 >> 12, bits 31:4; 0 = none", source, write=self._protected)
+
+    def _latch_flush_page(self, offset: int, value: int) -> None:
+        """The low half makes the address that of the page: drivers write the high half before."""
+        self._values[offset] = value
+        high = self._values[self._gpu.chip.flush_page[1][0]]
+        self._flush_page = value << 8 | high << 40 if self._gpu.chip.flow == "booter" else value & ~0xFF | high << 32
 
     def _protected(self, offset: int, value: int) -> None:
         self._gpu.violations.violation("write-to-protected", f"register {offset:#x} <- {value:#x}")
@@ -115,6 +142,7 @@ class BootFirmware:
             gpu.ticker.call_at(gpu.ticker.now() + float(lingers or "1"), lambda: self._set_wpr2(None) if self.wpr2 is region else None)
         self.meta = {}
         self.suspended = False
+        self._flush_page = 0
 
     # --- booter on SEC2 -----------------------------------------------------------------------------------------------------------
 
@@ -140,8 +168,8 @@ class BootFirmware:
         falcon.halted = True
 
     def _booter(self, falcon: Falcon) -> None:
-        if falcon.code_words < 64 or self._values[falcon.base + 0x104]:
-            raise BootRefusal(0x09, "start-without-code", f"{falcon.code_words} words, boot vector {self._values[falcon.base + 0x104]:#x}")
+        check_booter_code(falcon)
+        check_prepared(falcon, self._gpu.chip)
         address = falcon.mailbox()
         if address == UNLOAD:
             self._check_program(falcon, "unload")
@@ -175,6 +203,9 @@ class BootFirmware:
         gpu = self._gpu
         if self.wpr2 is not None and not gpu.chip.frts_size:
             raise BootRefusal(0x08, "wpr2-already-up", f"WPR2 {self.wpr2[0]:#x} to {self.wpr2[1]:#x} before the boot")
+        if gpu.gsp_falcon.in_reset or not gpu.gsp_falcon.clean:
+            how = "is held in reset" if gpu.gsp_falcon.in_reset else "was not reset since it ran last"
+            raise BootRefusal(0x0C, "gsp-not-reset", f"the GSP {how}")
         raw = gpu.memory.read(_SYSTEM, address, 256)
         meta = parse_meta(raw)
         check_sources(meta)
@@ -189,7 +220,8 @@ class BootFirmware:
         gpu = self._gpu
         if gpu.faults.take("bad-signature") is not None:
             raise BootRefusal(0x06, "injected", "bad-signature")
-        check_image(gpu.memory, gpu.violations, meta, gpu.chip, gpu.shelf)
+        known = check_image(gpu.memory, gpu.violations, meta, gpu.chip, gpu.shelf)
+        check_bootloader(gpu.memory, meta, gpu.chip, known, gpu.shelf)
         self._set_wpr2((meta["gspFwWprStart"], meta["gspFwWprEnd"]))
         gpu.memory.write(_VRAM, meta["gspFwWprStart"], raw[:248] + struct.pack("<Q", VERIFIED))
         self.meta = meta
@@ -201,7 +233,8 @@ class BootFirmware:
         if gpu.faults.take("riscv-inactive") is not None:
             return
         falcon.riscv_active = True
-        falcon.riscv_halted = False
+        falcon.riscv_halted = falcon.clean = falcon.version_written = False
+        self._firmware_starts()
         falcon.lockdown = falcon.lockdown and gpu.faults.take("lockdown-stuck") is not None
         gpu.gsp.stop()
         self.suspended = False
@@ -212,10 +245,32 @@ class BootFirmware:
             gpu.gsp_stopped()
             raise BootRefusal(0x0B, "gsp-not-started", reason)
 
+    def _firmware_starts(self) -> None:
+        """From here on the firmware reaches host memory, and a driver owes it an orderly end."""
+        gpu = self._gpu
+        address = self._flush_page
+        if not address or not gpu.memory.reachable(_SYSTEM, address, 256):
+            gpu.violations.violation("flush-page", f"the flush page at {address:#x} is not host memory when the firmware starts")
+        self._restored, self._orphaned, self._faults_before = False, False, len(gpu.faults.acted)
+
+    def orderly(self) -> bool:
+        """Whether the running firmware is owed an order: its driver is still there, and no fault came between them."""
+        return not (self._orphaned or self._gpu.faults.armed() or len(self._gpu.faults.acted) > self._faults_before)
+
+    def driver_left(self) -> None:
+        """Bus mastering went off: whoever drove the firmware is gone, with the memory that they shared."""
+        self._orphaned = True
+
+    def _check_restored(self) -> None:
+        """FWSEC-SB comes before the region goes: it puts back what the firmware's start changed."""
+        if self._gpu.chip.fwsec and self.wpr2 is not None and not self._restored and self.orderly():
+            self._gpu.violations.violation("unload-without-sb", "the protected region is taken down and FWSEC-SB did not run")
+
     def _unload(self) -> None:
         gpu = self._gpu
         if gpu.gsp.running:
             gpu.violations.violation("unload-running-gsp", "booter_unload while the firmware runs")
+        self._check_restored()
         gpu.gsp.stop()
         gpu.gsp_stopped()
         self.suspended = False
@@ -228,6 +283,7 @@ class BootFirmware:
         if revision != 2:
             raise BootRefusal(0x02, "suspend-meta-revision", f"revision {revision}")
         if self.wpr2 is not None:
+            self._check_restored()
             self.suspended = True
             self._set_wpr2(None)
             return
@@ -240,7 +296,9 @@ class BootFirmware:
         self._set_wpr2((self.meta["gspFwWprStart"], self.meta["gspFwWprEnd"]))
         falcon = gpu.gsp_falcon
         falcon.riscv_active, falcon.riscv_halted, falcon.lockdown = True, False, False
+        falcon.clean = falcon.version_written = False
         self.suspended = False
+        self._firmware_starts()
         reason = gpu.gsp.resume(self.meta)
         if reason is not None:
             falcon.riscv_active = False
@@ -264,6 +322,9 @@ class BootFirmware:
         if falcon.code_words:
             injected = gpu.faults.take("fwsec-error")
             try:
+                if gpu.chip.load == "pio":
+                    check_loader_code(falcon)
+                check_prepared(falcon, gpu.chip)
                 self._fwsec(falcon, 0 if injected is None else value_of(injected, 0x21))
             except BootRefusal as refusal:
                 gpu.violations.violation(refusal.name, f"FWSEC: {refusal}")
@@ -295,6 +356,7 @@ class BootFirmware:
             if not error:
                 self._frts(struct.unpack_from("<IIIII", data, place + 24))
         elif command == FWSEC_SB:
+            self._restored = True  # with an error too: drivers go on then
             self._values[SCRATCH + 4 * 0x15] = error & 0xFFFF
         else:
             raise BootRefusal(0x0A, "fwsec-command", f"command {command:#x}")
@@ -308,7 +370,8 @@ class BootFirmware:
         own = rom.fwsec
         if gpu.chip.fwsec != 2:
             return bytes(falcon.dmem[: len(own.data)])
-        (code_base,) = struct.unpack_from("<Q", falcon.dmem, 0x24)
+        context, code_base = struct.unpack_from("<IQ", falcon.dmem, 0x20)
+        check_context(falcon, context)
         data_base, size = struct.unpack_from("<QI", falcon.dmem, 0x40)
         if size != len(own.data):
             raise BootRefusal(0x04, "fwsec-size", f"data of {size} bytes, {len(own.data)} in the ROM")
@@ -341,6 +404,10 @@ class BootFirmware:
         if gpu.faults.take("bad-signature") is not None or not self._fmc_matches(fmc, digest):
             gpu.violations.violation("fmc-hash", f"SHA-384 of the image at {fmc:#x} is not the one in the message")
             return 0xA1
+        wrong = self._fmc_unlike_file(digest, payload[84:468], payload[468:852])
+        if wrong:
+            gpu.violations.violation("fmc-differs", wrong)
+            return 0xA1
         parameters = int.from_bytes(payload[852:860], "little")
         falcon = gpu.gsp_falcon
         falcon.set_mailbox(0, 0)
@@ -365,13 +432,32 @@ class BootFirmware:
                 return True
         return False
 
+    def _fmc_unlike_file(self, digest: bytes, key: bytes, signature: bytes) -> str:
+        """What of the message is not that of an FMC of the folder; "" without a folder that has one."""
+        gpu = self._gpu
+        files = gpu.shelf.fmcs(gpu.chip.name) if gpu.shelf is not None else ()
+        same = [file for file in files if file.hash == digest]
+        if files and not same:
+            return "the image is that of no FMC in the folder"
+        if same and not any(key == file.public_key.ljust(384, b"\0") for file in same):
+            return "the public key is not the file's"
+        if same and not any(signature == file.signature.ljust(384, b"\0") for file in same):
+            return "the signature is not the file's"
+        return ""
+
     def _fmc(self, parameters: int, frts_end: int, frts_size: int) -> None:
         gpu = self._gpu
         raw = gpu.memory.read(_SYSTEM, parameters, 80)
         target, meta_size, meta_at = struct.unpack_from("<IIQ", raw, 8)
         arguments = int.from_bytes(raw[48:56], "little")
-        if target not in (1, 2) or meta_size != 256 or raw[36] != 1:
-            raise BootRefusal(0x0A, "fmc-parameters", f"target {target}, size {meta_size}, GSP-RM boot {raw[36]}")
+        carveout = any(raw[24:36])
+        libos_target = int.from_bytes(raw[40:44], "little")
+        if target not in (1, 2) or libos_target not in (1, 2) or meta_size != 256 or raw[36] != 1 or carveout:
+            raise BootRefusal(
+                0x0A,
+                "fmc-parameters",
+                f"targets {target} and {libos_target}, size {meta_size}, GSP-RM boot {raw[36]}, carve-out {carveout}",
+            )
         meta_bytes = gpu.memory.read(_SYSTEM, meta_at, 256)
         if int.from_bytes(meta_bytes[:8], "little") == SUSPEND_MAGIC:
             self._resume()
@@ -382,6 +468,6 @@ class BootFirmware:
         check_sources(meta)
         if meta["frtsSize"] != frts_size:
             raise BootRefusal(0x05, "frts-size", f"message {frts_size:#x}, meta {meta['frtsSize']:#x}")
-        meta = choose_layout(meta, gpu.memory.vram_size, frts_end, frts_size)
+        meta = choose_layout(meta, gpu.chip, gpu.memory.vram_size, frts_end, frts_size)
         self._accept(meta, meta_bytes)
         self._run(meta, arguments)

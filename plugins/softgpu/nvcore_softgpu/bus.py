@@ -30,6 +30,13 @@ def default_address(chip: str, name: str, slot: int) -> str:
     return f"0000:{bus:02x}:00.0"
 
 
+def _routing(address: str) -> int:
+    """"DDDD:BB:SS.F" as GspSystemInfo has it."""
+    domain, bus, rest = address.split(":")
+    slot, _, function = rest.partition(".")
+    return int(domain, 16) << 32 | int(bus, 16) << 8 | int(slot, 16) << 3 | int(function, 16)
+
+
 def make_card(source: str, *, clock: Clock = SYSTEM, slot: int = 0) -> Card:
     """A card for a source, with the behavioural GSP in it. Raises SourceError, NotFoundError, UnknownFault."""
     from nvcore_softgpu.gsp import make_gsp
@@ -41,7 +48,7 @@ def make_card(source: str, *, clock: Clock = SYSTEM, slot: int = 0) -> Card:
     problem = ""
     if shelf is not None and wanted.firmware is not None:
         try:
-            shelf.candidates(wanted.chip.name)  # files are opened here: the boot programs run inside a register write, where none may be
+            shelf.read(wanted.chip.name)  # files are opened here: the boot programs run inside a register write, where none may be
             programs = read_programs(wanted.firmware, wanted.chip.name)
         except (FormatError, OSError) as refused:
             shelf, problem = None, str(refused)
@@ -84,6 +91,7 @@ class SoftBus:
             if card is None or card.closed:
                 card = self._make(source)
                 self._cards[source] = card
+            card.model.bus_address = _routing(card.address)  # on one bus with its driver, a card knows where it is
             device = SoftDevice(card, source, owns_card=False)
         if new:
             self._tell(BusEvent("added", source))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from nvcore_softgpu.copy import CopyObject
-from nvcore_softgpu.ports import Aperture, ChannelState, Memory, Violations
+from nvcore_softgpu.ports import ChannelState, Memory, Violations
 from nvcore_softgpu.vm import VirtualMemory
 
 __all__ = ["BLOCKED", "Channel", "ChannelError"]
@@ -25,7 +25,6 @@ ENTRY: Final = 2048
 and 3 us; 64 KiB that no cache holds: 90 us)."""
 BREATH: Final = 1 << 13  # bytes of work after which a pushbuffer lets the host look around
 FETCH: Final = 1 << 11  # words of a segment that are read at once
-_VRAM: Final = Aperture.VRAM
 _HOST: Final = frozenset((0x08, 0x28, 0x2C, 0x30, 0x34, 0x44, 0x48, 0x50, 0x70, 0x74, 0x78, 0x7C, 0x80, 0x84, 0x8C))
 WORD: Final = 0xFFFFFFFF
 
@@ -69,15 +68,15 @@ class Channel:
 
     def pending(self) -> bool:
         """Whether GP_PUT is ahead of GP_GET."""
-        get, put = struct.unpack("<II", self._memory.read(_VRAM, self.state.userd + 0x88, 8))
+        get, put = struct.unpack("<II", self._memory.read(self.state.userd_aperture, self.state.userd + 0x88, 8))
         return bool(get != put)
 
     def run(self, vm: VirtualMemory) -> Iterator[int]:
         """Fetch and execute until GET meets PUT. Yields bytes of work, or BLOCKED while an acquire is not satisfied."""
         state, memory = self.state, self._memory
-        userd = state.userd + 0x88
+        userd, where = state.userd + 0x88, state.userd_aperture
         while True:
-            get, put = struct.unpack("<II", memory.read(_VRAM, userd, 8))
+            get, put = struct.unpack("<II", memory.read(where, userd, 8))
             if get == put:
                 return
             if put >= state.entries or get >= state.entries:
@@ -87,7 +86,7 @@ class Channel:
             if length:
                 address = (high & 0xFF) << 32 | low & 0xFFFFFFFC
                 yield from self._segment(vm, address, length)
-            memory.write(_VRAM, userd, ((get + 1) % state.entries).to_bytes(4, "little"))
+            memory.write(where, userd, ((get + 1) % state.entries).to_bytes(4, "little"))
             yield ENTRY
 
     def _segment(self, vm: VirtualMemory, address: int, length: int) -> Iterator[int]:

@@ -22,12 +22,15 @@ HALT: Final = 1 << 4
 MEMORY: Final = 1 << 16
 WORD: Final = 0xFFFFFFFF
 _ACTIVE_LINES: Final = SWGEN0 | HALT
+_CLEARED: Final = (0x018, 0x084, 0x104, *range(0x600, 0x620, 4), 0x624)
+"""What a reset takes back: interrupt mask, RM, BOOTVEC, the targets of transfers and the leave to make them."""
 
 
 class Falcon:
     """One falcon at `base`. on_start, on_reset: what the model does then. raise_line: called when an unmasked interrupt becomes pending.
 
-    imem, dmem: 64 KiB each. code_words: words put into IMEM since the last reset; halted, riscv_active: as the registers show them.
+    imem, dmem: 64 KiB each. code_words: words put into IMEM since the last reset; blocks: tag and security of each of its blocks; clean:
+    reset, and nothing ran since; version_written: OS was written since the firmware started; halted, riscv_active: as the registers show.
     """
 
     def __init__(
@@ -48,6 +51,9 @@ class Falcon:
         self.imem = memoryview(bytearray(MEMORY))
         self.dmem = memoryview(bytearray(MEMORY))
         self.code_words = 0
+        self.blocks: dict[int, tuple[int, bool]] = {}
+        self.clean = False
+        self.version_written = False
         self.halted = True
         self.riscv_active = False
         self.riscv_halted = False
@@ -74,6 +80,10 @@ class Falcon:
         """Mailboxes 0 and 1 as one 64-bit value."""
         return self._values[self.base + 0x40] | self._values[self.base + 0x44] << 32
 
+    def register(self, offset: int) -> int:
+        """What one of its registers holds."""
+        return self._values[self.base + offset]
+
     def set_mailbox(self, index: int, value: int) -> None:
         """Write one mailbox."""
         self._values[self.base + 0x40 + 4 * index] = value & WORD
@@ -88,6 +98,7 @@ class Falcon:
         """State after power on or a function-level reset."""
         self._clear()
         self.halted = True
+        self.clean = self.version_written = False
         self.lockdown = self._chip.flow == "fsp"
         for offset in (0x40, 0x44, 0x80, 0x84):
             self._values[self.base + offset] = 0
@@ -108,14 +119,14 @@ class Falcon:
         stored(base + 0x040, f"{prefix}_MAILBOX0", "arguments of a program, and its result", source)
         stored(base + 0x044, f"{prefix}_MAILBOX1", "high word of an address in mailbox 0", source)
         stored(base + 0x048, f"{prefix}_ITFEN", "interface enables", source)
-        stored(base + 0x080, f"{prefix}_OS", "application version of the boot program", source)
+        handled(base + 0x080, f"{prefix}_OS", "application version of the boot program", source, write=self._version)
         stored(base + 0x084, f"{prefix}_RM", "BOOT_0, written by the driver after a reset", source)
         constant(base + 0x094, f"{prefix}_DEBUGINFO", "crash information: none", source, value=0)
         handled(base + 0x0F4, f"{prefix}_HWCFG2", "reset ready, scrubbing, lockdown", source, read=self._hwcfg2)
         handled(base + 0x100, f"{prefix}_CPUCTL", "start, halted", source, read=self._cpuctl, write=self._start)
         stored(base + 0x104, f"{prefix}_BOOTVEC", "first instruction", source)
         constant(base + 0x108, f"{prefix}_HWCFG", "256 blocks of IMEM and of DMEM", source, value=0x20100)
-        handled(base + 0x10C, f"{prefix}_DMACTL", "context, scrubbing", source, read=self._dmactl)
+        handled(base + 0x10C, f"{prefix}_DMACTL", "context, scrubbing", source, read=self._dmactl, value=1)
         constant(base + 0x12C, f"{prefix}_HWCFG1", "core revision, security, ports", source, value=0x1136)
         handled(base + 0x130, f"{prefix}_CPUCTL_ALIAS", "start", source, read=self._cpuctl, write=self._start)
         for group, what in enumerate(("scratch", "scratch", "crash report wayfinder", "scratch")):
@@ -125,6 +136,10 @@ class Falcon:
         constant(base + 0x408, f"{prefix}_DEBUG_CONTROL", "bit 20: debug signatures; 0 = production", source, value=0)
         stored(base + 0x600, f"{prefix}_FBIF_TRANSCFG", "targets of DMA contexts", source, count=8)
         stored(base + 0x624, f"{prefix}_FBIF_CTL", "physical access without context", source)
+
+    def _version(self, offset: int, value: int) -> None:
+        self._values[offset] = value
+        self.version_written = True
 
     def _irq_set(self, offset: int, value: int) -> None:
         self.raise_irq(value)
@@ -168,6 +183,8 @@ class Falcon:
             self._violation("start-running-falcon", f"{self.name} started while its RISC-V core runs")
         self.halted = False
         self._on_start()
+        if self.code_words:
+            self.clean = False
 
     def _engine(self, offset: int) -> int:
         return 1 if self.in_reset else 0x200 if self._chip.flow == "fsp" else 0
@@ -184,17 +201,21 @@ class Falcon:
             self.imem[:] = bytes(MEMORY)
             self.dmem[:] = bytes(MEMORY)
         self.code_words = 0
+        self.blocks.clear()
+        self.clean = True
         self.halted = self.riscv_active = self.riscv_halted = self.in_reset = False
         self.pending = 0
-        self._values[self.base + 0x18] = 0
+        for offset in _CLEARED:
+            self._values[self.base + offset] = 0
+        self._values[self.base + 0x10C] = 1  # a context is needed until the driver says otherwise
 
     # --- data ports ---------------------------------------------------------------------------------------------------------------
 
     def _add_ports(self, registers: RegisterFile) -> None:
         source = OGKM + " dev_falcon_v4.h"
         for port in range(4):
-            self._add_port(registers, self.base + 0x180 + 16 * port, f"{self.name}_IMEM{port}", self.imem, True)
             registers.stored(self.base + 0x188 + 16 * port, f"{self.name}_IMEMT{port}", "tag of the block at the port", source)
+            self._add_port(registers, self.base + 0x180 + 16 * port, f"{self.name}_IMEM{port}", self.imem, True)
         for port in range(8):
             self._add_port(registers, self.base + 0x1C0 + 8 * port, f"{self.name}_DMEM{port}", self.dmem, False)
 
@@ -205,6 +226,13 @@ class Falcon:
         flags = 0
         count = MEMORY // 4
         outside = self._violation
+        values, tag = self._values, control + 8
+
+        def mark(first: int, last: int) -> None:
+            """The words [first, last) of IMEM were written: their blocks have the port's tag and security."""
+            secure = bool(flags & 0x10000000)
+            for block in range(first >> 6, last + 63 >> 6):
+                self.blocks[block] = (values[tag] & 0xFFFF, secure)
 
         def write_control(offset: int, value: int) -> None:
             nonlocal position, flags
@@ -218,9 +246,12 @@ class Falcon:
             nonlocal position
             if position < count:
                 words[position] = value
+                if code:
+                    self.code_words += 1
+                    if not position & 63:
+                        mark(position, position + 1)
             else:
                 outside("falcon-memory-outside", f"{name} write beyond {MEMORY:#x}")
-            self.code_words += 1 if code else 0
             if flags & 0x01000000:
                 position += 1
 
@@ -236,8 +267,10 @@ class Falcon:
             number = len(data) // 4
             if flags & 0x01000000 and position + number <= count:
                 memory[position * 4 : (position + number) * 4] = data
+                if code:
+                    self.code_words += number
+                    mark(position, position + number)
                 position += number
-                self.code_words += number if code else 0
                 return
             for value in data.cast("I"):
                 write_data(0, value)

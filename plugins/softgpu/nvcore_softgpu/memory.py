@@ -251,6 +251,18 @@ class PhysicalMemory:
         self.violations.violation("dma-outside-maps", f"{'write' if write else 'read'} at {address & ~0xFFF:#x}")
         return None
 
+    def reachable(self, aperture: Aperture, address: int, size: int) -> bool:
+        """Whether every byte of a range would answer a read; no violation."""
+        end = address + size
+        if aperture is _VRAM:
+            return address >= 0 and end <= self.vram_size
+        while self.bus_master and address < end:
+            at = bisect_right(self._starts, address) - 1
+            if at < 0 or self._maps[at].end <= address or not self._maps[at].readable:
+                return False
+            address = self._maps[at].end
+        return address >= end
+
     # --- accesses -----------------------------------------------------------------------------------------------------------------
 
     def read(self, aperture: Aperture, address: int, size: int) -> bytes:

@@ -41,7 +41,10 @@ DIRECTORIES: Final = 0x10000  # top of VRAM that holds the GSP's BAR directories
 
 
 class Model:
-    """One GPU. send_message: raises the MSI. make_gsp: builds the behavioural GSP over this model."""
+    """One GPU. send_message: raises the MSI. make_gsp: builds the behavioural GSP over this model.
+
+    bus_address: domain << 32 | bus << 8 | device << 3 | function, for whoever knows it: behind a socket only the client does.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Model:
         self._send_message = send_message
         self.doorbells = 0
         self.messages_lost = 0
+        self.bus_address: int | None = None
         self._build(vram_size, bar1_size)
         self.gsp = make_gsp(self)
 
@@ -156,6 +160,8 @@ class Model:
 
     def _reset_gsp(self) -> None:
         if self.gsp.running:
+            if self.gsp.serving and self.boot.orderly():
+                self.journal.violation("reset-running-gsp", "the GSP's falcon is reset while the firmware serves its driver")
             self.gsp.stop()
             self.gsp_stopped()
 
@@ -172,6 +178,9 @@ class Model:
 
     def _queue_doorbell(self) -> None:
         if self.gsp.running:
+            if self.gsp.serving and not self.gsp_falcon.version_written:
+                self.gsp_falcon.version_written = True
+                self.journal.violation("version-unwritten", "the firmware runs and OS was not written")
             self.gsp.doorbell()
 
     def gsp_started(self) -> None:
@@ -190,6 +199,8 @@ class Model:
 
     def _bus_master(self, enabled: bool) -> None:
         self.memory.bus_master = enabled
+        if not enabled:
+            self.boot.driver_left()
 
     def _functions(self, count: int) -> None:
         """The number of virtual functions changed; the firmware reads it from configuration space."""
@@ -233,6 +244,10 @@ class Model:
     def sriov(self) -> Mapping[str, int]:
         """The SR-IOV facts of configuration space."""
         return self.config.sriov()
+
+    def place(self) -> Mapping[str, int]:
+        """What GspSystemInfo should say of this GPU."""
+        return self.config.place() | ({} if self.bus_address is None else {"nvDomainBusDeviceFunc": self.bus_address})
 
     def vgpu_doorbell(self, gfid: int) -> None:
         """A vGPU's task raised its interrupt towards the host."""

@@ -166,6 +166,17 @@ class ConfigSpace:
             self.functions = count
             self._on_functions(count)
 
+    def place(self) -> dict[str, int]:
+        """Where the function is and what it is, by the names of GspSystemInfo."""
+        (bar0,) = struct.unpack_from("<I", self.bytes, 0x10)
+        bar1, bar3 = (struct.unpack_from("<Q", self.bytes, 0x10 + 4 * index)[0] for index in (1, 3))
+        identity, subsystem = struct.unpack_from("<I", self.bytes, 0)[0], struct.unpack_from("<I", self.bytes, 0x2C)[0]
+        return {
+            "gpuPhysAddr": bar0 & ~0xF, "gpuPhysFbAddr": bar1 & ~0xF, "gpuPhysInstAddr": bar3 & ~0xF,
+            "pciConfigMirrorBase": self._chip.mirror, "pciConfigMirrorSize": 0x1000,
+            "PCIDeviceID": identity, "PCISubDeviceID": subsystem, "PCIRevisionID": self.bytes[8],
+        }  # fmt: skip
+
     def sriov(self) -> dict[str, int]:
         """The facts of the SR-IOV capability that the firmware reads: counts, sizes, addresses."""
         facts = self._chip.sriov

@@ -26,6 +26,8 @@ __all__ = [
     "Faults",
     "Gsp",
     "ImageShelf",
+    "KnownBootloader",
+    "KnownFmc",
     "KnownImage",
     "Memory",
     "Ticker",
@@ -52,6 +54,10 @@ class Memory(Protocol):
 
     def write(self, aperture: Aperture, address: int, data: bytes | memoryview) -> None:
         """Store bytes."""
+        ...
+
+    def reachable(self, aperture: Aperture, address: int, size: int) -> bool:
+        """Whether every byte would answer a read. No violation."""
         ...
 
     def fill(self, aperture: Aperture, address: int, size: int, value: int) -> None:
@@ -232,11 +238,68 @@ class KnownImage(Protocol):
         ...
 
 
+class KnownBootloader(Protocol):
+    """The file of a GSP bootloader. code, data, manifest: (offset, size) of its parts."""
+
+    @property
+    def image(self) -> memoryview:
+        """All bytes."""
+        ...
+
+    @property
+    def code(self) -> tuple[int, int]:
+        """The monitor's code."""
+        ...
+
+    @property
+    def data(self) -> tuple[int, int]:
+        """The monitor's data."""
+        ...
+
+    @property
+    def manifest(self) -> tuple[int, int]:
+        """The manifest."""
+        ...
+
+
+class KnownFmc(Protocol):
+    """The file of an FMC."""
+
+    @property
+    def image(self) -> memoryview:
+        """The image that the security processor reads."""
+        ...
+
+    @property
+    def hash(self) -> bytes:
+        """SHA-384 of the image."""
+        ...
+
+    @property
+    def signature(self) -> bytes:
+        """As it goes into the message, not padded."""
+        ...
+
+    @property
+    def public_key(self) -> bytes:
+        """The same."""
+        ...
+
+
 class ImageShelf(Protocol):
-    """The images of one firmware folder (`firmware=DIR` of the source). `nvcore_softgpu.images.open_shelf(folder)` makes it."""
+    """The images of one firmware folder (`firmware=DIR` of the source). `nvcore_softgpu.images.open_shelf(folder)` makes it. Files are read
+    on the first use."""
 
     def candidates(self, chip: str) -> Sequence[KnownImage]:
-        """Images for a chip by name ("GA100"), in any release; empty when the folder has none. Files are read on the first use."""
+        """Images for a chip by name ("GA100"), in any release; empty when the folder has none."""
+        ...
+
+    def bootloader(self, chip: str, version: str) -> KnownBootloader | None:
+        """The GSP's bootloader of one release, None when the folder has none."""
+        ...
+
+    def fmcs(self, chip: str) -> Sequence[KnownFmc]:
+        """FMCs in any release; empty when the folder has none."""
         ...
 
 
@@ -249,7 +312,8 @@ class ChannelState(Protocol):
     gpfifo: int
     entries: int
     instance: int  # VRAM address
-    userd: int  # VRAM address
+    userd: int
+    userd_aperture: Aperture  # where that address lies
     gfid: int
     channel_class: int
 
@@ -342,6 +406,12 @@ class Environment(Protocol):
         pair 3/4) barN_size and barN_address. Empty on a GPU without the capability."""
         ...
 
+    def place(self) -> Mapping[str, int]:
+        """What the device knows of its own place and identity, as GspSystemInfo names it: gpuPhysAddr, gpuPhysFbAddr, gpuPhysInstAddr,
+        pciConfigMirrorBase, pciConfigMirrorSize, PCIDeviceID, PCISubDeviceID, PCIRevisionID, and nvDomainBusDeviceFunc where somebody told
+        the device its address."""
+        ...
+
     def vgpu_doorbell(self, gfid: int) -> None:
         """(device → GSP direction is `Gsp.vgpu_doorbell`); this one raises the VF's interrupt towards the host."""
         ...
@@ -353,6 +423,11 @@ class Gsp(Protocol):
     @property
     def running(self) -> bool:
         """Started and not halted."""
+        ...
+
+    @property
+    def serving(self) -> bool:
+        """Running, and past INIT_DONE: it answers, and is not about to end."""
         ...
 
     def start(self, meta: Mapping[str, int], libos_arguments: int) -> str | None:

@@ -104,10 +104,12 @@ class BarWindow:
     def _current(self) -> bool:
         """Whether the remembered leaf is still what memory says, from the root down. With no entry (physical) it always is."""
         words = self._words64
-        for place, value in self._entries:
+        for place, value in self._entries:  # a loop: half the time of a generator
             if words[place] != value:
-                return False
-        return True
+                break
+        else:
+            return True
+        return False
 
     def set_root(self, root: Root | None) -> None:
         """Change the mode: a page directory, or None for physical."""

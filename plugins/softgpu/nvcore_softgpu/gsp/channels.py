@@ -10,15 +10,16 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from nvcore_softgpu.gsp.conventions import CHANNELS_PER_RUNLIST
+from nvcore_softgpu.gsp.conventions import CHANNELS_PER_RUNLIST, FAULT_METHOD_BUFFER
 from nvcore_softgpu.gsp.objects import Node
 from nvcore_softgpu.gsp.state import AddressSpace, Channel, Group, State
 from nvcore_softgpu.gsp.status import Status
-from nvcore_softgpu.ports import EngineFacts
+from nvcore_softgpu.ports import Aperture, EngineFacts
 
 __all__ = ["allocate", "engine_object"]
 
 _SYSTEM, _VRAM = 1, 2
+_APERTURES: Final = {_SYSTEM: Aperture.SYSTEM, _VRAM: Aperture.VRAM}
 _USERD_PAGE_FIXED: Final = 1 << 21
 _INSTANCE_SIZE: Final = 0x1000
 _USERD_SIZE: Final = 0x200
@@ -72,10 +73,10 @@ def allocate(state: State, parent: Node, handle: int, class_id: int, params: byt
     if chid is None or chid >= CHANNELS_PER_RUNLIST or (engine.runlist, chid) in state.channels:
         state.report("channel-id", f"channel id {chid} on runlist {engine.runlist} is not free")
         return Status.INVALID_CHANNEL
-    if entries == 0:
-        state.report("channel-gpfifo", f"{entries} GPFIFO entries")
+    if entries == 0 or entries & entries - 1 or gpfifo % 8:  # the engine keeps the logarithm of the count and no low address bits
+        state.report("channel-gpfifo", f"{entries} GPFIFO entries at {gpfifo:#x}")
         return Status.INVALID_ARGUMENT
-    status = _memory(state, params)
+    status = _memory(state, engine, params)
     if status:
         return status
     channel = _record(engine, chid, class_id, space, params)
@@ -87,25 +88,45 @@ def allocate(state: State, parent: Node, handle: int, class_id: int, params: byt
     return Status.OK
 
 
-def _memory(state: State, params: bytearray) -> int:
+def _memory(state: State, engine: EngineFacts, params: bytearray) -> int:
+    """Instance block, USERD and fault method buffer: where they may lie, and that no other channel has them."""
     instance, size, aperture = _descriptor(params, 0x90)
     if aperture != _VRAM or instance % _INSTANCE_SIZE or size < _INSTANCE_SIZE or not state.layout.clear(instance, size):
         state.report("channel-instance", f"instance block of {size:#x} bytes at {instance:#x}, address space {aperture}")
         return Status.INVALID_ADDRESS
+    if any(instance == other.instance for other in state.channels.values()):
+        state.report("channel-instance", f"the instance block at {instance:#x} is another channel's")
+        return Status.IN_USE
     userd, size, aperture = _descriptor(params, 0xA8)
-    if aperture == _VRAM and (userd % _USERD_SIZE or size < _USERD_SIZE or not state.layout.clear(userd, size)):
-        state.report("channel-userd", f"USERD of {size:#x} bytes at {userd:#x}")
-        return Status.INVALID_ADDRESS
-    if aperture not in (_SYSTEM, _VRAM):
+    if aperture not in _APERTURES:
         state.report("channel-userd", f"USERD in address space {aperture}")
         return Status.INVALID_ARGUMENT
+    if userd % _USERD_SIZE or size < _USERD_SIZE or not _lies(state, userd, size, aperture):
+        state.report("channel-userd", f"USERD of {size:#x} bytes at {userd:#x}, address space {aperture}")
+        return Status.INVALID_ADDRESS
+    if any((userd, _APERTURES[aperture]) == (other.userd, other.userd_aperture) for other in state.channels.values()):
+        state.report("channel-userd", f"the USERD at {userd:#x} is another channel's")
+        return Status.IN_USE
+    buffer, size, aperture = _descriptor(params, 0xD8)
+    # copy engines alone write there; one driver gives its graphics channel a place in VRAM and calls it host memory
+    if engine.engine_type >= _COPY0 and (buffer or size) and (size < FAULT_METHOD_BUFFER or not _lies(state, buffer, size, aperture)):
+        state.report("channel-fault-buffer", f"fault method buffer of {size:#x} bytes at {buffer:#x}, address space {aperture}")
+        return Status.INVALID_ADDRESS
     return Status.OK
+
+
+def _lies(state: State, address: int, size: int, aperture: int) -> bool:
+    """Whether a driver may give this range: VRAM that is not the firmware's, or host memory that the device reaches."""
+    if aperture == _VRAM:
+        return state.layout.clear(address, size)
+    return aperture == _SYSTEM and size > 0 and state.env.memory.reachable(Aperture.SYSTEM, address, size)
 
 
 def _record(engine: EngineFacts, chid: int, class_id: int, space: AddressSpace, params: bytearray) -> Channel:
     channel = Channel(chid, engine, class_id, space)
     channel.instance = _descriptor(params, 0x90)[0]
-    channel.userd = _descriptor(params, 0xA8)[0]
+    channel.userd, _, aperture = _descriptor(params, 0xA8)
+    channel.userd_aperture = _APERTURES[aperture]
     return channel
 
 

@@ -69,6 +69,11 @@ class BehaviouralGsp:
         """Started and neither halted nor unloaded."""
         return self._phase in ("starting", "running")
 
+    @property
+    def serving(self) -> bool:
+        """Running, past GSP_INIT_DONE, and not told to end."""
+        return self._phase == "running" and (self._rm is None or self._rm.unload is None)
+
     def start(self, meta: Mapping[str, int], libos_arguments: int) -> str | None:
         """Boot: see `ports.Gsp.start`."""
         self._forget()

@@ -293,6 +293,14 @@ class Rm:
             state.report("system-info-twice", "GSP_SET_SYSTEM_INFO came a second time")
             return
         state.system_info = message.payload
+        for name, wanted in state.env.place().items():
+            field = state.version.identity.get(name)
+            if field is None:
+                continue
+            offset, size = field
+            seen = int.from_bytes(message.payload[offset : offset + size], "little")
+            if seen != wanted:
+                state.report("system-info", f"{name} is {seen:#x}, the device has {wanted:#x}")
         total, first = struct.unpack_from("<II", message.payload, state.version.vf_info)
         sriov = state.env.sriov()
         if total and (total, first) != (sriov.get("total_vfs", 0), sriov.get("first_vf_offset", 0)):

@@ -14,7 +14,7 @@ from nvcore_softgpu.gsp.layout import Layout
 from nvcore_softgpu.gsp.objects import Node, Tree
 from nvcore_softgpu.gsp.static_info import INTERNAL_CLIENT, INTERNAL_DEVICE, INTERNAL_SUBDEVICE
 from nvcore_softgpu.gsp.versions import Version
-from nvcore_softgpu.ports import ChipFacts, EngineFacts, Environment
+from nvcore_softgpu.ports import Aperture, ChipFacts, EngineFacts, Environment
 
 __all__ = ["AddressSpace", "Channel", "Group", "MemoryList", "State", "Tasks"]
 
@@ -53,7 +53,7 @@ class Channel:
 
     __slots__ = (
         "bound", "channel_class", "chid", "enabled", "engine_type", "entries", "gfid", "gpfifo", "instance", "objects", "runlist", "space",
-        "stopped", "userd",
+        "stopped", "userd", "userd_aperture",
     )  # fmt: skip
 
     def __init__(self, chid: int, engine: EngineFacts, channel_class: int, space: AddressSpace | None) -> None:
@@ -64,6 +64,7 @@ class Channel:
         self.channel_class = channel_class
         self.space = space
         self.gpfifo = self.entries = self.instance = self.userd = self.gfid = 0
+        self.userd_aperture = Aperture.VRAM
         self.objects: dict[int, int] = {}
         self.bound = self.enabled = self.stopped = False
 

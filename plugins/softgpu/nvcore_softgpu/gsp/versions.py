@@ -7,6 +7,7 @@ ctrl2080*.h, ctrl0080*.h, alloc/*; engine numbers of gpu_engine_type.h and intr_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 __all__ = ["VERSIONS", "Bootload", "StaticInfo", "Version"]
@@ -80,6 +81,7 @@ class Version(NamedTuple):
     configuration_size: int
     heap_floor: int  # bytes of GSP heap that a vGPU host boot needs
     meta_flags: bool
+    identity: Mapping[str, tuple[int, int]]  # (offset, bytes) of what GspSystemInfo says of the GPU's place and identity
 
 
 _STATIC_535: Final = StaticInfo(
@@ -93,13 +95,20 @@ _STATIC_570: Final = StaticInfo(
     bar2_pde=0x608, handles=0x640, wpr_layout=0x668,
 )  # fmt: skip
 
+_PLACE: Final = {"gpuPhysAddr": (0, 8), "gpuPhysFbAddr": (8, 8), "gpuPhysInstAddr": (16, 8)}
+_PLACE_535: Final = {**_PLACE, "nvDomainBusDeviceFunc": (24, 8), "pciConfigMirrorBase": (64, 4), "pciConfigMirrorSize": (68, 4)}
+_PLACE_570: Final = {
+    **_PLACE, "nvDomainBusDeviceFunc": (32, 8), "pciConfigMirrorBase": (80, 4), "pciConfigMirrorSize": (84, 4), "PCIDeviceID": (88, 4),
+    "PCISubDeviceID": (92, 4), "PCIRevisionID": (96, 4),
+}  # fmt: skip
+
 _535: Final = Version(
     name="535.113.01", static_info=_STATIC_535, system_info_size=0x298, vf_info=0x270, resume_arguments=0x30, arguments_size=80,
     root_size=108, channel_size=360, engine_gsp=0x31, engine_gr0=0x52, engine_ce0=0x0F, context_properties=25, falcon_info=0x20800A42,
     memsys_size=56, fbsr_size=32, region_controls=True, fb_info_size=436, compbit_size=72, lockdown_event=0x101D, fault_gfid=False,
     error_log_size=268,
     bootload=Bootload(6496, 28, 62, 280, 288, 3360, 6432, None), type_size=4952, upload_size=316936, processed=0,
-    configuration_size=88, heap_floor=549 << 20, meta_flags=False,
+    configuration_size=88, heap_floor=549 << 20, meta_flags=False, identity=_PLACE_535,
 )  # fmt: skip
 _570: Final = Version(
     name="570.144", static_info=_STATIC_570, system_info_size=0x3A0, vf_info=0x358, resume_arguments=0x20, arguments_size=72,
@@ -107,7 +116,7 @@ _570: Final = Version(
     memsys_size=40, fbsr_size=24, region_controls=False, fb_info_size=460, compbit_size=80, lockdown_event=0x101C, fault_gfid=True,
     error_log_size=272,
     bootload=Bootload(6616, 28, 84, 368, 376, 3448, 6520, 6576), type_size=5224, upload_size=334344, processed=4,
-    configuration_size=112, heap_floor=581 << 20, meta_flags=True,
+    configuration_size=112, heap_floor=581 << 20, meta_flags=True, identity=_PLACE_570,
 )  # fmt: skip
 
 VERSIONS: Final[dict[str, Version]] = {row.name: row for row in (_535, _570)}

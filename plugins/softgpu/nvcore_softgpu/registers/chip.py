@@ -81,8 +81,6 @@ def add_chip_registers(registers: RegisterFile, chip: Chip, vram_size: int, faul
     registers.constant(0x1FA82C, "MMU_LOCK_LO", "low > high: no lock", OGKM + " dev_fb.h", value=0xFFFFFFF0)
     registers.constant(0x1FA830, "MMU_LOCK_HI", "low > high: no lock", OGKM + " dev_fb.h", value=0)
     registers.constant(0x625F04, "DISP_VGA_WORKSPACE", "0: no workspace", OGKM + " dev_disp.h", value=0)
-    for place, half in chip.flush_page:
-        registers.stored(place, "SYSMEM_FLUSH_PAGE", f"flush page: {half}", OGKM + " dev_fb.h")
     registers.stored(
         0x6013D4, "VGA_CRTC", "index and data of the VGA CRTC: byte writes that unlock it", NOUVEAU + " nvkm/engine/disp/vga.c"
     )
