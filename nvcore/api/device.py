@@ -44,6 +44,7 @@ class SharedMemory:
     size: int
 
 
+@signalling_safe
 class Bar(Protocol):
     """One base address register's window. Offsets and sizes in bytes; accesses outside raise `ContractError` before reaching the
     device."""
@@ -61,19 +62,15 @@ class Bar(Protocol):
     def write32(self, offset: int, value: int) -> None:
         """One aligned 32-bit store; may be posted."""
 
-    @signalling_safe
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes in ascending order, in accesses of at most 8 bytes where the bar is trapped."""
 
-    @signalling_safe
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """The counterpart of `read`."""
 
-    @signalling_safe
     def write_port(self, offset: int, words: bytes | memoryview) -> None:
         """Store little-endian 32-bit words one after another to the same offset (a data port)."""
 
-    @signalling_safe
     def read_port(self, offset: int, count: int) -> bytes:
         """Load `count` 32-bit words one after another from the same offset."""
 
@@ -113,6 +110,7 @@ class DmaBuffer(Protocol):
         """Unmap it from the device, then free it. Idempotent."""
 
 
+@may_sleep
 class VirtualFunction(Protocol):
     """One SR-IOV virtual function, seen from its physical function."""
 
@@ -120,15 +118,14 @@ class VirtualFunction(Protocol):
     address: str
     bar_sizes: Mapping[int, int]
 
-    @may_sleep
     def endpoint(self) -> str:
         """Where a worker finds it: a vfio-user socket path, or a VFIO group. Raises NotSupportedError where there is none."""
 
-    @may_sleep
     def reset(self) -> None:
         """Function-level reset of this function alone."""
 
 
+@may_sleep
 class Device(Protocol):
     """One PCI function."""
 
@@ -142,44 +139,34 @@ class Device(Protocol):
     def gone(self) -> bool:
         """Whether the device left; never becomes False again."""
 
-    @may_sleep
     def config_read(self, offset: int, size: int) -> bytes:
         """Configuration space, 0 to 4095, as the device shows it."""
 
-    @may_sleep
     def config_write(self, offset: int, data: bytes) -> None:
         """Configuration space."""
 
-    @may_sleep
     def connect_interrupt(self, kind: InterruptKind, vector: int, fd: int | None) -> None:
         """Have the device add 1 to eventfd `fd` when it raises `vector`; None disconnects. The caller keeps owning `fd`."""
 
-    @may_sleep
     def set_bus_master(self, enabled: bool) -> None:
         """Allow or stop DMA by the device. Stopped means: no access reaches host memory any more when this returns."""
 
-    @may_sleep
     def allocate_dma(self, size: int, *, label: str) -> DmaBuffer:
         """Zeroed host memory at addresses of the bus's choice. Raises OutOfResources."""
 
-    @may_sleep
     def map_dma(self, address: int, size: int, fd: int, offset: int, *, readable: bool = True, writable: bool = True) -> None:
         """Let the device reach a client's memory at bus `address`. The descriptor is duplicated. Overlap, misalignment, wrap, zero size
         and a file that is too short raise UsageError and change nothing."""
 
-    @may_sleep
     def unmap_dma(self, address: int, size: int) -> int:
         """Take back every mapping that lies wholly inside the range; bytes unmapped. No access is under way when this returns."""
 
-    @may_sleep
     def reset(self) -> None:
         """Function-level reset."""
 
-    @may_sleep
     def enable_functions(self, count: int) -> Sequence[VirtualFunction]:
         """Set the number of virtual functions (0 removes them)."""
 
-    @may_sleep
     def share(self, offset: int, size: int) -> SharedMemory:
         """A descriptor onto device memory [offset, offset + size), for mapping by the holder of a grant.
 
@@ -187,12 +174,10 @@ class Device(Protocol):
         the same memory.
         """
 
-    @may_sleep
     def unshare(self, offset: int) -> int:
         """End the extent that starts at `offset`: what its descriptors reach is device memory no more, and the memory's contents may be
         gone (that is the scrub). Bytes ended, 0 when there is no such extent."""
 
-    @may_sleep
     def close(self) -> None:
         """Release the device; DMA buffers are unmapped. Idempotent."""
 
@@ -205,21 +190,18 @@ class BusEvent:
     source: str
 
 
+@may_sleep
 class Bus(Protocol):
     """Where devices come from. One bus serves one or more source schemes."""
 
-    @may_sleep
     def open(self, source: str) -> Device:
         """The device that `source` names. Raises NotFoundError, ConflictError (held by somebody else, with the holder), UsageError."""
 
-    @may_sleep
     def scan(self) -> Sequence[str]:
         """Sources that could be opened now; touches nothing."""
 
-    @may_sleep
     def subscribe(self, callback: Callable[[BusEvent], None]) -> Callable[[], None]:
         """Be told of arrivals and removals; the result ends the subscription."""
 
-    @may_sleep
     def close(self) -> None:
         """Release what the bus holds; its devices are gone afterwards."""

@@ -159,21 +159,19 @@ class FirmwareSession(Protocol):
         """Objects that are alive in the firmware as this side knows them, counted by kind ("client", "device", "space", "channel", …)."""
 
 
+@may_sleep
 class FirmwareBackend(Protocol):
     """Knows the images of one kind of firmware and how to start them."""
 
     name: str
 
-    @may_sleep
     def supports(self, chip: ChipId) -> Sequence[FirmwareImage]:
         """Images for this chip, preferred first; those with a `problem` are listed too. Empty: the chip is not supported by this
         backend."""
 
-    @may_sleep
     def open(self, context: OpenContext) -> FirmwareSession:
         """Start the firmware. Raises BootError carrying the report; the device is then as far unloaded as could be done."""
 
-    @may_sleep
     def recover(self, context: OpenContext) -> UnloadReport:
         """Take down a firmware found running: with `context.saved` by the saved unload, else say whose it may be. Never starts
         anything."""

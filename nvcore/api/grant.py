@@ -71,6 +71,7 @@ class LedgerRow:
     owners: Mapping[str, int]
 
 
+@signalling_safe
 class Lease(Protocol):
     """A claim on a range of granted memory that the core can take back at any moment.
 
@@ -83,11 +84,9 @@ class Lease(Protocol):
     def valid(self) -> bool:
         """Whether it has not been revoked or released."""
 
-    @signalling_safe
     def read(self, offset: int, size: int) -> bytes:
         """Bytes at `offset` inside the lease."""
 
-    @signalling_safe
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Store at `offset` inside the lease."""
 
@@ -120,16 +119,15 @@ class InvalidateTicket(Protocol):
         """Wait for `done`; never call it inside a signalling section."""
 
 
+@may_sleep
 class AddressSpace(Protocol):
     """An address space whose page tables its client owns. The core links the root and invalidates translations, nothing else."""
 
     grant: Grant
 
-    @may_sleep
     def link(self, root: int, *, entries: int) -> None:
         """Tell the hardware where the root directory lies (VRAM address inside the grant)."""
 
-    @may_sleep
     def unlink(self) -> None:
         """The reverse; the hardware has left the tables when this returns."""
 
@@ -138,7 +136,6 @@ class AddressSpace(Protocol):
         """Start dropping cached translations. Allocates nothing: tickets come from a reserve made with the space. On a dead generation the
         ticket is done at once, with its error."""
 
-    @may_sleep
     def close(self) -> None:
         """Unlink and free. Idempotent."""
 
@@ -162,6 +159,7 @@ class Interrupt(Protocol):
         """Stop counting; closes the descriptor."""
 
 
+@may_sleep
 class Channel(Protocol):
     """A channel of a grant. `doorbell` is what a submission path keeps."""
 
@@ -173,15 +171,14 @@ class Channel(Protocol):
     def alive(self) -> bool:
         """Whether it is enabled and no fault has stopped it."""
 
-    @may_sleep
     def disable(self) -> None:
         """Take it off its runlist. Idempotent."""
 
-    @may_sleep
     def close(self) -> None:
         """Disable and free it. Idempotent."""
 
 
+@may_sleep
 class Grant(Protocol):
     """What one owner has of one GPU. Child grants split it further, with quota: a child never gets what its parent has not."""
 
@@ -215,37 +212,29 @@ class Grant(Protocol):
     def tenant(self) -> Tenant:
         """The grant's root in the firmware; objects under it go when the grant goes."""
 
-    @may_sleep
     def child(self, request: GrantRequest) -> Grant:
         """Cut a child grant out of this one. Raises OutOfResources with the ledger unchanged."""
 
-    @may_sleep
     def map(self, range: Range) -> Lease:
         """A lease on memory of this grant. Raises UsageError outside of it, LeaseRevoked when the grant is gone."""
 
-    @may_sleep
     def create_space(self) -> AddressSpace:
         """An address space for channels of this grant."""
 
-    @may_sleep
     def create_channel(
         self, space: AddressSpace, engine: str, *, ring_address: int, ring_entries: int, instance: int, userd: int, privileged: bool = False
     ) -> Channel:
         """A channel on `engine` with a free id of the grant; enabled when this returns. Addresses as in `families.channel.ChannelSpec`;
         instance and userd must lie inside the grant."""
 
-    @may_sleep
     def interrupt(self, engine: str) -> Interrupt:
         """Count the engine's non-stall interrupts."""
 
-    @may_sleep
     def allocate_dma(self, size: int, *, label: str) -> DmaBuffer:
         """Host memory for the device, freed with the grant, after its channels stopped."""
 
-    @may_sleep
     def scrub(self, range: Range) -> None:
         """Fill memory of the grant with zeros."""
 
-    @may_sleep
     def release(self) -> None:
         """Give everything back: channels stop, leases are revoked, DMA maps vanish, memory is scrubbed, ids return. Idempotent."""

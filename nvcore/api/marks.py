@@ -4,9 +4,10 @@
 `signalling_safe`: may run inside a signalling section: allocates only from reserves, takes leaf locks only, cannot fail.
 `interrupt_safe`: may run on a receiver thread: as signalling_safe, and takes no lock that a sender holds across a wait.
 
-A mark is a plain attribute. With the validator switched on at import (environment `NVCORE_LOCKDEP=1`) a mark also wraps the function, so
-that it is held to its word: `may_sleep` checks where it is called, `signalling_safe` runs it in a signalling section, `interrupt_safe` in
-an atomic one. `follows` gives an implementation the marks of its contract. Otherwise calls cost nothing extra.
+A mark is a plain attribute; on a class it is that of every public method that has none of its own. With the validator switched on at
+import (environment `NVCORE_LOCKDEP=1`) a mark also wraps the function, so that it is held to its word: `may_sleep` checks where it is
+called, `signalling_safe` runs it in a signalling section, `interrupt_safe` in an atomic one. `follows` gives an implementation the marks
+of its contract. Otherwise calls cost nothing extra.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ def interrupt_safe(function: _F) -> _F:
 
 
 def _marked(function: _F, mark: str) -> _F:
+    if isinstance(function, type):
+        for name, method in list(vars(function).items()):
+            if callable(method) and not name.startswith("_") and mark_of(method) is None:
+                setattr(function, name, _marked(method, mark))
+        return function
     if LOCKDEP:
         from nvcore.testing.lockdep.marks import held_to_its_word
 

@@ -68,6 +68,24 @@ def test_an_implementation_has_the_marks_of_its_contract_unless_it_has_its_own()
     assert marks == ["may_sleep", "signalling_safe", "interrupt_safe", "signalling_safe", None]
 
 
+@may_sleep
+class AllOfIt(Protocol):
+    @property
+    def state(self) -> str: ...
+
+    def prepare(self) -> None: ...
+
+    @signalling_safe
+    def commit(self) -> None: ...
+
+    def _inner(self) -> None: ...
+
+
+def test_the_mark_of_a_class_is_that_of_each_public_method_without_its_own() -> None:
+    marks = [mark_of(value) for value in (AllOfIt.prepare, AllOfIt.commit, AllOfIt._inner, AllOfIt.state, AllOfIt)]
+    assert marks == ["may_sleep", "signalling_safe", None, None, None]
+
+
 def test_what_keeps_its_word_is_silent() -> None:
     good = Good()
     good.prepare()

@@ -41,29 +41,24 @@ class ChannelRef(Protocol):
     token: int  # what is written to the doorbell
 
 
+@may_sleep
 class ChannelFamily(Family, Protocol):
     """Version 1."""
 
-    @may_sleep
     def fault_buffer_size(self) -> int:
         """Bytes that `ChannelSpec.fault_buffer` must have."""
 
-    @may_sleep
     def create(self, space: SpaceRef, spec: ChannelSpec) -> ChannelRef:
         """Make the channel and bind it to its engine's runlist; it does not run yet."""
 
-    @may_sleep
     def create_engine_object(self, channel: ChannelRef) -> None:
         """Make the object of the channel's engine (the copy class for a copy engine), so that its methods are accepted."""
 
-    @may_sleep
     def enable(self, channel: ChannelRef) -> None:
         """Put it on the runlist."""
 
-    @may_sleep
     def disable(self, channel: ChannelRef) -> None:
         """Take it off the runlist: no method of it executes after the answer."""
 
-    @may_sleep
     def destroy(self, channel: ChannelRef) -> None:
         """Disable and free it. Idempotent."""

@@ -11,17 +11,15 @@ from nvcore.api.marks import may_sleep
 __all__ = ["DiagnosticsFamily"]
 
 
+@may_sleep
 class DiagnosticsFamily(Family, Protocol):
     """Version 1. Works on a dead firmware: reads memory and registers only."""
 
-    @may_sleep
     def logs(self) -> Mapping[str, bytes]:
         """Raw log regions by name, as far as written; an empty value = never written."""
 
-    @may_sleep
     def queues(self) -> Mapping[str, object]:
         """Both queues: pointers, counters, the last messages by name, JSON-able."""
 
-    @may_sleep
     def registers(self) -> Mapping[str, int]:
         """The registers worth keeping, by name."""

@@ -11,13 +11,12 @@ from nvcore.api.marks import may_sleep
 __all__ = ["InventoryFamily"]
 
 
+@may_sleep
 class InventoryFamily(Family, Protocol):
     """Version 1."""
 
-    @may_sleep
     def read(self) -> Inventory:
         """The inventory, complete. Asked once after boot."""
 
-    @may_sleep
     def bar1_directory(self) -> int:
         """VRAM address of the page directory behind BAR1, into which the core links its own static map."""

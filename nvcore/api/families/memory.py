@@ -16,21 +16,18 @@ class SpaceRef(Protocol):
     tenant: Tenant
 
 
+@may_sleep
 class MemoryFamily(Family, Protocol):
     """Version 1."""
 
-    @may_sleep
     def create_space(self, tenant: Tenant) -> SpaceRef:
         """An empty address space that its owner manages."""
 
-    @may_sleep
     def set_page_directory(self, space: SpaceRef, address: int, *, entries: int, aperture: Literal["vram", "system"] = "vram") -> None:
         """Link the root directory (`address` in bytes, `entries` root entries). Channels of the space run with it from now on."""
 
-    @may_sleep
     def unset_page_directory(self, space: SpaceRef) -> None:
         """Unlink it: no channel translates through it after the answer."""
 
-    @may_sleep
     def free_space(self, space: SpaceRef) -> None:
         """Free the space; its channels must be gone."""

@@ -64,44 +64,36 @@ class VgpuRef(Protocol):
     function: int
 
 
+@may_sleep
 class VgpuFamily(Family, Protocol):
     """Version 1. Bring-up order: upload_types once, then per vGPU: bootload, negotiate, configure; down: shutdown, cleanup, forget. A task
     that does not answer in time counts as crashed: a `VgpuPluginEvent` says so, and it is asked nothing more."""
 
-    @may_sleep
     def heap_size(self) -> int:
         """Bytes of VRAM that each vGPU's task needs beside its framebuffer."""
 
-    @may_sleep
     def upload_types(self, types: Sequence[VgpuTypeSpec]) -> None:
         """Replace the firmware's table of types."""
 
-    @may_sleep
     def bootload(self, tenant: Tenant, spec: VgpuSpec, heap: Lease) -> VgpuRef:
         """Start the firmware's task for this vGPU and wait until it says that it runs. `heap`: a lease on `spec.heap`, kept by the
         family until cleanup. After an error nothing runs, or the end of the tenant raises."""
 
-    @may_sleep
     def configure(self, vgpu: VgpuRef, spec: VgpuSpec) -> str:
         """Negotiate the protocol and hand over the settings; the negotiated protocol as a label."""
 
-    @may_sleep
     def set_bus_master(self, vgpu: VgpuRef, enabled: bool) -> None:
         """Tell the task that the guest's function may or may not do DMA."""
 
-    @may_sleep
     def reset(self, vgpu: VgpuRef) -> None:
         """Put the task's state back as after `configure`."""
 
-    @may_sleep
     def shutdown(self, vgpu: VgpuRef) -> None:
         """End the task."""
 
-    @may_sleep
     def cleanup(self, vgpu: VgpuRef) -> None:
         """Free what the ended (or crashed) task left; the VF can be used again afterwards. What fails does not keep the rest from being
         tried, and is tried again by the next call and by the end of the tenant."""
 
-    @may_sleep
     def usage(self) -> Mapping[int, int]:
         """Framebuffer in use by guests, bytes by VF number."""
