@@ -109,6 +109,10 @@ def _class(node: ast.ClassDef) -> Iterator[str]:
             yield f"    {_annotated(inner)}"
         elif isinstance(inner, ast.Assign) and isinstance(inner.targets[0], ast.Name) and not inner.targets[0].id.startswith("_"):
             yield f"    {inner.targets[0].id} = {ast.unparse(inner.value)}"
+        elif isinstance(inner, ast.Assign) and isinstance(inner.targets[0], ast.Tuple) and isinstance(inner.value, ast.Tuple):
+            for target, value in zip(inner.targets[0].elts, inner.value.elts, strict=True):
+                if ast.unparse(target) != "usual_remedy":  # words for readers, no contract
+                    yield f"    {ast.unparse(target)} = {ast.unparse(value)}"
         elif isinstance(inner, _Function) and (not inner.name.startswith("_") or inner.name == "__init__"):
             methods.append(f"    {_function(inner)}")
     yield from sorted(methods, key=lambda line: line.partition("def ")[2])

@@ -90,43 +90,43 @@ class ConfigError(NvcoreError):
 class NotSupportedError(NvcoreError):
     """This chip, firmware version or plugin set cannot do it."""
 
-    code = "NVC-1007"
+    code, usual_remedy = "NVC-1007", "docs/status.md says what works on which chip and firmware; nvcore firmware list shows what is here"
 
 
 class PluginError(NvcoreError):
     """A plugin broke its side of the contract; the host goes on without it."""
 
-    code = "NVC-1010"
+    code, usual_remedy = "NVC-1010", "nvcore plugins shows its state; report it to the plugin's authors"
 
 
 class ContractError(NvcoreError):
     """A caller used an object out of order (a plan committed twice, a call after close): a programming error."""
 
-    code = "NVC-1011"
+    code, usual_remedy = "NVC-1011", "report it with what nvcore dump writes"
 
 
 class FormatError(NvcoreError):
     """Bytes from outside (file, message, ROM) are not what their format says; nothing was used of them."""
 
-    code = "NVC-2001"
+    code, usual_remedy = "NVC-2001", "get it again from where it came; if it stays the same, report it"
 
 
 class FirmwareRefused(NvcoreError):
     """The firmware answered, and the answer is no."""
 
-    code = "NVC-2002"
+    code, usual_remedy = "NVC-2002", "nvcore events and nvcore dump have what the firmware said; nvcore gpus reset GPU starts it anew"
 
 
 class FirmwareDead(NvcoreError):
     """The firmware is dead and is asked nothing more; carries the first cause."""
 
-    code = "NVC-2003"
+    code, usual_remedy = "NVC-2003", "start it anew: nvcore gpus reset GPU"
 
 
 class BootError(NvcoreError):
     """A boot stopped; `report` (a `nvcore.api.firmware.BootReport`) says at which stage, with the last registers seen."""
 
-    code = "NVC-2100"
+    code, usual_remedy = "NVC-2100", "nvcore gpus show GPU has the boot report; then: nvcore gpus retry GPU"
 
     def __init__(
         self, what: str, *, report: object = None, expected: object = None, seen: object = None, where: str | None = None,
@@ -139,31 +139,31 @@ class BootError(NvcoreError):
 class OutOfResources(NvcoreError):
     """The ledger cannot serve a request; it is unchanged. `seen` names the largest free piece and the owners."""
 
-    code = "NVC-4001"
+    code, usual_remedy = "NVC-4001", "nvcore gpus show GPU has the books: free what is owned, or ask for less"
 
 
 class LeaseRevoked(NvcoreError):
     """The memory behind a lease is no longer the holder's: acquire it again or give up."""
 
-    code = "NVC-4002"
+    code, usual_remedy = "NVC-4002", "nvcore events says why it was revoked; start its user again"
 
 
 class DeviceGone(NvcoreError):
     """The device left the bus (or reads all ones); every later call fails the same way."""
 
-    code = "NVC-5001"
+    code, usual_remedy = "NVC-5001", "put the device back, then: nvcore gpus retry GPU"
 
 
 class GpuLost(NvcoreError):
     """The last rung of the ladder: the GPU is given up until an operator retries it."""
 
-    code = "NVC-5002"
+    code, usual_remedy = "NVC-5002", "nvcore gpus retry GPU; if it fails again, power-cycle"
 
 
 class WaitTimeout(NvcoreError):
     """A wait ended without what it waited for; `seen` is the last value, `expected` the condition and its limit."""
 
-    code = "NVC-5003"
+    code, usual_remedy = "NVC-5003", "nvcore status and nvcore events show what it waits for; then try again"
 
 
 class LockRuleError(NvcoreError):

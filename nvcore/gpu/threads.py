@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from nvcore.api import errors
 from nvcore.api.clock import Clock
 from nvcore.api.errors import ContractError, NvcoreError, WaitTimeout
 from nvcore.api.marks import may_sleep, signalling_safe
@@ -155,10 +156,14 @@ def fails(problems: list[str], what: str, call: Callable[..., object], *args: ob
     return False
 
 
+_GENERIC = {getattr(errors, name).usual_remedy for name in errors.__all__}
+
+
 def describe_error(error: BaseException) -> tuple[str, str | None, str | None]:
-    """(cause, code, remedy) of what was raised; of a boot that stopped, the code of what stopped it."""
+    """(cause, code, remedy) of what was raised; of a boot that stopped, the code of what stopped it. remedy: None where there is only what
+    goes for all errors of the kind, since who asks knows the GPU or the plugin and can say more."""
     if isinstance(error, NvcoreError):
         said = [f"; {word} {value}" for word, value in (("expected", error.expected), ("seen", error.seen)) if value]
         report = getattr(error, "report", None)
-        return "".join([error.what, *said]), getattr(report, "code", None) or error.code, error.remedy
+        return "".join([error.what, *said]), getattr(report, "code", None) or error.code, None if error.remedy in _GENERIC else error.remedy
     return f"{type(error).__name__}: {error}", None, None

@@ -62,6 +62,7 @@ def _remove_stale(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
         except OSError as error:
-            raise ConflictError(f"{path} is in the way", expected="a free path or a stale socket", seen=error.strerror) from error
+            expected, remedy = "a free path or a stale socket", "remove it, or choose another path"
+            raise ConflictError(f"{path} is in the way", expected=expected, seen=error.strerror, remedy=remedy) from error
         else:
             raise ConflictError(f"{path} is served by another process", remedy="stop it, or choose another path")

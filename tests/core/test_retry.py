@@ -22,6 +22,22 @@ def test_the_usual_remedy_of_a_failed_boot_names_commands_that_exist(rig: Rig) -
     assert rig.gpu.state.cause == "the image is cut short; expected 4096 bytes; seen 12 bytes"
 
 
+def test_what_the_backend_says_to_do_goes_before_the_usual_remedy_of_a_failed_boot(rig: Rig) -> None:
+    class Cut(FormatError):
+        usual_remedy = "fetch the file again"
+
+    errors = iter([FormatError("the image is cut short", remedy="fetch it whole"), Cut("the image is cut short")])
+
+    def refuses(context: object) -> object:
+        raise next(errors)
+
+    rig.backend.open = refuses  # type: ignore[assignment, method-assign]
+    host = rig.start()
+    assert rig.gpu.state.remedy == "fetch it whole"
+    host.retry("fake:one")
+    assert rig.gpu.state.remedy == "fetch the file again"
+
+
 def test_the_record_of_a_failed_boot_goes_with_the_unload_that_worked(rig: Rig) -> None:
     rig.fake.faults.arm("boot-fails:the ROM is empty")
     host = rig.start()
