@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nvcore.api.clock import SYSTEM, Clock
-from nvcore.api.errors import ContractError, NotFoundError, PluginError, WaitTimeout
+from nvcore.api.errors import ConflictError, ContractError, NotFoundError, PluginError, WaitTimeout
 from nvcore.api.marks import may_sleep
 from nvcore.events import EventLog
 from nvcore.gpu.settings import HostSettings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nvcore.api.device import Bus, BusEvent, Device
     from nvcore.api.firmware import FirmwareBackend
     from nvcore.api.function import Function
-    from nvcore.api.offers import BusOffer, ClientOffer, Finding, FirmwareOffer
+    from nvcore.api.offers import BusOffer, ClientOffer, Finding, FirmwareOffer, Offer
     from nvcore.gpu.life import Gpu
     from nvcore.gpu.threads import Job
 
@@ -74,7 +74,8 @@ class Host:
         for gpu in self.gpus:
             if name in (gpu.name, gpu.source) or (gpu.identity is not None and name == gpu.identity.uuid):
                 return gpu
-        raise NotFoundError(f"no GPU {name!r}", expected=", ".join(gpu.name for gpu in self.gpus) or "none configured", seen=name)
+        known = ", ".join(gpu.name for gpu in self.gpus) or "none configured"
+        raise NotFoundError(f"no GPU {name!r}", expected=known, remedy="nvcore gpus lists them")
 
     # start and stop
 
@@ -147,9 +148,11 @@ class Host:
         scheme = source.partition(":")[0]
         offers = [offer for offer in self._bus_offers if scheme in offer.schemes]
         if not offers:
-            known = ", ".join(scheme for offer in self._bus_offers for scheme in offer.schemes)
-            remedy = "install the plugin of this bus"
-            raise NotFoundError(f"no bus serves {scheme!r}", expected=known or "a device plugin", remedy=remedy)
+            known = ", ".join(scheme for offer in self._bus_offers for scheme in offer.schemes) or "none"
+            remedy = f"name a device of a scheme that is served ({known}), or install the device plugin that serves {scheme}"
+            if scheme == "pci":
+                remedy = f"devices on the PCI bus are not driven yet; schemes that are served: {known}"
+            raise NotFoundError(f"no bus serves {scheme!r}", expected=known, remedy=remedy)
         if len(offers) > 1:
             both = " and ".join(offer.name for offer in offers)
             raise PluginError(f"buses {both} both serve {scheme!r}", expected="one", remedy="select only one of the plugins")
@@ -172,14 +175,9 @@ class Host:
         try:
             return self._once("client", offer.name, offer.open)
         except PluginError as error:
-            self.drop_client(offer.name)
+            self.clients = tuple(other for other in self.clients if other is not offer)  # matched no more
             self.events.publish("plugin", str(error), owner=offer.name)
             return None
-
-    def drop_client(self, name: str) -> None:
-        """Forget a client that broke or was stopped: it is matched no more."""
-        self.clients = tuple(offer for offer in self.clients if offer.name != name)
-        self._opened.pop(("client", name), None)
 
     def _bus_event(self, event: BusEvent) -> None:
         """A device came or went. Runs in the bus's thread: stores and hands over."""
@@ -230,16 +228,27 @@ class Host:
         return gpu
 
     @may_sleep
-    def stop_client(self, name: str, *, timeout: float | None = None) -> int:
-        """Have a client leave all GPUs, in order, for good; from how many functions it left. The GPUs run on."""
-        left = 0
+    def withdraw(self, plugin: str) -> None:
+        """Let go of all that a plugin offered (an offer without one is its own plugin): its clients leave all GPUs, in order, and nothing
+        of it is used again. The GPUs run on. Raises ConflictError, with nothing done, while a GPU runs on a bus or a backend of it."""
+
+        def theirs(offer: Offer) -> bool:
+            return plugin == (offer.plugin or offer.name)
+
+        schemes = {scheme for offer in filter(theirs, self._bus_offers) for scheme in offer.schemes}
+        backends = [self._opened.get(("firmware backend", offer.name)) for offer in filter(theirs, self.backends)]
+        for gpu in self.gpus:
+            rests = gpu.state.name in ("failed", "unsupported", "lost", "released")
+            drives = bool(backends) and (gpu.backend is None or gpu.backend in backends)  # None: it may be about to choose one
+            if (drives and not rests) or (gpu.source.partition(":")[0] in schemes and (gpu.device or not rests)):
+                remedy = f"stop the GPUs first: nvcore stop, then start without it: nvcore run -p no:{plugin}"
+                raise ConflictError(f"plugin {plugin} cannot be stopped: GPU {gpu.name} is {gpu.state.name} on it", remedy=remedy)
+        self._bus_offers = tuple(offer for offer in self._bus_offers if not theirs(offer))
+        self.backends = tuple(offer for offer in self.backends if not theirs(offer))
+        self.clients = tuple(offer for offer in self.clients if not theirs(offer))
         for gpu in reversed(self.gpus):
-            for attachment in [attachment for attachment in gpu.attachments if attachment.name == name]:
-                limit = timeout or 2 * self.settings.call
-                gpu.life.call(partial(gpu.detach, attachment), f"stop of {name} on {gpu.name}", limit)
-                left += 1
-        self.drop_client(name)
-        return left
+            for one in [one for one in gpu.attachments if one.plugin == plugin]:
+                gpu.life.call(partial(gpu.detach, one), f"stop of {one.name} on {gpu.name}", 2 * self.settings.call)
 
     @may_sleep
     def doctor(self) -> list[Finding]:

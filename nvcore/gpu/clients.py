@@ -106,7 +106,7 @@ class Attachment:
     """One client on one function. `client` is None before probe and after it left; `hung`: why nothing more is asked of it."""
 
     def __init__(self, gpu: Gpu, offer: ClientOffer, driver: ClientDriver, function: Function, state_dir: Path) -> None:
-        self.name, self.plugin, self.driver, self.function = offer.name, offer.plugin, driver, function
+        self.name, self.plugin, self.driver, self.function = offer.name, offer.plugin or offer.name, driver, function
         self.context = Context(gpu, offer.name, function, state_dir)
         self.publish = partial(gpu.publish, "client", function=function.name, owner=offer.name)
         self._clock, self._calls = gpu.clock, gpu.calls

@@ -300,7 +300,7 @@ def _check_life(
         _after_fault(watch, "client-lost")
         _check_removed(watch, "client-lost")
         watch.kept.clear()  # what is kept of a GPU that is lost, the core takes down
-        kit.host.stop_client(offer.name)
+        kit.host.withdraw(offer.plugin or offer.name)
         _check_removed(watch, "client-remove")
     finally:
         for fake in kit.fakes:

@@ -52,12 +52,33 @@ def test_clients_leave_in_reverse_order_and_the_firmware_after_them(rig: Rig) ->
 def test_what_a_client_left_behind_is_taken_down_by_the_core(rig: Rig) -> None:
     rig.a.leave_behind = True
     host = rig.start()
-    assert host.stop_client("toy-a") == 1
+    host.withdraw("toy-a")
     rig.doctor_ok()
     assert rig.session.objects() == {"client": 1, "space": 1, "channel": 1}
     assert next(f for f in host.functions if f.kind == "vgpu").owner is None
     rows = {row.kind: row for row in rig.gpu.hardware.ledger.rows()}
     assert rows["vram"].owned == 4 << 20 and rows["vram"].quarantined == 0
+
+
+def test_what_a_gpu_runs_on_is_not_withdrawn_from_under_it(rig: Rig) -> None:
+    rig.fakes.append(FakeGpu("fake:two", address="0000:f1:00.0"))
+    rig.firmware.plugin = "firmware-plugin"
+    host = rig.start()
+    for plugin in ("firmware-plugin", "fake"):
+        with pytest.raises(ConflictError, match=f"plugin {plugin} cannot be stopped: GPU 0000:f0:00.0 is running on it; .* -p no:{plugin}"):
+            host.withdraw(plugin)
+    rig.doctor_ok()
+    assert all(gpu.state.name == "running" and len(gpu.attachments) == 2 for gpu in host.gpus), "and nothing was done"
+
+
+def test_a_backend_that_no_gpu_runs_on_can_be_withdrawn_and_is_chosen_no_more(rig: Rig) -> None:
+    rig.fake.faults.arm("boot-fails:the ROM is empty")
+    host = rig.start()
+    with pytest.raises(ConflictError, match=r"GPU 0000:f0:00\.0 is failed on it"):
+        host.withdraw("fake")  # it holds the device open
+    host.withdraw(rig.firmware.name)
+    host.retry("fake:one")
+    assert rig.gpu.state.name == "unsupported" and len(rig.backend.sessions) == 0
 
 
 def test_one_gpu_that_fails_does_not_touch_the_other(rig: Rig) -> None:
@@ -73,11 +94,13 @@ def test_one_gpu_that_fails_does_not_touch_the_other(rig: Rig) -> None:
 
 
 def test_an_unknown_source_and_a_missing_bus_are_states_with_a_remedy(rig: Rig) -> None:
-    host = Host(["fake:none", "pci:0000:01:00.0"], buses=[fake_bus(rig.fake)], config=HostSettings(boot=5)).start()
+    host = Host(["fake:none", "pci:0000:01:00.0", "fata:one"], buses=[fake_bus(rig.fake)], config=HostSettings(boot=5)).start()
     try:
-        assert [gpu.state.name for gpu in host.gpus] == ["failed", "failed"]
-        assert host.gpus[1].state.remedy == "install the plugin of this bus"
-        with pytest.raises(NotFoundError):
+        assert [gpu.state.name for gpu in host.gpus] == ["failed", "failed", "failed"]
+        assert host.gpus[1].state.remedy == "devices on the PCI bus are not driven yet; schemes that are served: fake"
+        remedy = "name a device of a scheme that is served (fake), or install the device plugin that serves fata"
+        assert (host.gpus[2].state.code, host.gpus[2].state.remedy) == ("NVC-1002", remedy)
+        with pytest.raises(NotFoundError, match=r"expected fake:none, pci:0000:01:00\.0, fata:one; nvcore gpus lists them"):
             host.gpu("nobody")
     finally:
         host.stop()
