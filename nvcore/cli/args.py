@@ -47,32 +47,28 @@ class Arguments:
 
 
 def parse(
-    argv: list[str], options: dict[str, str], *, words: tuple[int, int] | None = (0, 99), stop_at_word: bool = False,
-    into: Arguments | None = None,
+    argv: list[str], options: dict[str, str], *, others: bool = False, stop_at_word: bool = False, into: Arguments | None = None
 ) -> Arguments:  # fmt: skip
-    """Parse `argv` against the option table. words: how many words may remain; None: options that are not of the table, and whatever stands
-    behind `--`, are left among them. stop_at_word: leave everything from the first word on. into: add to what was parsed before.
+    """Parse `argv` against the option table. others: options that are not of the table, and whatever stands behind `--`, are left among the
+    words. stop_at_word: leave everything from the first word on. into: add to what was parsed before.
 
-    Raises UsageError for an unknown option, a missing or superfluous value, too few or too many words.
+    Raises UsageError for an unknown option, a missing, empty or superfluous value.
     """
     out, rest = into or Arguments(), list(argv)
     out.words = []
     while rest:
         word = rest.pop(0)
         if word == "--":
-            out.words += rest if words else [word, *rest]
+            out.words += [word, *rest] if others else rest
             break
         name = word.partition("=")[0] if word[:2] == "--" else word[:2]
-        if len(word) > 1 and word[0] == "-" and (words or name in options):
+        if len(word) > 1 and word[0] == "-" and (not others or name in options):
             _option(out, word, rest, options)
             continue
         out.words.append(word)
         if stop_at_word:
             out.words += rest
             return out
-    if words and not words[0] <= len(out.words) <= words[1]:
-        expected = f"{words[0]} to {words[1]} words" if words[0] != words[1] else f"{words[0]} words"
-        raise UsageError(f"{len(out.words)} words given", expected=expected)
     return out
 
 
@@ -85,9 +81,9 @@ def _option(out: Arguments, word: str, rest: list[str], options: dict[str, str])
     if kind == "?" and equals:
         raise UsageError(f"option {name} takes no value", expected=name)
     if not equals and kind not in "?=":
-        if not rest:
-            raise UsageError(f"option {name} needs a value", expected=f"{name} VALUE")
-        equals, value = "=", rest.pop(0)
+        equals, value = "=", rest.pop(0) if rest else ""
+    if equals and not value:
+        raise UsageError(f"option {name} needs a value", expected=f"{name} VALUE")
     if kind == "*":
         out.repeated.setdefault(key, []).append(value)
     else:

@@ -34,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         _close_quietly()
         return _PIPE_CLOSED
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _close_quietly()
+        return _report(NvcoreError("the output cannot be written", seen=error.strerror, remedy="make room where it goes to"))
     except KeyboardInterrupt:
         return _INTERRUPTED
     except NvcoreError as error:
@@ -53,7 +58,7 @@ def _isolate(argv: list[str]) -> None:
 
 
 def _close_quietly() -> None:
-    """Point the stream at nothing, so that the interpreter's last flush has no second BrokenPipeError to show."""
+    """Point the stream at nothing, so that the interpreter's last flush has no second error to show."""
     try:
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())
@@ -73,7 +78,7 @@ def _report(error: NvcoreError) -> int:
     try:
         sys.stdout.flush()
         sys.stderr.write("".join(safe(line, plain) + "\n" for line in lines))
-    except BrokenPipeError:
+    except OSError:
         _close_quietly()
     return error.exit_code or 1
 
@@ -92,7 +97,7 @@ def _dispatch(argv: list[str]) -> int:
     asked = bool(given.words) or given.flag("help")
     if noun not in NOUNS:
         ours = {name: key for name, key in GLOBAL_OPTIONS.items() if name != "--socket"}  # behind its noun that is the plugin's word
-    context = Context(parse(given.words[1:], ours, words=None, into=given))
+    context = Context(parse(given.words[1:], ours, others=True, into=given))
     if given.flag("help") or noun == "help":
         context.out(help_text(context.plugins()))
         return 0 if asked else 2

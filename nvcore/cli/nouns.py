@@ -16,7 +16,7 @@ from nvcore.plugins.states import Plugin
 __all__ = ["NOUNS", "dispatch", "help_text"]
 
 NOUNS: dict[str, dict[str, list[str]]] = {}
-"""Nouns of the core: verb to function, words and options, as `verbs.txt` has them."""
+"""Nouns of the core: verb to function, word and options, as `verbs.txt` has them."""
 
 for _line in beside("verbs.txt").splitlines():
     if _line and _line[0] != "#":
@@ -40,10 +40,13 @@ def _core(noun: str, context: Context) -> int:
     if verb not in verbs:
         expected = ", ".join(known for known in verbs if known != "-")
         raise UsageError(f"no verb {verb.strip('-')!r} of {noun}", expected=expected, remedy=f"nvcore {noun} --help")
-    place, words, *said = verbs[verb]
+    place, word, *said = verbs[verb]
     options = dict(pair.split(":") for pair in said if pair != "rows") | (OUTPUT_OPTIONS if "rows" in said else {})
-    least, _, most = words.partition("-")
-    parse(argv[named:], options, words=(int(least), int(most or least)), into=context.given)
+    words = parse(argv[named:], options, into=context.given).words
+    if len(words) > (word != "-") or (not words and word[0] not in "-["):
+        usage = " ".join(part for part in ("nvcore", noun, verb, word) if part != "-")
+        what = "too many words" if words else f"{word} is missing"
+        raise UsageError(what, expected=usage, seen=" ".join(words), remedy=f"nvcore {noun} --help")
     context.verb, context.output = verb, chosen(context.given.values)
     module, _, function = place.partition(":")
     return int(getattr(__import__(f"nvcore.{module}", fromlist=[function]), function)(context))

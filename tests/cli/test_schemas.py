@@ -74,10 +74,10 @@ def test_the_help_page_names_every_noun_in_order_and_each_has_a_page() -> None:
 
 def test_every_verb_is_served_by_a_function_and_stands_on_its_page() -> None:
     for noun, verbs in NOUNS.items():
-        for verb, (place, words, *options) in verbs.items():
+        for verb, (place, word, *options) in verbs.items():
             module, _, function = place.partition(":")
             assert callable(getattr(importlib.import_module(f"nvcore.{module}"), function))
-            assert re.fullmatch(r"\d(-\d)?", words) and all(option == "rows" or option.count(":") == 1 for option in options)
+            assert re.fullmatch(r"-|[A-Z]+|\[[A-Z]+\]", word) and all(option == "rows" or option.count(":") == 1 for option in options)
             page = beside(f"help/{noun}.txt")
             said = [verb, *(option.partition(":")[0] for option in options if option.startswith("--"))]
-            assert all(word in page for word in said if word != "-"), (noun, verb)
+            assert all(one in page for one in (*said, word) if one != "-"), (noun, verb)
