@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["SYSFS", "scan"]
 
 SYSFS = "/sys/bus/pci/devices"
+"""Where Linux lists PCI functions."""
 
 
 def _read(path: str) -> str | None:

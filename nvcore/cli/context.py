@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context"]
 
 SELECTION_OPTIONS = {"--only": "only*", "--no-plugins": "none?", "-p": "p*"}
+"""What every command that looks at plugins accepts."""
+
 GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
 """Read anywhere on the line, before the command sees it; a command must not give them another meaning."""
 

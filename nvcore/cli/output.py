@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "ascii_only", "beside", "chosen", "document", "safe", "table", "view", "width"]
 
 FORMATS = ("table", "wide", "json", "jsonl", "name")
+"""What `-o` may ask for."""
+
 OUTPUT_OPTIONS = {"-o": "output", "--output": "output", "--json": "json?"}
 """What every command that shows rows accepts."""
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 __all__ = ["ETC", "USR_LIB", "config_files", "runtime_dir", "socket_path", "state_dir"]
 
-USR_LIB = "/usr/lib/nvcore"
-ETC = "/etc/nvcore"
+USR_LIB = "/usr/lib/nvcore"  # the vendor's files
+ETC = "/etc/nvcore"  # the operator's
 
 
 def _folder(environ: Mapping[str, str], systemd: str, root: str, xdg: str, otherwise: str) -> str:

@@ -19,6 +19,8 @@ from nvcore.api.errors import ConflictError, DeniedError, NotFoundError, NotRunn
 __all__ = ["MAX_REQUEST", "BadMessage", "Gone", "Link", "Refusal", "Request", "error_from", "error_reply", "methods_of"]
 
 MAX_REQUEST: Final = 1 << 20
+"""Bytes of the longest request that is read."""
+
 _GONE: Final = select.POLLHUP | select.POLLRDHUP | select.POLLERR | select.POLLNVAL
 _METHOD: Final = re.compile(r"^method\s+(\w+)", re.MULTILINE)
 _ERRORS: Final[dict[str, type[NvcoreError]]] = {

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["OWNER", "build_static_map"]
 
 OWNER: Final = "core/bar1"
+"""Under whose name the ledger books it."""
 
 
 def build_static_map(hardware: Hardware) -> int:

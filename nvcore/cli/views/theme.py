@@ -22,6 +22,8 @@ class Glyphs(NamedTuple):
 
 
 UNICODE: Final = Glyphs("●", "○", "✗", "✓", "–", "█", "░", "→", "◌")
+"""For terminals that say they can."""
+
 ASCII: Final = Glyphs("*", "o", "X", "ok", "-", "#", ".", "->", "~")
 
 

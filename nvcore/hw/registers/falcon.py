@@ -10,9 +10,9 @@ from typing import Final
 
 from nvcore.hw.register import Field, Register
 
-GSP: Final = 0x110000
-SEC2: Final = 0x840000
-FSP: Final = 0x8F2000
+GSP: Final = 0x110000  # base: the GPU system processor
+SEC2: Final = 0x840000  # base: the security processor, which runs the booters
+FSP: Final = 0x8F2000  # base: the foundation security processor, which boots GH100
 
 
 class IRQSCLR(Register, offset=0x004):

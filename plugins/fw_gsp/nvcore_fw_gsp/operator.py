@@ -31,6 +31,7 @@ class FwGspConfig:
 
 
 SECTION = ConfigSection("fw_gsp", "where firmware images lie", FwGspConfig)
+"""What the configuration knows of this plugin."""
 
 
 @hookimpl

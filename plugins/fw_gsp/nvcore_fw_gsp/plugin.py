@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from nvcore.api.firmware import FirmwareBackend
 
 CHIPS = ("GA100", "GH100")
+"""Chips that can be booted, as in `boot.chips`, which nothing imports before a boot."""
+
 VERSIONS = ("570.144", "535.113.01")
+"""Firmware versions that are driven, the preferred one first."""
 
 
 @hookimpl

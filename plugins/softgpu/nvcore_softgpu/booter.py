@@ -35,6 +35,8 @@ from nvcore_softgpu.wpr import (
 __all__ = ["SUSPEND_MAGIC", "BootFirmware"]
 
 SUSPEND_MAGIC: Final = 0x8A3BB9E6C6C39D93
+"""First word of the structure that describes a saved region (GspFwSRMeta)."""
+
 VERIFIED: Final = 0xA0A0A0A0A0A0A0A0
 UNLOAD: Final = 0xFF000000FF
 _SYSTEM: Final = Aperture.SYSTEM

@@ -18,6 +18,8 @@ from nvcore_softgpu.vm import VirtualMemory
 __all__ = ["BLOCKED", "Channel", "ChannelError"]
 
 BLOCKED: Final = -1
+"""A step's answer when a semaphore holds the channel: it did no work and wants to be asked again."""
+
 NOTHING: Final = 64
 METHOD: Final = 512
 ENTRY: Final = 2048

@@ -17,6 +17,7 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 NO_VECTOR: Final = 0xFFFFFFFF
+"""An interrupt that an engine does not have."""
 
 
 class Engine(NamedTuple):

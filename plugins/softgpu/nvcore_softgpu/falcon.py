@@ -17,8 +17,8 @@ from nvcore_softgpu.registers.file import OGKM, RegisterFile
 
 __all__ = ["HALT", "SWGEN0", "Falcon"]
 
-SWGEN0: Final = 1 << 6
-HALT: Final = 1 << 4
+SWGEN0: Final = 1 << 6  # interrupt line: software, raised by what the core runs
+HALT: Final = 1 << 4  # interrupt line: the core halted
 MEMORY: Final = 1 << 16
 WORD: Final = 0xFFFFFFFF
 _ACTIVE_LINES: Final = SWGEN0 | HALT

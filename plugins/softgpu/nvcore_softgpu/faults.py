@@ -82,6 +82,8 @@ FAULTS: Final = (
 """Every fault of the model, by name."""
 
 ACCESS_FAULTS: Final = frozenset({"all-ones", "zero", "lost-write", "no-reply", "device-gone"})
+"""Those that act on one access to BAR0."""
+
 _BY_NAME: Final = {row.name: row for row in FAULTS}
 
 

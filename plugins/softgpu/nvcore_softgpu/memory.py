@@ -23,7 +23,7 @@ from nvcore_softgpu.ports import Aperture, Violations
 
 __all__ = ["PAGE", "DmaMap", "PhysicalMemory", "sealed_memfd"]
 
-PAGE: Final = 4096
+PAGE: Final = 4096  # bytes
 TOP: Final = 1 << 64
 MAP_FIXED: Final = 0x10
 _VRAM: Final = Aperture.VRAM

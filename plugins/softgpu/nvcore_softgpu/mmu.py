@@ -14,6 +14,8 @@ from nvcore_softgpu.ports import Aperture, Memory, Violations
 __all__ = ["Leaf", "Mmu", "Root", "TranslationFault"]
 
 Root = tuple[Aperture, int]
+"""Where a page directory lies: aperture and address in bytes."""
+
 _VRAM: Final = Aperture.VRAM
 _SYSTEM: Final = Aperture.SYSTEM
 _DIRECTORY_APERTURE: Final = (None, _VRAM, _SYSTEM, _SYSTEM)

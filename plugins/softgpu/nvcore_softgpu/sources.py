@@ -17,6 +17,8 @@ from nvcore_softgpu.registers.chip import encode_fb_size
 __all__ = ["SCHEME", "Source", "SourceError", "parse_size", "parse_source"]
 
 SCHEME: Final = "softgpu"
+"""How a source begins, in front of the colon."""
+
 MIB: Final = 1 << 20
 _UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _KEYS: Final = ("vram", "bar1", "firmware", "fault", "name", "scattered", "address")

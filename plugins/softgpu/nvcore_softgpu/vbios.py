@@ -16,8 +16,14 @@ from nvcore_softgpu.chips import Chip
 __all__ = ["DMAP", "FWSEC_FRTS", "FWSEC_SB", "Fwsec", "Rom", "build_rom"]
 
 DMAP: Final = 0x50414D44
+"""Signature "DMAP" of the interface through which a driver gives FWSEC its command."""
+
 FWSEC_FRTS: Final = 0x15
+"""FWSEC's command: make the region that GSP firmware is loaded into."""
+
 FWSEC_SB: Final = 0x19
+"""FWSEC's command: after the firmware is gone."""
+
 IFR_SIZE: Final = 0x200
 PCAT_SIZE: Final = 0x600
 EFI_SIZE: Final = 0x200

@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 WPR_MAGIC: Final = 0xDC3AAE21371A60B3
+"""First word of the structure that describes the region (GspFwWprMeta)."""
+
 PAGE: Final = 4096
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20

@@ -81,6 +81,7 @@ TYPES: Final = (
         source="S2 S3 S4 S7; bring-up: model convention",
     ),
 )
+"""Every type that is known."""
 
 
 def find_type(name: str) -> VgpuType | None:

@@ -64,6 +64,7 @@ _V590: Final = _V580._replace(version="590.48.01")
 _V595: Final = _V590._replace(version="595.45.04", queue_parameters=True, sequencer=False, log_regions=_LOGS_595)
 
 MANIFESTS: Final = (_V535, _V550, _V570, _V580, _V590, _V595)
+"""Every version whose layouts are known, oldest first."""
 
 
 def of(version: str) -> Manifest:

@@ -21,6 +21,8 @@ from nvcore_fw_gsp.queue.memory import SharedBlock
 __all__ = ["LOG_SIZE", "cached_arguments", "fmc_parameters", "libos_arguments", "log_progress", "make_log", "meta_booter", "meta_hopper"]
 
 LOG_SIZE: Final = 0x10000
+"""Bytes of one of the firmware's log buffers."""
+
 _META_MAGIC: Final = 0xDC3AAE21371A60B3
 _META_REVISION: Final = 1
 _KIND_CONTIGUOUS: Final = 1

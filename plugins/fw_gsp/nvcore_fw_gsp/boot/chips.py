@@ -48,3 +48,4 @@ BOOT_CHIPS: Final = {
         BootChip("GH100", BootFlow.FSP, 14 << 20, 0x92000, (), 0xC86F, 0xC8B5, "GH100 is not driven as a vGPU host yet"),
     )
 }
+"""Chips that can be booted, by name."""

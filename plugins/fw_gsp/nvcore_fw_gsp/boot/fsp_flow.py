@@ -212,3 +212,4 @@ FSP_FLOW: Final = (
     Stage("init-done", common.wait_init_done),
     Stage("static-info", common.read_static_info),
 )
+"""Its stages, in their order."""

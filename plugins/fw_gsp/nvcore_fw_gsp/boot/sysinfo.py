@@ -19,6 +19,8 @@ from nvcore_fw_gsp.abi import Abi
 __all__ = ["BASE_KEYS", "registry", "sriov_info", "system_info"]
 
 BASE_KEYS: Final[Mapping[str, int]] = {"RMSecBusResetEnable": 1, "RMForcePcieConfigSave": 1, "RMDevidCheckIgnore": 1}
+"""Registry keys that every boot passes, as nova-core does; needs may add to them."""
+
 _SRIOV: Final = 0x0010
 _DWORD: Final = 1
 _TABLE: Final = struct.Struct("<II")

@@ -14,6 +14,8 @@ from nvcore_fw_gsp.boot.io import BootIo
 __all__ = ["BACKEND", "boot_id", "is_ours", "saved_state", "wpr2"]
 
 BACKEND = "fw_gsp"
+"""Whose saved states count."""
+
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 

@@ -38,6 +38,8 @@ HEAP_PARTS: Final = {
     "task-log": HeapPart(0x224000, 0x40000),
     "kernel-log": HeapPart(0x264000, 0x10000),
 }
+"""Where in the heap each buffer lies, by name."""
+
 CHANNEL_SIZE: Final = 0x274000
 """Where the task's own heap begins."""
 

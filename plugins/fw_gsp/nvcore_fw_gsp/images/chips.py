@@ -48,6 +48,8 @@ CHIPS: Final = (
     *(ImageChip(name, "gb10x", _FSP, False, (), 3) for name in ("GB100", "GB102")),
     *(ImageChip(name, "gb20x", _FSP, False, (), 3) for name in ("GB202", "GB203", "GB205", "GB206", "GB207")),
 )
+"""Every chip whose images can be found and inspected, by generation."""
+
 _BY_NAME: Final = {chip.name: chip for chip in CHIPS}
 
 

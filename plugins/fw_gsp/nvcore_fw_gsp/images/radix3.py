@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "Radix3Size", "write_radix3"]
 
 PAGE: Final = 4096
+"""Bytes of a page, of a table and of its alignment."""
+
 _PER_PAGE: Final = 512
 
 

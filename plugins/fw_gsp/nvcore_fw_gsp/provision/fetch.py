@@ -25,6 +25,8 @@ PACKAGE: Final = "firmware-nvidia-graphics"
 SUITE: Final = "trixie-backports"
 COMPONENTS: Final = "non-free-firmware"
 NOTE: Final = "provenance.json"
+"""Name of the note beside fetched images: where they came from."""
+
 SCHEMA: Final = "nvcore.firmware.provenance/1"
 
 

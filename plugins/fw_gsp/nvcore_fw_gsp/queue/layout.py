@@ -13,20 +13,20 @@ from typing import Final
 if sys.byteorder != "little":  # ring pointers are accessed as native 32-bit words
     raise ImportError("the message queues are little-endian and are accessed as native words; this machine is big-endian")
 
-PAGE: Final = 0x1000
-SLOT: Final = 0x1000
+PAGE: Final = 0x1000  # bytes of a page of the shared block
+SLOT: Final = 0x1000  # bytes of one element of a queue
 QUEUE_SIZE: Final = 0x40000
 """Bytes of each queue, header page included, unless told otherwise."""
 
-ELEMENT_HEADER: Final = 0x30
-RPC_HEADER: Final = 0x20
-HEADERS: Final = ELEMENT_HEADER + RPC_HEADER
+ELEMENT_HEADER: Final = 0x30  # bytes in front of the RPC header
+RPC_HEADER: Final = 0x20  # bytes in front of the payload
+HEADERS: Final = ELEMENT_HEADER + RPC_HEADER  # both, in the first slot of a record only
 RECORD_SLOTS: Final = 16
 """Most slots of one record."""
 
-RPC_VERSION: Final = 0x03000000
-RPC_SIGNATURE: Final = 0x43505256
-RESULT_PENDING: Final = 0xFFFFFFFF
+RPC_VERSION: Final = 0x03000000  # of the header: major 3, minor 0
+RPC_SIGNATURE: Final = 0x43505256  # "VRPC" as bytes are written
+RESULT_PENDING: Final = 0xFFFFFFFF  # both results of a request
 CONTINUATION: Final = 0x47
 """Function number of the second and later records of a split message."""
 
@@ -36,9 +36,9 @@ FIRST_EVENT: Final = 0x1000
 QUEUE_HEADER: Final = Struct("<8I")
 """version, size, msgSize, msgCount, writePtr, flags, rxHdrOff, entryOff."""
 
-WRITE_POINTER: Final = 0x10
-RX_HEADER: Final = 0x20
-FLAG_SWAP_RX: Final = 1
+WRITE_POINTER: Final = 0x10  # offset in a queue's header page
+RX_HEADER: Final = 0x20  # offset in a queue's header page: the read pointer of the other queue
+FLAG_SWAP_RX: Final = 1  # each side's read pointer lies in its own queue's header
 
 RECORD: Final = Struct("<32x4I8I")
 """Element header (checkSum, seqNum, elemCount, padding) and RPC header (version, signature, length, function, result, private result,

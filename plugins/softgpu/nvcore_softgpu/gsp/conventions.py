@@ -27,11 +27,12 @@ GPUS: Final[dict[str, GpuFacts]] = {
     "GA100": GpuFacts("GA100-A", 0x1, 0x3, 40 << 20, 5120, 14, 0x17, 0x0),
     "GH100": GpuFacts("GH100-A", 0x1, 0x3, 50 << 20, 5120, 18, 0x18, 0x0),
 }
+"""By the chip's name."""
 
 CHANNELS_PER_RUNLIST: Final = 2048
-FAULT_METHOD_BUFFER: Final = 0x2000
-CONTEXT_BUFFER: Final = 0x1000
-ZCULL: Final = (32, 32, 512, 1, 0, 256, 256, 0, 1, 0)
+FAULT_METHOD_BUFFER: Final = 0x2000  # bytes a channel
+CONTEXT_BUFFER: Final = 0x1000  # bytes and alignment of each
+ZCULL: Final = (32, 32, 512, 1, 0, 256, 256, 0, 1, 0)  # ten words of geometry
 MAX_VGPUS: Final = 32
 LOG_WORDS: Final = 4
 

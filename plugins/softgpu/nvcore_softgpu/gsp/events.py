@@ -17,16 +17,16 @@ __all__ = [
     "XID_MMU_FAULT", "XID_PBDMA", "cpu_sequence", "error_log", "rc_triggered",
 ]  # fmt: skip
 
-FIRST_EVENT: Final = 0x1000
-INIT_DONE: Final = 0x1001
-RUN_CPU_SEQUENCER: Final = 0x1002
-RC_TRIGGERED: Final = 0x1004
-MMU_FAULT_QUEUED: Final = 0x1005
-OS_ERROR_LOG: Final = 0x1006
-VGPU_PLUGIN_TRIGGERED: Final = 0x100D
-UNKNOWN: Final = 0x1FFF
-XID_MMU_FAULT: Final = 31
-XID_PBDMA: Final = 32
+FIRST_EVENT: Final = 0x1000  # function numbers from here on are events
+INIT_DONE: Final = 0x1001  # the firmware is up
+RUN_CPU_SEQUENCER: Final = 0x1002  # register writes that the host is to make
+RC_TRIGGERED: Final = 0x1004  # a channel was taken off after an error
+MMU_FAULT_QUEUED: Final = 0x1005  # the fault buffer has something; no payload
+OS_ERROR_LOG: Final = 0x1006  # an Xid with its text
+VGPU_PLUGIN_TRIGGERED: Final = 0x100D  # a vGPU's task came up, ended or crashed
+UNKNOWN: Final = 0x1FFF  # a number that no version has
+XID_MMU_FAULT: Final = 31  # an access that no page table allows
+XID_PBDMA: Final = 32  # a pushbuffer that the host engine refuses
 _SCOPE_CHANNEL: Final = 1
 _LEVEL: Final = 2
 _TEXT: Final = 256

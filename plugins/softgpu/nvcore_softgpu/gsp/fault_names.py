@@ -24,3 +24,4 @@ GSP_FAULTS: Final[tuple[tuple[str, str, str, bool, str], ...]] = (
     ("vgpu-rpc-silent", "vGPU task", "", True, "a host RPC message is never answered"),
     ("vgpu-crash", "vGPU task", "", True, "a task dies at its next host RPC message"),
 )
+"""In the order in which users see them."""

@@ -22,6 +22,8 @@ MESSAGES: Final[dict[int, str]] = {
     6: "MIGRATION_SAVE_STATE", 7: "MIGRATION_CANCEL_SAVE", 8: "MIGRATION_RESTORE_STATE", 9: "MIGRATION_RESTORE_DEFERRED_STATE",
     10: "MIGRATION_RESUME_WORK", 11: "CONSOLE_VNC_STATE", 12: "VF_BAR0_REG_ACCESS", 13: "UPDATE_BME_STATE", 14: "GET_GUEST_INFO",
 }  # fmt: skip
+"""Names of the messages, by number."""
+
 _CONTROL = struct.Struct("<III4xQQQQ")  # version, type, number; response, message, migration, error buffer
 _VERSION: Final = 1
 _DEFAULT_RPC_VERSION: Final = 0x10

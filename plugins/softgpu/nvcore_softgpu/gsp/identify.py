@@ -14,7 +14,11 @@ from nvcore_softgpu.ports import Aperture, Memory
 __all__ = ["KNOWN_SIZES", "MARK", "MARK_AT", "Identity", "identify"]
 
 MARK: Final = b"nvcore synthetic GSP image\0"
+"""What a synthetic image says of itself."""
+
 MARK_AT: Final = 0x800
+"""Where in the firmware's section it says so."""
+
 # .fwimage bytes: (version, family of the image)
 KNOWN_SIZES: Final[dict[int, tuple[str, str]]] = {
     38043648: ("535.113.01", "ga10x"),

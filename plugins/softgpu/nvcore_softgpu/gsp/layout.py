@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 __all__ = ["MIB", "Layout"]
 
-MIB = 1 << 20
+MIB = 1 << 20  # bytes
 
 
 class Layout:

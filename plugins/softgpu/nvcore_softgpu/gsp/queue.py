@@ -17,10 +17,10 @@ from nvcore_softgpu.ports import Violations
 
 __all__ = ["ELEMENT_HEADER", "MAX_RPC", "MAX_SLOTS", "RPC_HEADER", "CommandRing", "Record", "StatusRing", "fold"]
 
-ELEMENT_HEADER = 0x30
-RPC_HEADER = 0x20
-MAX_SLOTS = 16
-MAX_RPC = MAX_SLOTS * PAGE - ELEMENT_HEADER
+ELEMENT_HEADER = 0x30  # bytes in front of the RPC header
+RPC_HEADER = 0x20  # bytes in front of the payload
+MAX_SLOTS = 16  # of one record
+MAX_RPC = MAX_SLOTS * PAGE - ELEMENT_HEADER  # bytes of one record's RPC, its header included
 SWAP_RX = 1
 _TX = struct.Struct("<8I")  # version, size, msgSize, msgCount, writePtr, flags, rxHdrOff, entryOff
 _RX_OFFSET = 0x20

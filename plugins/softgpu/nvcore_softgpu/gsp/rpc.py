@@ -17,6 +17,8 @@ from nvcore_softgpu.ports import Violations
 __all__ = ["CONTINUATION", "FUNCTIONS", "MAX_PAYLOAD", "Assembler", "Fn", "Message", "cut", "function_name"]
 
 MAX_PAYLOAD: Final = MAX_RPC - RPC_HEADER
+"""Bytes of payload that one record can hold."""
+
 # the longest request of any version is a page list of a suspend buffer; far above it a length is garbage
 MAX_MESSAGE: Final = 16 << 20
 
@@ -39,7 +41,10 @@ class Fn:
 
 
 CONTINUATION: Final = Fn.CONTINUATION_RECORD
+"""Function number of the second and later records of a split message."""
+
 FUNCTIONS: Final[dict[int, str]] = {value: name for name, value in vars(Fn).items() if isinstance(value, int) and not name.startswith("_")}
+"""Their names, by number."""
 
 
 def function_name(number: int) -> str:

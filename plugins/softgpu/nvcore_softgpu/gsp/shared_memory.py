@@ -14,7 +14,7 @@ from nvcore_softgpu.ports import Aperture, Memory
 
 __all__ = ["MAX_PAGES", "PAGE", "BadBlock", "SharedMemory"]
 
-PAGE = 0x1000
+PAGE = 0x1000  # bytes
 # 6 times the default command queue is the largest that any driver asks for; anything far above it is garbage
 MAX_PAGES = 16384
 _SYSTEM = Aperture.SYSTEM

@@ -15,9 +15,9 @@ from nvcore_softgpu.gsp.versions import Version
 
 __all__ = ["INTERNAL_CLIENT", "INTERNAL_DEVICE", "INTERNAL_SUBDEVICE", "gid_block", "region_block", "sriov_block", "static_info", "wide"]
 
-INTERNAL_CLIENT = 0xC2000001
-INTERNAL_DEVICE = 0xABCD0080
-INTERNAL_SUBDEVICE = 0xABCD2080
+INTERNAL_CLIENT = 0xC2000001  # handles of the firmware's own objects, which static info tells to the driver
+INTERNAL_DEVICE = 0xABCD0080  # below the client
+INTERNAL_SUBDEVICE = 0xABCD2080  # below the device
 _REGION = struct.Struct("<QQQI4B16x")  # base, limit, reserved, performance, compressed, ISO, protected, first block flag
 _MAX_REGIONS = 16
 _GID_BINARY = 2

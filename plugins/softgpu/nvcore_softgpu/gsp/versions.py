@@ -120,3 +120,4 @@ _570: Final = Version(
 )  # fmt: skip
 
 VERSIONS: Final[dict[str, Version]] = {row.name: row for row in (_535, _570)}
+"""By their full version string."""

@@ -19,7 +19,11 @@ from nvcore_softgpu.ports import Aperture
 __all__ = ["BOOTLOADED", "CONTROL_SIZE", "Task", "VgpuManager", "VgpuType"]
 
 BOOTLOADED: Final = 0x4E654A6F
+"""What a task writes to say that it is up."""
+
 CONTROL_SIZE: Final = 0x1000
+"""Bytes of the control buffer, the first of the management heap."""
+
 _MAX_SEGMENTS: Final = 384
 _MAX_PLUGIN_CHANNELS: Final = 5
 _SEQUENCE_AT: Final = 8

@@ -21,7 +21,11 @@ from nvcore_softgpu.images.elf import NOTE, STRTAB, SYMTAB, Section, elf32, elf6
 __all__ = ["BUILD_ID", "DEFAULT_SIZE", "SETS", "SyntheticSet", "files", "real_size", "write_images"]
 
 BUILD_ID: Final = b"synthetic"
+"""Shown wherever provenance is shown."""
+
 DEFAULT_SIZE: Final = 256 << 10
+"""Bytes of the firmware's section."""
+
 _RISCV: Final = 0xF3
 _SIGNATURES: Final = {
     "535.113.01": {"tu10x": ("ga100", "tu11x", "tu10x"), "ga10x": ("cc_gh100", "gh100", "ad10x", "ga10x")},

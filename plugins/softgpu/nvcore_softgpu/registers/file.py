@@ -16,9 +16,16 @@ from nvcore_softgpu.ports import Violations
 __all__ = ["NOUVEAU", "OGKM", "Read", "RegisterFile", "Row", "Write"]
 
 Read = Callable[[int], int]
+"""Called with an offset; the value."""
+
 Write = Callable[[int, int], None]
+"""Called with an offset and the value written."""
+
 NOUVEAU: Final = "Linux 7.3 nouveau"
+"""A row's source: drivers/gpu/drm/nouveau of that kernel."""
+
 OGKM: Final = "open-gpu-kernel-modules 570.144"
+"""A row's source: NVIDIA's own module."""
 
 
 class Row(NamedTuple):

@@ -19,3 +19,4 @@ CONTROLS: Final[dict[int, Control]] = {
     **memory.CONTROLS,
     **vgpu.CONTROLS,
 }
+"""All of them, by number."""

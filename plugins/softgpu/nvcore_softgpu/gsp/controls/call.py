@@ -56,7 +56,10 @@ class Call:
 
 
 Handler = Callable[[Call], int]
+"""Does what a control asks, in place; its status."""
+
 Size = int | Callable[[Version], int | None]
+"""Parameter bytes, or how they follow from the version; None: that version has no such control."""
 
 
 class Control(NamedTuple):

@@ -162,3 +162,4 @@ CONTROLS: Final[dict[int, Control]] = {
     0xA06C0102: Control("GROUP_BIND", ("group",), 4, _group_bind),
     0xA06C0103: Control("GROUP_SET_TIMESLICE", ("group",), 8, _timeslice),
 }
+"""Controls of this topic, by number."""

@@ -176,3 +176,4 @@ CONTROLS: Final[dict[int, Control]] = {
     0x20800AAC: Control("INTERNAL_BIF_GET_STATIC_INFO", _SUB, lambda version: 4 if version.fault_gfid else 16, _bif),
     0x20800A70: Control("INTERNAL_BUS_FLUSH_WITH_SYSMEMBAR", _SUB, 0, _flush),
 }
+"""Controls of this topic, by number."""

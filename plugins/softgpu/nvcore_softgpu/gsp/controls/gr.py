@@ -86,3 +86,4 @@ CONTROLS: Final[dict[int, Control]] = {
     0x20801206: Control("GR_GET_ZCULL_INFO", _SUB, 40, _zcull),
     0x2080012B: Control("GPU_PROMOTE_CTX", _SUB, 560, _promote),
 }
+"""Controls of this topic, by number."""

@@ -154,3 +154,4 @@ CONTROLS: Final[dict[int, Control]] = {
     0x20800AC2: Control("INTERNAL_FBSR_INIT", _SUB, lambda version: version.fbsr_size, _save_init),
     0x20800AC3: Control("FBSR_SEND_REGION_INFO or FIFO_TOGGLE", _SUB, lambda v: 40 if v.region_controls else 1, _region_or_scheduling),
 }
+"""Controls of this topic, by number."""

@@ -131,3 +131,4 @@ CONTROLS: Final[dict[int, Control]] = {
     0x2080400C: Control("FREE_STATES", _SUB, lambda version: 8 if version.fault_gfid else None, _free_states),
     0x2080400E: Control("SET_VGPU_HETEROGENEOUS_MODE", _SUB, lambda version: 1 if version.fault_gfid else None, _heterogeneous),
 }
+"""Controls of this topic, by number."""
