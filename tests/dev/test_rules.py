@@ -64,12 +64,26 @@ def test_long_modules_and_functions_and_a_large_core_are_found(tmp_path: Path, m
         ('__all__ = ["A"]\n# one\nA: int = 1\n', []),
         ('__all__ = ["A"]\nA = Literal["x"]\n', []),
         ('__all__ = []\nA = 1\n', []),
+        ('__all__: list[str] = ["B"]\nA = B = 1\n', ["B"]),
+        ('A: int = 1\n_B = 2\n', ["A"]),
+        ('__all__ = [*other.__all__, "A"]\nA = 1\n', ["A"]),
     ],
 )
 def test_a_public_constant_without_a_word_is_found(source: str, found: list[str]) -> None:
     from devtools.structure import undocumented
 
     assert [name for _, name in undocumented(source)] == found
+
+
+def test_every_public_name_of_core_and_plugins_is_asked_for_a_word(tmp_path: Path) -> None:
+    from devtools.structure import check
+
+    core, plugin = tmp_path / "nvcore", tmp_path / "plugins/x/nvcore_x"
+    for path in (core / "api/a.py", core / "gpu/b.py", plugin / "room/c.py"):
+        path.parent.mkdir(parents=True)
+        path.write_text('__all__ = ["LIMIT"]\nLIMIT = 1\n')
+    findings, _ = check([core, plugin], core)
+    assert [finding.rpartition("/")[2] for finding in findings] == [f"{name}.py:2: public name LIMIT is not documented" for name in "abc"]
 
 
 @pytest.mark.parametrize(

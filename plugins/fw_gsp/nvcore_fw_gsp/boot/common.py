@@ -25,13 +25,13 @@ from nvcore_fw_gsp.images.radix3 import Radix3Size, write_radix3
 from nvcore_fw_gsp.queue.memory import SharedBlock, block_size
 from nvcore_fw_gsp.queue.port import RpcPort
 
-SET_SYSTEM_INFO: Final = 0x48
-SET_REGISTRY: Final = 0x49
-GET_STATIC_INFO: Final = 0x41
-LINK_TIMEOUT: Final = 4.0
-INIT_TIMEOUT: Final = 20.0
-CALL_TIMEOUT: Final = 30.0
-SMALLEST_MEMORY: Final = 256 << 20
+_SET_SYSTEM_INFO: Final = 0x48
+_SET_REGISTRY: Final = 0x49
+_GET_STATIC_INFO: Final = 0x41
+_LINK_TIMEOUT: Final = 4.0
+_INIT_TIMEOUT: Final = 20.0
+_CALL_TIMEOUT: Final = 30.0
+_SMALLEST_MEMORY: Final = 256 << 20
 
 
 def check_identity(boot: Boot) -> str:
@@ -102,10 +102,10 @@ def memory_size(boot: Boot) -> int:
             size = size * 15 // 16 if value.ecc else size
         case BootFlow.FSP:
             size = boot.io.read(fbreg.USABLE_FB_SIZE_MIB).value << 20
-    if size < SMALLEST_MEMORY:
+    if size < _SMALLEST_MEMORY:
         raise LayoutError(
             "the GPU tells an impossible memory size",
-            expected=f"at least {SMALLEST_MEMORY:#x} bytes",
+            expected=f"at least {_SMALLEST_MEMORY:#x} bytes",
             seen=f"{size:#x}",
             remedy="reset the device: nvcore gpus reset GPU",
         )
@@ -181,8 +181,8 @@ def queue_first_messages(boot: Boot) -> str:
     assert port is not None
     info = sysinfo.system_info(boot.abi, boot.device, context.needs, mirror=boot.chip.mirror, host_functions=boot.vgpu_host)
     keys = sysinfo.registry(context.needs.settings, vgpu_host=boot.vgpu_host)
-    port.post(SET_SYSTEM_INFO, info)
-    port.post(SET_REGISTRY, keys)
+    port.post(_SET_SYSTEM_INFO, info)
+    port.post(_SET_REGISTRY, keys)
     return f"system information {len(info)} bytes, registry {len(keys)} bytes"
 
 
@@ -196,7 +196,7 @@ def link_status_queue(boot: Boot) -> str:
     """Wait for the firmware's own queue header."""
     port, clock = boot.port, boot.context.clock
     assert port is not None and boot.block is not None
-    limit = LINK_TIMEOUT * boot.context.time_scale
+    limit = _LINK_TIMEOUT * boot.context.time_scale
     deadline = clock.now() + limit
     while True:
         port.drain()
@@ -217,7 +217,7 @@ def wait_init_done(boot: Boot) -> str:
     """Serve the firmware until it says that it is up: its register sequences are run, other events passed on."""
     port, clock = boot.port, boot.context.clock
     assert port is not None
-    limit = INIT_TIMEOUT * boot.context.time_scale
+    limit = _INIT_TIMEOUT * boot.context.time_scale
     deadline = clock.now() + limit
     sequences = 0
     while True:
@@ -256,7 +256,7 @@ def read_static_info(boot: Boot) -> str:
     """The firmware's description of the GPU, from which the inventory is made."""
     port, layout = boot.port, boot.abi.struct("GspStaticConfigInfo")
     assert port is not None
-    reply = port.call(GET_STATIC_INFO, bytes(layout.size), "the static information", CALL_TIMEOUT)
+    reply = port.call(_GET_STATIC_INFO, bytes(layout.size), "the static information", _CALL_TIMEOUT)
     if len(reply) < layout.size:
         raise FormatError("the static information is too short", expected=layout.size, seen=len(reply), where="GET_GSP_STATIC_INFO")
     boot.static_info = reply
