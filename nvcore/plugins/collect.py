@@ -21,7 +21,7 @@ __all__ = ["CLAIMS", "OFFERS", "Offers"]
 
 _RETURNS = {hook: getattr(SPECIFICATIONS[family], hook).__annotations__["return"] for hook, family in HOOKS.items()}
 _ORDER = sorted(HOOKS, key=lambda hook: hook != "nvcore_config_sections")  # that one first: the others see their configuration
-OFFERS: dict[str, str] = {hook: _RETURNS[hook][len("Iterable[") : -1] for hook in _ORDER if _RETURNS[hook] != "None"}
+OFFERS: dict[str, str] = {hook: _RETURNS[hook][len("Iterable[offers.") : -1] for hook in _ORDER if _RETURNS[hook] != "None"}
 """Hooks that return offers, in the order in which they are called, and the record that each returns."""
 
 CLAIMS: dict[str, str] = {"nvcore_buses": "schemes", "nvcore_firmware_backends": "chips", "nvcore_client_drivers": "functions"}
