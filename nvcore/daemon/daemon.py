@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nvcore import __version__
-from nvcore.api.errors import ConflictError
+from nvcore.api.errors import ConflictError, UsageError
 from nvcore.daemon.interfaces import core_interfaces, deny_state, findings, panels, sets_of
 from nvcore.daemon.server import ControlServer
 from nvcore.gpu.settings import GpuSettings, HostSettings
@@ -69,13 +69,16 @@ class Daemon:
         self.state = "running"
 
     def _take_state_dir(self) -> None:
-        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_fd = open_fd(self.state_dir / "lock", os.O_RDWR | os.O_CREAT)
         try:
+            self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock_fd = open_fd(self.state_dir / "lock", os.O_RDWR | os.O_CREAT)
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             remedy = "stop it, or set [host] state_dir"
             raise ConflictError("another daemon uses this state directory", where=str(self.state_dir), remedy=remedy) from None
+        except OSError as error:
+            remedy = "set [host] state_dir or STATE_DIRECTORY to a folder that this user may write to"
+            raise UsageError("the state directory cannot be used", where=str(self.state_dir), seen=error.strerror, remedy=remedy) from error
 
     def _make_host(self) -> Host:
         gpus, scale = self.configuration.gpus, self.configuration.host.time_scale
@@ -157,7 +160,7 @@ class Daemon:
             "partial": self.partial,
             "sets": sets_of(states),
             "plugins_started": sum(state["state"] == "started" for state in states),
-            "plugins_selected": sum(state["state"] not in ("disabled", "found") for state in states),
+            "plugins_selected": sum(bool(state["selected_by"]) or state["state"] not in ("disabled", "found") for state in states),
             "deny": self._deny[1],
             "gpus": self.gpus(),
             "panels": panels(self.plugin_host),
@@ -182,12 +185,12 @@ class Daemon:
         return [describe_event(event) for event in self.host.events.since(after)]
 
     def stop_plugin(self, name: str) -> dict[str, Any]:
-        """Have a plugin's clients leave, then stop it. Raises NotFoundError, NotRunningError."""
+        """Have a plugin's clients leave, then stop it. Raises NotFoundError, NotRunningError, ConflictError while a GPU runs on it."""
         plugin = self.plugin_host.plugin(name)
         if plugin.state in ("registered", "started"):
-            for offer in self.plugin_host.collect("nvcore_client_drivers"):
-                if offer.plugin in (plugin.name, plugin.key):
-                    self.host.stop_client(offer.name)
+            self.host.withdraw(plugin.name)
         self.plugin_host.stop(name)
+        if self._server is not None:
+            self._server.stopped.add(plugin.name)
         self.host.events.publish("plugin", f"plugin {plugin.name} stopped by the operator", action="stopped")
         return plugin.as_dict()

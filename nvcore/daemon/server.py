@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nvcore.api.control import Call, Caller
-from nvcore.api.errors import ConflictError, DeniedError, NvcoreError, UsageError
+from nvcore.api.errors import ConflictError, DeniedError, NotRunningError, NvcoreError, UsageError
 from nvcore.api.offers import InterfaceOffer
 from nvcore.daemon.varlink import BadMessage, Gone, Link, Refusal, Request, error_reply, methods_of
 from nvcore.locks import Lock, start_thread
@@ -41,7 +41,8 @@ def text_of(name: str) -> str:
 
 
 class ControlServer:
-    """Serves interfaces at a socket. `start` returns when clients can connect; `stop` ends every connection."""
+    """Serves interfaces at a socket. `start` returns when clients can connect; `stop` ends every connection. stopped: plugins whose
+    interfaces answer no more."""
 
     def __init__(self, path: str, *, group: str = "nvcore", version: str = "") -> None:
         self.path, self._group, self._version = path, group, version
@@ -50,6 +51,7 @@ class ControlServer:
         self._connections: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._stopping = False
+        self.stopped: set[str] = set()
         service, methods = "org.varlink.service", frozenset({"GetInfo", "GetInterfaceDescription"})
         self.add(InterfaceOffer(service, "", text_of(service), methods, frozenset(), self))
 
@@ -68,7 +70,10 @@ class ControlServer:
 
     def start(self) -> None:
         """Listen. Raises UsageError for a path that is too long or served by another process."""
-        os.makedirs(os.path.dirname(self.path) or ".", mode=0o755, exist_ok=True)
+        old = os.umask(0o022)  # whoever may look may come as far as the socket; nobody else may put another one there
+        with contextlib.suppress(OSError):  # what then is not there, listening tells
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+        os.umask(old)
         self._listener = listen(self.path, mode=0o660, backlog=128)
         with contextlib.suppress(KeyError, PermissionError):  # no such group here, or no right to give it: then it is the user's alone
             os.chown(self.path, -1, grp.getgrnam(self._group).gr_gid)
@@ -148,6 +153,8 @@ class ControlServer:
             raise Refusal("InterfaceNotFound", {"interface": interface})
         if method not in served.observe | served.control:
             raise Refusal("MethodNotFound", {"method": request.method})
+        if served.plugin in self.stopped:
+            raise NotRunningError(f"plugin {served.plugin} was stopped", remedy="restart the daemon to start it again")
         if method in served.control:
             _log.info("%s by uid %d pid %d%s", request.method, caller.uid, caller.pid, "" if caller.controller else ": denied")
             if not caller.controller:

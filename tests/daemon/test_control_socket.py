@@ -243,6 +243,19 @@ def test_a_stale_socket_is_replaced_a_served_one_and_a_long_path_refused(server:
     assert not stale.exists()
 
 
+@pytest.mark.parametrize("mask", [0, 0o077])
+def test_others_come_as_far_as_the_socket_and_cannot_put_another_there(tmp_path: Path, mask: int) -> None:
+    server = ControlServer(str(tmp_path / "a" / "b" / "s"))
+    old = os.umask(mask)
+    try:
+        server.start()
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(old)
+        server.stop()
+    assert [oct(folder.stat().st_mode & 0o777) for folder in (tmp_path / "a", tmp_path / "a" / "b")] == ["0o755", "0o755"]
+
+
 def test_a_handler_that_does_not_fit_its_description_is_refused(server: ControlServer) -> None:
     with pytest.raises(UsageError, match="differ"):
         server.add(InterfaceOffer("org.example.Other", "", TEXT, frozenset({"Echo"}), frozenset(), Toy()))

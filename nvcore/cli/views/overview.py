@@ -107,9 +107,10 @@ class _Pen:
         return lines + [self.text(f"   {gpu['number']} conflict: {text}", "red") for text in gpu["conflicts"]]
 
     def plugin(self, plugin: dict[str, Any]) -> list[Text]:
-        if plugin["state"] not in ("failed", "incompatible"):
+        if not plugin.get("remedy"):  # then there is nothing to do about it: it works, or was not selected
             return []
-        return self.wrong(f"{self.glyphs.bad} plugin {plugin['name']} {plugin['state']}: {plugin['reason']}", plugin.get("remedy"))
+        mark = getattr(self.glyphs, mark_of(plugin["state"]).glyph)
+        return self.wrong(f"{mark} plugin {plugin['name']} {plugin['state']}: {plugin['reason']}", plugin["remedy"])
 
     def panel(self, panel: dict[str, Any]) -> RenderableType:
         if panel.get("problem"):
