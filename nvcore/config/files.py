@@ -48,7 +48,7 @@ def _read(path: str) -> str:
         what = f"configuration file cannot be read: {error.strerror}"
         raise ConfigError(what, where=path, remedy="correct the path, or give the user read access") from error
     if len(data) > _LIMIT:
-        raise ConfigError("configuration file is too large", where=path, expected=f"at most {_LIMIT} bytes")
+        raise ConfigError("configuration file is too large", where=path, expected=f"at most {_LIMIT} bytes", remedy="split it")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -97,4 +97,6 @@ def check(tree: dict[str, Any], origins: dict[Path, str], files: Sequence[str] =
     for at, gpu in enumerate(tables.gpu):
         if ":" not in gpu.source:
             raise checker.unfit(("gpu", at, "source"), "SCHEME:REST, as in pci:0000:41:00.0", gpu.source)
+        if gpu.source in [other.source for other in tables.gpu[:at]]:
+            raise checker.unfit(("gpu", at, "source"), "another device in each [[gpu]]", gpu.source, what=f"{gpu.source} is given twice")
     return Configuration(tables, tree, origins, list(files))

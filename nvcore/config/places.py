@@ -1,4 +1,4 @@
-"""Places: where the host keeps its socket, its state and its configuration. Pure but for the environment; any thread; imports nothing.
+"""Places: where the host keeps its socket, its state and its configuration. Pure but for the environment; any thread.
 
 Root uses /run/nvcore and /var/lib/nvcore, others $XDG_RUNTIME_DIR/nvcore and $XDG_STATE_HOME/nvcore; systemd's $RUNTIME_DIRECTORY and
 $STATE_DIRECTORY go first. NVCORE_SOCKET names the socket itself; NVCORE_CONFIG one more file, laid over the system's.
@@ -8,7 +8,10 @@ Source: file-hierarchy(7), XDG base directory specification 0.8, systemd.exec(5)
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
+
+from nvcore.api.errors import DeniedError
 
 __all__ = ["ETC", "USR_LIB", "config_files", "runtime_dir", "socket_path", "state_dir"]
 
@@ -24,8 +27,15 @@ def _folder(environ: Mapping[str, str], systemd: str, root: str, xdg: str, other
 
 
 def runtime_dir(environ: Mapping[str, str] = os.environ) -> str:
-    """Folder of the control socket. Not created here."""
-    return _folder(environ, "RUNTIME_DIRECTORY", "/run/nvcore", "XDG_RUNTIME_DIR", f"/tmp/nvcore-{os.geteuid()}")
+    """Folder of the control socket. Not created here. Raises DeniedError where it would be one in /tmp that others may write to."""
+    shared = f"/tmp/nvcore-{os.geteuid()}"
+    folder = _folder(environ, "RUNTIME_DIRECTORY", "/run/nvcore", "XDG_RUNTIME_DIR", shared)
+    if folder == f"{shared}/nvcore" and os.path.lexists(shared):
+        about = os.lstat(shared)
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+            seen, remedy = f"owner {about.st_uid}, {stat.filemode(about.st_mode)}", "set XDG_RUNTIME_DIR or NVCORE_SOCKET, or remove it"
+            raise DeniedError("somebody else can write to the folder of the control socket", where=shared, seen=seen, remedy=remedy)
+    return folder
 
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcore.api.errors import ConfigError, PluginError
+from nvcore.api.errors import ConfigError, DeniedError, PluginError
 from nvcore.api.offers import ConfigSection
 from nvcore.config.files import check, load, parse
 from nvcore.config.lines import find_lines
@@ -62,6 +64,7 @@ WRONG = {
     "host = 3\n": (1, None),
     '[[gpu]]\nsource = "pci:1"\n[[gpu]]\n\nsource = 3\n': (5, None),
     '[[gpu]]\nsource = "pci:1"\n[[gpu]]\nsorce = "x"\n': (4, "did you mean source?"),
+    '[[gpu]]\nsource = "pci:1"\n[[gpu]]\nsource = "pci:2"\n[[gpu]]\nsource = "pci:1"\n': (6, None),
     "[[gpu]]\n": (1, None),
     '[[gpu]]\nsource = "nowhere"\n': (2, None),
     'gpu = "pci:1"\n': (1, None),
@@ -265,6 +268,37 @@ def test_places_follow_systemd_then_xdg(monkeypatch: pytest.MonkeyPatch) -> None
     assert state_dir({"HOME": "/h"}) == "/h/.local/state/nvcore"
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert (runtime_dir({}), state_dir({})) == ("/run/nvcore", "/var/lib/nvcore")
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder in /tmp of a user who is not there."""
+    uid = 900_000_000 + os.getpid()
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    path = Path(f"/tmp/nvcore-{uid}")
+    yield path
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def test_a_folder_in_tmp_that_is_somebody_elses_is_not_used(shared: Path, tmp_path: Path) -> None:
+    inside = f"{shared}/nvcore"
+    assert runtime_dir({}) == inside, "one that is not there is made by the daemon"
+    shared.mkdir(mode=0o755)
+    with pytest.raises(DeniedError, match=f"at {shared}; seen owner {os.getuid()}, drwxr-xr-x; set XDG_RUNTIME_DIR"):
+        runtime_dir({})
+    assert runtime_dir({"XDG_RUNTIME_DIR": "/run/user/1"}) == "/run/user/1/nvcore" and runtime_dir({"RUNTIME_DIRECTORY": "/x"}) == "/x"
+    if os.getuid() == 0:
+        os.chown(shared, os.geteuid(), 0)
+        assert runtime_dir({}) == inside
+        shared.chmod(0o775)
+        with pytest.raises(DeniedError, match="drwxrwxr-x"):
+            runtime_dir({})
+    shared.rmdir()
+    shared.symlink_to(tmp_path)
+    with pytest.raises(DeniedError, match="lrwxrwxrwx"):
+        runtime_dir({})
 
 
 @attrs.frozen
