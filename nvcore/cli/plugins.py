@@ -121,8 +121,11 @@ def show_footprint(context: Context) -> int:
     _table(context, "footprint", found)
     for path in left:
         context.out(f"residue: {path} (left by an uninstall; remove it) → nvcore explain NVC-1118\n")
-    if hits:
-        context.view("denied", hits)
+    if hits:  # one row for all files of a distribution, all parts of a module
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        for hit in hits:
+            rows.setdefault((hit["kind"], hit["of"]), {**hit, "name": hit["of"], "count": 0})["count"] += 1
+        context.view("denied", list(rows.values()))
     elif patterns:
         context.out(f"deny {' '.join(patterns)}: nothing matches\n")
     return 6 if hits else 0

@@ -40,20 +40,20 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
-    """Everything installed, importable, loaded or left behind that matches a pattern: kind, name, where, pattern."""
-    things = [("distribution", dist.name, dist.metadata, [dist.name]) for dist in index.distributions.values()]
-    things += [("importable module", name, where, [name]) for name, where in importable(index).items()]
-    things += [("loaded module", name, "", [name]) for name in list(sys.modules)]
-    things += [("residue", os.path.basename(path), path, [os.path.basename(path)]) for path in residue(index)]
-    for metadata in [metadata for dist in index.distributions.values() for metadata in (dist.metadata, *dist.shadowed)]:
-        folder = os.path.dirname(metadata)
-        things += [("file", os.path.basename(path), f"{folder}/{path}", path.split("/")) for path in recorded(metadata)]
+    """Everything installed, importable, loaded or left behind that matches a pattern: kind, name, of (the distribution or top-level module
+    that it is a part of), where, pattern."""
+    things = [("distribution", dist.name, dist.name, dist.metadata) for dist in index.distributions.values()]
+    things += [("importable module", name, name, where) for name, where in importable(index).items()]
+    things += [("loaded module", name, name.partition(".")[0], "") for name in list(sys.modules)]
+    things += [("residue", os.path.basename(path), os.path.basename(path), path) for path in residue(index)]
+    for of, metadata in [(dist.name, metadata) for dist in index.distributions.values() for metadata in (dist.metadata, *dist.shadowed)]:
+        things += [("file", path, of, f"{os.path.dirname(metadata)}/{path}") for path in recorded(metadata)]
     found: dict[tuple[str, str], dict[str, str]] = {}
     for pattern in patterns:
-        for kind, name, where, parts in things:
-            if any(matches(part, pattern) for part in parts):
-                where = where and os.path.normpath(where)
-                found.setdefault((kind, where or name), {"kind": kind, "name": name, "where": where, "pattern": pattern})
+        for kind, name, of, where in things:
+            if any(matches(part, pattern) for part in name.split("/")):
+                name, where = os.path.basename(name), where and os.path.normpath(where)
+                found.setdefault((kind, where or name), {"kind": kind, "name": name, "of": of, "where": where, "pattern": pattern})
     return [found[key] for key in sorted(found)]
 
 

@@ -88,6 +88,16 @@ def test_each_kind_of_trace_is_found_by_path(site: Site, make: str) -> None:
     assert code == 6 and expected in hits
 
 
+def test_the_table_has_one_line_for_all_files_of_a_distribution(site: Site) -> None:
+    distribution(site.folder, "x-drm-y", modules={"harmless": ""}, files=tuple(f"harmless/drm-{number}.json" for number in range(7)))
+    done = site.run("plugins", "footprint", "--deny", "drm*")
+    lines = [line.split()[:3] for line in done.stdout.splitlines() if "x-drm-y" in line.split()]
+    rows = json.loads(site.run("plugins", "footprint", "--deny", "drm*", "--json").stdout)["denied"]
+    files = [row["name"] for row in rows if row["kind"] == "file" and row["of"] == "x-drm-y"]
+    assert {f"drm-{number}.json" for number in range(7)} <= set(files), "every file stands in the document"
+    assert done.returncode == 6 and lines == [["distribution", "x-drm-y", "1"], ["file", "x-drm-y", str(len(files))]]
+
+
 def test_the_footprint_says_what_each_plugin_brought(site: Site) -> None:
     site.plugin(
         "hoards",
