@@ -164,4 +164,4 @@ class Context(CommandIO):
         """A call with `more`; see CommandIO.stream."""
         from nvcore.cli.control import stream
 
-        return stream(self.socket, method, parameters or {}, timeout=self.timeout)
+        return stream(self.socket, method, parameters or {}, timeout=self.timeout, output=self.stdout.fileno())

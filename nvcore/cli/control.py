@@ -5,6 +5,7 @@ Owns what a caller is told when nobody answers, or nothing sensible. Source: uni
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -40,13 +41,22 @@ def _connect(path: str, timeout: float) -> socket.socket:
     return link
 
 
-def _answers(path: str, method: str, parameters: dict[str, Any], timeout: float, more: bool) -> Iterator[dict[str, Any]]:
-    deadline = None if more else time.monotonic() + timeout
+def stream(
+    path: str, method: str, parameters: dict[str, Any], *, timeout: float, more: bool = True, output: int | None = None
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """A call with `more`: answers as they come, without limit once connected (`timeout` is for connecting). output: descriptor that they
+    are printed to; where that is a pipe, the end of its reader ends the call with BrokenPipeError."""
+    deadline, poll = None if more else time.monotonic() + timeout, select.poll()
     with _connect(path, timeout) as connection:
         link = Link(connection, idle=timeout, limit=_LIMIT)
+        poll.register(connection, select.POLLIN)
+        if output is not None:
+            poll.register(output, 0)  # errors are told without being asked for
         try:
             link.send({"method": method, "parameters": parameters, **({"more": True} if more else {})})
             while True:
+                if more and not link.pending and any(descriptor == output for descriptor, _ in poll.poll()):
+                    raise BrokenPipeError
                 answer = link.receive(deadline)
                 if answer.get("error"):
                     raise error_from(str(answer["error"]), answer.get("parameters") or {})
@@ -65,9 +75,4 @@ def _answers(path: str, method: str, parameters: dict[str, Any], timeout: float,
 
 def call(path: str, method: str, parameters: dict[str, Any], *, timeout: float) -> dict[str, Any]:
     """One call; its answer. timeout: seconds. Raises UnreachableError, DeniedError, WaitTimeout, or what the daemon reports."""
-    return next(_answers(path, method, parameters, timeout, more=False))
-
-
-def stream(path: str, method: str, parameters: dict[str, Any], *, timeout: float) -> Iterator[dict[str, Any]]:
-    """A call with `more`: answers as they come, without limit once connected (`timeout` is for connecting)."""
-    return _answers(path, method, parameters, timeout, more=True)
+    return next(stream(path, method, parameters, timeout=timeout, more=False))

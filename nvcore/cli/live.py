@@ -27,7 +27,8 @@ def _gpu(context: Context, method: str) -> Any:
 
 
 def _gpus(context: Context, found: list[dict[str, Any]]) -> int:
-    context.view("gpus", found)
+    named = found if context.output[:4] == "json" else [{**row, "address": row["address"] or row["source"]} for row in found]
+    context.view("gpus", named)
     return 0 if all(row["state"] == "running" for row in found) else 7
 
 

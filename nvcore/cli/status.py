@@ -50,7 +50,7 @@ def _print(context: Context, output: str, state: dict[str, Any], console: Any) -
     elif console is not None:
         with console.capture() as drawn:  # a closed pipe is this program's matter, not the console's, which would exit 1
             console.print(_screen(context, state))
-        context.stdout.write(drawn.get())
+        context.stdout.write("\n".join(line.rstrip(" ") for line in drawn.get().split("\n")))
     else:
         _tables(context, state)
     context.stdout.flush()
@@ -66,17 +66,32 @@ def _screen(context: Context, state: dict[str, Any]) -> Any:
 
 
 def _live(context: Context, console: Any, seconds: float) -> int:
-    """Again and again on a screen of its own, given back whatever happens. A daemon that goes and comes back is shown as that."""
+    """Again and again, and when the terminal's size changes, on a screen of its own, given back whatever happens. A daemon that goes and
+    comes back is shown as that."""
     import signal
     import sys
 
     from rich.live import Live
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of the end of `with`
-    with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})  # taken below
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_screen(context, _ask(context)), refresh=True)
-            time.sleep(seconds)
+            console.width = context.columns or console.width
+            live.update(_fitted(console, _screen(context, _ask(context))), refresh=True)
+            signal.sigtimedwait({signal.SIGWINCH}, seconds)
+
+
+def _fitted(console: Any, screen: Any) -> Any:
+    """What fits on the terminal, with a word on what does not."""
+    from rich.segment import Segments
+
+    lines = console.render_lines(screen, pad=False, new_lines=True)
+    more = len(lines) - console.height
+    if more > 0:
+        word = f"{more + 1} more lines: make the window higher"
+        lines[console.height - 1 :] = console.render_lines(word, style=console.get_style("reverse"))
+    return Segments(segment for line in lines for segment in line)
 
 
 def _console(context: Context, color: str) -> Any:

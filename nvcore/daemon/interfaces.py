@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from attrs import asdict
 
 from nvcore.api.control import BadParameter, Call
 from nvcore.api.errors import UsageError
+from nvcore.api.events import EventKind
 from nvcore.api.offers import CheckOffer, Finding, InterfaceOffer
 from nvcore.daemon.server import text_of
 from nvcore.hostlib.describe import describe_event, describe_gpu
@@ -73,14 +74,17 @@ def _stop(daemon: Daemon) -> Iterator[dict[str, Any]]:
 
 def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
     """The ring, then what follows. An empty answer behind each and once a second asks whether the client is still there."""
-    kinds, after, gpu = call.parameters.get("kinds") or [], call.number("after") or 0, call.optional("gpu")
-    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-        raise BadParameter(call, "kinds", "a list of names")
+    kinds, after, name = call.parameters.get("kinds") or [], call.number("after") or 0, call.optional("gpu")
+    known = get_args(EventKind)
+    if not isinstance(kinds, list) or not all(kind in known for kind in kinds):
+        raise BadParameter(call, "kinds", f"a list of these: {', '.join(known)}")
+    gpu = name and daemon.host.gpu(name)
+    names = (gpu.name, gpu.source) if gpu else ()  # what happens before it has an address is told by its source
     subscription = daemon.host.events.subscribe()
     try:
         events, first = daemon.host.events.since(after), True
         while first or events or not (daemon.state == "stopping" or subscription.closed):
-            rows = [describe_event(event) for event in events if (not kinds or event.kind in kinds) and gpu in (None, event.gpu)]
+            rows = [describe_event(event) for event in events if (not kinds or event.kind in kinds) and (not names or event.gpu in names)]
             if rows or first:
                 yield {"events": rows}
             yield {}
@@ -118,7 +122,7 @@ def deny_state(patterns: Sequence[str]) -> list[dict[str, Any]]:
     from nvcore.plugins.footprint import denied
 
     index = scan()
-    return [{"pattern": pattern, "matches": [hit["name"] for hit in denied(index, [pattern])]} for pattern in patterns]
+    return [{"pattern": pattern, "matches": sorted({hit["of"] for hit in denied(index, [pattern])})} for pattern in patterns]
 
 
 def findings(daemon: Daemon) -> Iterator[dict[str, Any]]:
@@ -147,13 +151,14 @@ def _write_bundle(daemon: Daemon, folder: str | None) -> str:
     """Write a post-mortem bundle; its folder. folder: a new or empty one, absolute; None: below the state directory, named by the time."""
     place = Path(folder or daemon.state_dir / "dumps" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
     if not place.is_absolute():
-        raise UsageError("the folder of a dump must be absolute", seen=ascii(folder))
+        raise UsageError("the folder of a dump must be absolute", seen=ascii(folder), remedy="begin it with /")
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder is not None and any(place.iterdir()):
-            raise UsageError("the folder of a dump must be new or empty", seen=ascii(folder))
+            raise UsageError("the folder of a dump must be new or empty", seen=ascii(folder), remedy="choose another")
         daemon.host.dump(place)
         (place / "plugins.json").write_text(json.dumps(daemon.plugins(), indent=1))
     except OSError as error:
-        raise UsageError("the bundle cannot be written", seen=error.strerror, where=str(place)) from error
+        remedy = "name a folder that the daemon may write to, on a disk with room"
+        raise UsageError("the bundle cannot be written", seen=error.strerror, where=str(place), remedy=remedy) from error
     return str(place)

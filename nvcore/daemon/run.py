@@ -68,8 +68,10 @@ def run(context: Context) -> int:
     notify(_more_time(30 + 300 * bool(configuration.gpus)))  # booting firmware may take minutes
     try:
         daemon.start()
-        running = sum(gpu["state"] == "running" for gpu in daemon.host.summary())
-        status = f"{running} of {len(configuration.gpus)} GPUs running"
+        down = [gpu for gpu in daemon.host.summary() if gpu["state"] != "running"]
+        for gpu in down:
+            context.say(f"nvcore: {gpu['address'] or gpu['source']} {gpu['state']}: {gpu['cause'] or 'not up yet'} ({gpu['code'] or '-'})")
+        status = f"{len(configuration.gpus) - len(down)} of {len(configuration.gpus)} GPUs running"
         context.say(f"nvcore: ready, {status}, socket {daemon.socket}")
         notify("READY=1", f"STATUS={status}")
         daemon.stop_requested(None)

@@ -66,17 +66,17 @@ class Request(NamedTuple):
 
 class Link:
     """A connection: messages cut out of the stream, and written whole. idle: seconds the other side may take to complete a message that it
-    began, or to read one; limit: bytes of the longest message."""
+    began, or to read one; limit: bytes of the longest message; pending: what came and was not received yet."""
 
     def __init__(self, connection: socket.socket, *, idle: float = 10.0, limit: int = MAX_REQUEST) -> None:
         self._socket, self._idle, self._limit = connection, idle, limit
-        self._pending = b""
+        self.pending = b""
 
     def receive(self, deadline: float | None = None) -> dict[str, Any]:
         """The next message. deadline: on the monotonic clock, None for ever. Raises Gone, BadMessage, TimeoutError at the deadline."""
-        while b"\0" not in self._pending and len(self._pending) <= self._limit:
+        while b"\0" not in self.pending and len(self.pending) <= self._limit:
             rest = None if deadline is None else max(0.001, deadline - time.monotonic())
-            self._socket.settimeout(rest or (self._idle if self._pending else None))
+            self._socket.settimeout(rest or (self._idle if self.pending else None))
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError:
@@ -86,9 +86,9 @@ class Link:
             except OSError as problem:
                 raise Gone(problem.strerror or str(problem)) from problem
             if not data:
-                raise Gone(f"after {len(self._pending)} bytes")
-            self._pending += data
-        message, _, self._pending = self._pending.partition(b"\0")
+                raise Gone(f"after {len(self.pending)} bytes")
+            self.pending += data
+        message, _, self.pending = self.pending.partition(b"\0")
         if len(message) > self._limit:
             raise BadMessage(f"a message of more than {self._limit} bytes")
         try:

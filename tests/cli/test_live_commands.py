@@ -190,10 +190,12 @@ def test_a_gpu_is_reset_and_its_vgpus_are_there_again(host: Running) -> None:
     assert host.json("gpus", "show", uuid)["gpu"]["address"] == A100
 
 
-def test_events_are_filtered_and_followed(host: Running) -> None:
+def test_events_are_filtered_and_followed(host: Running, firmware: Path) -> None:
     rows = host.json("events", "--gpu", A100)["events"]
     assert rows and {row["gpu"] for row in rows} == {A100}
     assert {row["kind"] for row in host.json("events", "--kind", "boot,grant")["events"]} == {"boot", "grant"}
+    early = host.json("events", "--gpu", f"{GPU0}&firmware={firmware}")["events"]
+    assert {row["gpu"] for row in early} == {A100}, "a source names it as well"
     last = host.json("events")["events"][-1]["sequence"]
     assert host.json("events", "--after", str(last))["events"] == []
     command = [*NVCORE, "events", "--follow", "--after", str(last), "-o", "jsonl"]
@@ -285,11 +287,21 @@ def test_a_plugin_is_stopped_its_clients_leave_and_the_rest_runs(firmware: Path)
         gpu = host.json("gpus", "show", A100)["gpu"]
         assert gpu["state"] == "running" and all(function["owner"] is None for function in gpu["functions"])
         assert host.run("plugins", "stop", "vfio", code=3).stderr.startswith("error:")
-        host.run("vgpu", "list", code=None)
+        assert "plugin vfio was stopped" in host.run("vgpu", "list", code=3).stderr
+        status = host.run("status").stdout
+        assert "plugins 2/3" in status and "plugin vfio disabled: stopped by the operator" in status and "restart the daemon" in status
         host.run("stop")
         assert host.wait() == 0
     finally:
         host.close()
+
+
+@pytest.mark.parametrize("name", ["softgpu", "fw_gsp"])
+def test_what_a_gpu_runs_on_is_not_stopped_from_under_it(host: Running, name: str) -> None:
+    said = host.run("plugins", "stop", name, code=1).stderr
+    assert f"plugin {name} cannot be stopped: GPU {A100} is running on it (NVC-1005)" in said and f"-p no:{name}" in said
+    assert all(row["state"] == "started" for row in host.json("plugins")["plugins"] if row["selected_by"])
+    host.run("gpus", "reset", A100)
 
 
 NO_VGPUS = {
@@ -321,6 +333,27 @@ def test_a_reader_that_leaves_early_ends_it_quietly(host: Running) -> None:
         done = subprocess.run(["sh", "-c", script], env=host.env, capture_output=True, text=True, timeout=60)
         assert len(done.stdout.splitlines()) == 1 and (host.home / "err").read_text() == ""
         assert (host.home / "code").read_text().strip() in ("0", "141")
+
+
+def test_a_follower_of_events_ends_with_its_reader_also_where_nothing_happens(host: Running) -> None:
+    follower = subprocess.Popen([*NVCORE, "events", "--follow"], env=host.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert follower.stdout is not None and follower.stderr is not None
+        assert follower.stdout.readline()
+        follower.stdout.close()
+        assert follower.wait(5) == 141 and follower.stderr.read() == ""
+    finally:
+        follower.kill()
+        follower.wait(10)
+        follower.stderr.close()
+
+
+@pytest.mark.parametrize("words", [("status",), ("gpus", "-o", "json"), ("events",), ("events", "--follow"), ("--help",)])
+def test_output_that_cannot_be_written_is_told_and_is_1(host: Running, words: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*NVCORE, *words], env=host.env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith("error: the output cannot be written") and "No space left" in done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
 def test_status_again_and_again_on_a_pipe_is_one_screen_or_one_object_each_time(host: Running) -> None:

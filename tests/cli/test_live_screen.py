@@ -57,6 +57,10 @@ class Terminal:
                 self.seen += os.read(self._main, 65536).decode(errors="replace")
         return self.seen
 
+    def resize(self, columns: int, rows: int) -> None:
+        """As a terminal does when its window changes: the kernel tells the program in front."""
+        fcntl.ioctl(self._main, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
     def press(self, key: bytes) -> None:
         os.write(self._main, key)
 
@@ -107,6 +111,22 @@ def test_watching_goes_on_until_ctrl_c_and_gives_the_terminal_back(terminal, hos
     assert screen.end() == 130
     assert "\x1b[?1049l" in screen.seen and "\x1b[?25h" in screen.seen and "Traceback" not in screen.seen
     assert screen.settings() == screen.before
+
+
+def test_a_window_that_changes_is_drawn_at_once_and_says_what_it_cannot_show(terminal) -> None:  # type: ignore[no-untyped-def]
+    screen = terminal("status", "--watch=3600", columns=160)
+    assert "more lines" not in screen.read_until("EVENTS")
+    screen.seen = ""
+    screen.resize(160, 4)
+    screen.read_until("more lines: make the window higher")
+    assert "EVENTS" not in screen.seen and "nvcore" in screen.seen
+    screen.seen = ""
+    screen.resize(50, 60)
+    screen.read_until("EVENTS")
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.seen).splitlines()
+    assert max(map(len, lines)) <= 50 and "more lines" not in screen.seen
+    screen.press(b"\x03")
+    assert screen.end() == 130
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -181,6 +201,19 @@ def test_an_ascii_stream_gets_ascii(host: Running) -> None:
 def test_a_terminal_that_reports_no_width_is_drawn_all_the_same(terminal) -> None:  # type: ignore[no-untyped-def]
     screen = terminal("status", columns=0, rows=0)
     assert screen.end() == 7 and "Traceback" not in screen.seen and "NVC-1002" in screen.seen
+
+
+def test_a_gpu_without_an_address_is_shown_by_its_source(host: Running) -> None:
+    table = host.run("gpus", code=7).stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["GPU", "0000:41:00.0", "pci:0000:99:00.0"]
+    assert host.run("gpus", "-o", "name", code=7).stdout == "0000:41:00.0\npci:0000:99:00.0\n"
+    assert [row["address"] for row in host.json("gpus", code=7)["gpus"]] == ["0000:41:00.0", None]
+
+
+def test_on_a_pipe_no_line_ends_in_blanks(host: Running) -> None:
+    for words in (("status",), ("gpus", "-o", "wide"), ("plugins",)):
+        lines = host.run(*words, code=None).stdout.splitlines()
+        assert lines and lines == [line.rstrip() for line in lines]
 
 
 def test_at_every_width_nothing_is_cut(terminal) -> None:  # type: ignore[no-untyped-def]

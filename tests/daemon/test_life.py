@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nvcore.daemon.run import _STOP_LIMIT
-from tests.daemon.running import BARE, GPU0, SET, Running
+from tests.daemon.running import BARE, GPU0, GPU1, SET, Running
 from tests.plugins.building import plugin
 
 Daemons = Callable[..., Running]
@@ -119,6 +119,37 @@ def test_a_file_in_the_way_of_the_socket_is_left_alone_and_named(daemon: Daemons
     host.socket.write_text("precious")
     host.start(ready=False)
     assert host.wait() == 1 and str(host.socket) in host.log.read_text() and host.socket.read_text() == "precious"
+
+
+@pytest.mark.parametrize("place", ["state", "socket"])
+def test_a_folder_that_cannot_be_made_is_named_with_what_to_set(daemon: Daemons, place: str) -> None:
+    host = daemon(*BARE)
+    (host.home / "file").write_text("")
+    variables = {"state": ("STATE_DIRECTORY", "[host] state_dir"), "socket": ("NVCORE_SOCKET", "expected: a folder that exists")}
+    variable, setting = variables[place]
+    host.env[variable] = str(host.home / "file" / "below")
+    host.start(ready=False)
+    log = (host.wait(), host.log.read_text())
+    assert log[0] == 2 and "Traceback" not in log[1] and f"{host.home}/file/below" in log[1] and setting in log[1]
+    assert "Not a directory" in log[1]
+
+
+def test_run_says_of_each_gpu_that_failed_why(daemon: Daemons, firmware: Path) -> None:
+    bad = f"{GPU1}&firmware={firmware}&fault=bad-signature"
+    host = daemon(*SET, "--gpu", GPU0, "--gpu", bad, "--gpu", "pci:0000:99:00.0").start()
+    said = [line for line in host.log.read_text().splitlines() if line.startswith("nvcore: ")]
+    assert [line.split(": ")[1] for line in said[:2]] == ["0000:c1:00.0 failed", "pci:0000:99:00.0 failed"]
+    assert said[1].endswith("(NVC-1002)") and "no bus serves 'pci'" in said[1]
+    assert said[2].startswith("nvcore: ready, 1 of 3 GPUs running") and said[0].count("NVC-2") == 1
+
+
+def test_one_gpu_is_given_once_and_by_a_name(daemon: Daemons) -> None:
+    host = daemon()
+    twice = host.run("run", "--gpu", GPU0, "--gpu", GPU0, code=78).stderr
+    assert f"{GPU0} is given twice" in twice and "command line" in twice
+    assert "option --gpu needs a value" in host.run("run", "--gpu", "", code=2).stderr
+    assert "option --gpu needs a value" in host.run("run", "--gpu=", code=2).stderr
+    assert not host.state.exists() and not host.socket.exists()
 
 
 def test_a_socket_path_that_is_too_long_is_refused_with_its_length(daemon: Daemons) -> None:
