@@ -10,40 +10,25 @@ use it.
 from __future__ import annotations
 
 import threading
-from types import TracebackType
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from nvcore.api.marks import LOCKDEP
 
 if TYPE_CHECKING:
-    from nvcore.locks.condition import Condition
-    from nvcore.locks.fence import Fence, Timeline
+    from nvcore.locks.fence import Fence
     from nvcore.locks.reserve import Reserve
     from nvcore.locks.types import LockLike
     from nvcore.locks.ww import AcquireContext, BackOff, WwLock
-    from nvcore.testing.lockdep.rules import RULES, RuleBroken
 
 __all__ = [
-    "LOCKDEP", "NOTHING", "RULES", "AcquireContext", "BackOff", "Condition", "Fence", "Lock", "LockLike", "RLock", "Reserve", "RuleBroken",
-    "Timeline", "WwLock", "allocate", "assert_held", "assert_none_held", "atomic", "begin_signalling", "counting", "declare_order",
-    "duplicate_fd", "end_signalling", "eventfd", "live_threads", "log_gate", "memfd", "might_sleep", "might_wait", "mmap_lock", "open_fd",
-    "refuse_in_path", "signalling", "start_thread", "task_stack", "user_copy",
+    "LOCKDEP", "NOTHING", "AcquireContext", "BackOff", "Fence", "Lock", "LockLike", "RLock", "Reserve", "WwLock", "allocate", "assert_held",
+    "assert_none_held", "atomic", "begin_signalling", "counting", "declare_order", "duplicate_fd", "end_signalling", "eventfd",
+    "live_threads", "log_gate", "memfd", "might_sleep", "might_wait", "mmap_lock", "open_fd", "refuse_in_path", "signalling",
+    "start_thread", "task_stack", "user_copy",
 ]  # fmt: skip
 
-
-class _Nothing:
-    """A context manager that does nothing."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        return None
-
-
-NOTHING: Final = _Nothing()
+NOTHING: Final = nullcontext()
 """A section that nobody checks."""
 
 if TYPE_CHECKING or LOCKDEP:
@@ -63,7 +48,7 @@ else:
         if reserve is not None:
             reserve.draw(what)
 
-    def _unchecked(*about: object, **more: object) -> _Nothing:
+    def _unchecked(*about: object, **more: object) -> nullcontext[None]:
         """A word for the validator, which is off, or a section that nobody checks."""
         return NOTHING
 
@@ -73,21 +58,16 @@ else:
 from nvcore.locks.primitives import duplicate_fd, eventfd, live_threads, log_gate, memfd, open_fd, start_thread  # noqa: E402  # they ask the half in force
 
 _ROOM = "nvcore.testing.lockdep" if LOCKDEP else "nvcore.locks"
-_ON_USE: Final[dict[str, tuple[str, ...]]] = {
-    f"{_ROOM}.fence": ("Fence", "Timeline"),
-    f"{_ROOM}.reserve": ("Reserve",),
-    f"{_ROOM}.ww": ("AcquireContext", "BackOff", "WwLock"),
-    "nvcore.locks.condition": ("Condition",),
-    "nvcore.locks.types": ("LockLike",),
-    "nvcore.testing.lockdep.rules": ("RULES", "RuleBroken"),
-}
+_ON_USE: Final = {
+    **dict.fromkeys(("AcquireContext", "BackOff", "WwLock"), f"{_ROOM}.ww"),
+    "Fence": f"{_ROOM}.fence", "Reserve": f"{_ROOM}.reserve", "LockLike": "nvcore.locks.types",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    home = next((module for module, names in _ON_USE.items() if name in names), None)
-    if home is None:
+    if name not in _ON_USE:
         raise AttributeError(f"module 'nvcore.locks' has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(home), name)
+    value = globals()[name] = getattr(import_module(_ON_USE[name]), name)
     return value

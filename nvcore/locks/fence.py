@@ -9,9 +9,8 @@ Source: drivers/dma-buf/dma-fence.c, Linux 7.3.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Literal
 
 from nvcore.api.clock import SYSTEM, Clock
@@ -19,7 +18,7 @@ from nvcore.api.errors import ContractError
 from nvcore.api.marks import may_sleep, signalling_safe
 from nvcore.locks import NOTHING, allocate, might_wait, signalling
 
-__all__ = ["Fence", "FenceState", "Timeline"]
+__all__ = ["Fence", "FenceState"]
 
 FenceState = Literal["unpublished", "published", "signalled"]
 
@@ -37,7 +36,7 @@ class Fence:
         self.error: BaseException | None = None
         self._event = threading.Event()
         self._guard = threading.Lock()
-        self._callbacks: deque[Callable[[Fence], object]] = deque()
+        self._callbacks: list[Callable[[Fence], object]] = []
 
     def __repr__(self) -> str:
         return f"<fence {self.name} {self.state}>"
@@ -57,11 +56,10 @@ class Fence:
     def publish(self) -> None:
         """Let others wait for it. From here to `signal` the job runs in `signalling()` sections and cannot fail."""
         with self._guard:
-            was = self.state
-            if was == "unpublished":
+            if self.state == "unpublished":
                 self.state = "published"
-        if was != "unpublished":
-            self._refuse(f"{self.name} is published while {was}")
+                return
+        self._refuse(f"{self.name} is published while {self.state}")
 
     @signalling_safe
     def signal(self, error: BaseException | None = None) -> None:
@@ -71,23 +69,16 @@ class Fence:
         Its mark is what puts the callbacks in the signalling path.
         """
         with self._guard:
-            again = self.state == "signalled"
+            again = self.signalled
             if not again:
                 self.error, self.state = error, "signalled"
         if again:
             self._refuse(f"{self.name} is signalled again")
             return
         self._event.set()
-        self._run()
-
-    def _run(self) -> None:
-        """All callbacks run, even when one breaks its promise not to raise."""
-        try:
+        with ExitStack() as callbacks:  # runs all of them, even when one breaks its promise not to raise; what is pushed last is first
             while self._callbacks:
-                self._callbacks.popleft()(self)
-        finally:
-            if self._callbacks:
-                self._run()
+                callbacks.callback(self._callbacks.pop(), self)
 
     def _refuse(self, detail: str) -> None:
         raise ContractError(f"fence {detail}", remedy="publish and signal a fence once each")
@@ -96,34 +87,13 @@ class Fence:
     def add_callback(self, callback: Callable[[Fence], object]) -> None:
         """Call `callback(fence)` when it is signalled, at once if it is. It may neither sleep, allocate nor raise."""
         with self._guard:
-            late = self.state == "signalled"
-            if not late:
+            if not self.signalled:
                 self._callbacks.append(callback)
-        if late:
-            with signalling():
-                callback(self)
+                return
+        with signalling():
+            callback(self)
 
     def wait(self, timeout: float, clock: Clock = SYSTEM) -> bool:
         """Wait for the signal; False when `timeout` seconds of `clock` passed first. Then look at `error`."""
         might_wait(self.name)
         return clock.wait(self._event, timeout)
-
-
-class Timeline:
-    """Fences whose jobs run one after another: each is `after` the one made before it."""
-
-    __slots__ = ("_last", "name", "number")
-    fence_class: type[Fence] = Fence
-
-    def __init__(self, name: str) -> None:
-        self.name, self.number = name, 0
-        self._last: Fence | None = None
-
-    def fence(self) -> Fence:
-        """The next fence in order, named after the timeline and its number."""
-        self.number += 1
-        made = self.fence_class(f"{self.name}:{self.number}")
-        if self._last is not None:
-            made.after(self._last)
-        self._last = made
-        return made

@@ -16,7 +16,6 @@ from typing import Self
 
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import ContractError, WaitTimeout
-from nvcore.locks.condition import Condition
 
 __all__ = ["AcquireContext", "BackOff", "WwLock"]
 
@@ -34,13 +33,13 @@ class BackOff(Exception):
 class WwLock:
     """One reservation lock. Alone: `acquire`, `release`; several together: `AcquireContext.lock`."""
 
-    __slots__ = ("_changed", "_owner", "_waiting", "name")
+    __slots__ = ("_guard", "_owner", "_waiting", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._changed = Condition(name, lock=threading.Lock())  # of the owner, or of who waits
+        self._guard = threading.Lock()  # of the owner and of who waits, held for assignments only
         self._owner: int | None = None
-        self._waiting: list[int] = []
+        self._waiting: dict[int, threading.Event] = {}  # by age, set when it has to judge anew whether its turn has come
 
     def locked(self) -> bool:
         """Whether anyone holds it."""
@@ -52,7 +51,7 @@ class WwLock:
 
     def try_acquire(self, context: AcquireContext | None = None) -> bool:
         """Take it if it is free; never waits."""
-        with self._changed:
+        with self._guard:
             if self._owner is not None:
                 return False
             self._owner = context.stamp if context else next(_stamps)
@@ -62,25 +61,37 @@ class WwLock:
 
     def release(self) -> None:
         """Give it back. Taken under a context, it is the context that releases it."""
-        with self._changed:
+        with self._guard:
             if self._owner is None:
                 raise ContractError(f"reservation lock {self.name} is released but not held")
             self._owner = None
-            self._changed.notify_all()
+            self._wake()
+
+    def _wake(self) -> None:
+        for changed in self._waiting.values():
+            changed.set()
 
     def take(self, stamp: int, context: AcquireContext | None, timeout: float, clock: Clock) -> None:
         """Wait for the lock as a context of that age: `AcquireContext.lock` calls it. Raises BackOff, WaitTimeout."""
-        holds = bool(context and context.held)
-        with self._changed:
-            self._waiting.append(stamp)
-            try:
-                if not self._changed.wait_for(lambda: self._turn(stamp, holds), timeout, clock):
+        holds, deadline, changed = bool(context and context.held), clock.now() + timeout, threading.Event()
+        with self._guard:
+            self._waiting[stamp] = changed
+        try:
+            while True:
+                left = deadline - clock.now()
+                with self._guard:
+                    changed.clear()
+                    if self._turn(stamp, holds):
+                        self._owner = stamp
+                        return
+                if left <= 0:
                     seen = f"held by context {self._owner}, {len(self._waiting)} waiting"
                     raise WaitTimeout(f"reservation lock {self.name} was not released", expected=f"within {timeout:g} s", seen=seen)
-                self._owner = stamp
-            finally:
-                self._waiting.remove(stamp)
-                self._changed.notify_all()  # every waiter judges anew who comes before it
+                clock.wait(changed, left)
+        finally:
+            with self._guard:
+                del self._waiting[stamp]
+                self._wake()
 
     def _turn(self, stamp: int, holds: bool) -> bool:
         """Whether the lock is free and this waiter the oldest. Raises BackOff for one that would wait for an older context while it holds
@@ -126,8 +137,7 @@ class AcquireContext:
                     self.lock(lock)
                 return
             except BackOff as contended:
-                blocked = contended.lock
-            self.back_off(blocked)
+                self.back_off(contended.lock)
 
     def release_all(self) -> None:
         """Release every lock, last taken first; the context keeps its age."""

@@ -13,7 +13,7 @@ __all__ = ["expect_violation"]
 
 @contextmanager
 def expect_violation(rule: str) -> Iterator[None]:
-    """The block must break `rule` (a name of `nvcore.locks.RULES`), in any thread, even if the error is caught there; nothing else.
+    """The block must break `rule` (a name of `lockdep.rules.RULES`), in any thread, even if the error is caught there; nothing else.
 
     Raises AssertionError when it does not. Expected violations are taken off the record that fails a test at its end.
     """

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from nvcore.api.marks import LOCKDEP
-from nvcore.locks import Fence, Reserve, Timeline, allocate, signalling
+from nvcore.locks import Fence, Reserve, allocate, signalling
 from nvcore.testing import VirtualClock, expect_violation
 from nvcore.testing.lockdep.fence import publish_observers, published_fences
 from nvcore.testing.lockdep.reserve import starved
@@ -102,12 +102,6 @@ def test_a_forgotten_published_fence_is_known_by_name() -> None:
     assert left.name == "forgotten"
     left.signal()
     assert published_fences() == []
-
-
-def test_timelines_number_their_fences() -> None:
-    line = Timeline("bind")
-    names = [line.fence().name for _ in range(3)]
-    assert names == ["bind:1", "bind:2", "bind:3"]
 
 
 @pytest.mark.skipif(not LOCKDEP, reason="by design: the validator is off")

@@ -412,19 +412,6 @@ def copy_in_atomic(tag: str) -> None:
         locks.user_copy()
 
 
-def condition_in_the_open(tag: str) -> None:
-    condition = locks.Condition(f"{tag}.c")
-    with condition:
-        assert not condition.wait(0.001)
-
-
-@row("L7.sleep", condition_in_the_open)
-def condition_in_path(tag: str) -> None:
-    condition = locks.Condition(f"{tag}.c")
-    with locks.signalling(), condition:
-        condition.wait(0.001)
-
-
 def asserted_while_held(tag: str) -> None:
     lock = locks.Lock(f"{tag}.a")
     with lock:
@@ -688,16 +675,15 @@ def cycle_of_waits(tag: str) -> None:
     first.after(third)
 
 
-def timeline_in_order(tag: str) -> None:
-    line = locks.Timeline(tag)
-    first, second = line.fence(), line.fence()
-    other = locks.Fence(tag)
+def jobs_in_order(tag: str) -> None:
+    first, other, second = (locks.Fence(f"{tag}{number}") for number in range(3))
+    second.after(first)
     other.after(first)
     second.after(other)
 
 
-@row("L9.cycle", timeline_in_order)
-def waits_for_a_later_job_of_its_timeline(tag: str) -> None:
-    line = locks.Timeline(tag)
-    first, second = line.fence(), line.fence()
+@row("L9.cycle", jobs_in_order)
+def waits_for_the_job_behind_it(tag: str) -> None:
+    first, second = locks.Fence(f"{tag}1"), locks.Fence(f"{tag}2")
+    second.after(first)
     first.after(second)

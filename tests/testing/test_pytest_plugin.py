@@ -38,7 +38,8 @@ LEAKS = {
 HEAD = """
 import logging
 from threading import Event
-from nvcore.locks import Fence, Lock, RuleBroken, memfd, signalling, start_thread
+from nvcore.locks import Fence, Lock, memfd, signalling, start_thread
+from nvcore.testing.lockdep.rules import RuleBroken
 
 def swallow():
     lock = Lock('mine')
@@ -71,7 +72,8 @@ def test_a_test_that_leaves_something_behind_fails(tmp_path: Path, name: str) ->
 CLEAN = """
 import os, threading
 import pytest
-from nvcore.locks import Fence, Lock, RuleBroken, start_thread, memfd
+from nvcore.locks import Fence, Lock, start_thread, memfd
+from nvcore.testing.lockdep.rules import RuleBroken
 from nvcore.testing import expect_violation
 from nvcore.api.marks import LOCKDEP
 

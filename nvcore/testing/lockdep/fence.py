@@ -13,7 +13,7 @@ from nvcore.locks import fence as plain
 from nvcore.testing.lockdep.graph import show, trace
 from nvcore.testing.lockdep.rules import broken
 
-__all__ = ["Fence", "Timeline", "check_all_signalled", "publish_observers", "published_fences"]
+__all__ = ["Fence", "check_all_signalled", "publish_observers", "published_fences"]
 
 _published: dict[int, Fence] = {}
 """Fences that others wait for, kept alive so that a forgotten one is still found."""
@@ -74,13 +74,6 @@ class Fence(plain.Fence):
 
     def _refuse(self, detail: str) -> None:
         _broken("L9.twice", detail)
-
-
-class Timeline(plain.Timeline):
-    """Fences whose order is checked."""
-
-    __slots__ = ()
-    fence_class = Fence
 
 
 def _reaches(start: Fence, goal: Fence) -> bool:
