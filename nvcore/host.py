@@ -184,7 +184,7 @@ class Host:
         self.events.publish("device", f"{event.source} {event.kind}")
         for gpu in self.gpus:
             if gpu.source == event.source and event.kind == "removed":
-                gpu.device_gone("removed from its bus")
+                gpu.ladder.meet_gpu("device-gone: removed from its bus")
 
     @may_sleep
     def stop(self, timeout: float = 60.0) -> list[str]:

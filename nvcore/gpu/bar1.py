@@ -19,8 +19,6 @@ from nvcore.vmm.flat import TABLE, flat_map, flat_map_size
 if TYPE_CHECKING:
     from nvcore.gpu.hardware import Hardware
 
-__all__ = ["OWNER", "build_static_map"]
-
 OWNER: Final = "core/bar1"
 """Under whose name the ledger books it."""
 

@@ -20,8 +20,6 @@ from nvcore.api.needs import BootNeeds, merge_needs
 from nvcore.api.offers import ClientOffer, FirmwareOffer
 from nvcore.hw.plausible import implausible
 
-__all__ = ["choose_backend", "functions_of", "needs_of", "read_inventory", "same_resources", "take_down_leftover"]
-
 
 def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | None) -> FirmwareOffer:
     """The one backend that claims the chip. Raises ConflictError naming both when two do and none is `wanted`, NotSupportedError when none

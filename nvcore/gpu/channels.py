@@ -21,8 +21,6 @@ from nvcore.gpu.leases import GrantBuffer, Owned
 if TYPE_CHECKING:
     from nvcore.gpu.grants import GpuGrant
 
-__all__ = ["GpuChannel", "GpuSpace"]
-
 
 @follows(AddressSpace)
 class GpuSpace(Owned):

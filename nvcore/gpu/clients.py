@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from nvcore.gpu.life import Gpu
     from nvcore.host import Host
 
-__all__ = ["Attachment", "Context", "attach_clients"]
-
 
 @follows(ClientContext)
 class Context:

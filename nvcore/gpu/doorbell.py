@@ -12,8 +12,6 @@ from nvcore.api.errors import DeviceGone, FirmwareDead
 from nvcore.api.marks import signalling_safe
 from nvcore.hw.interrupts import USERMODE_DOORBELL
 
-__all__ = ["ChannelDoorbell", "Gate"]
-
 _DOORBELL = USERMODE_DOORBELL.address()
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from nvcore.gpu.hardware import Hardware
     from nvcore.gpu.life import Gpu
 
-__all__ = ["Ladder"]
-
 
 class _Step(NamedTuple):
     """One rung. code: of its faults. reason: why its clients quiesce. vram: what they are told of their memory when they resume. action:
@@ -114,12 +112,12 @@ class Ladder:
     # any thread
 
     @signalling_safe
-    def meet_gpu(self, cause: str, text: str = "", *, rung: Rung = Rung.GPU) -> None:
-        """A fault of the whole GPU. Closes the gate now (no doorbell rings, no call starts), hands the rest to the receiver thread. The
-        first cause wins."""
-        hardware = self._gpu.hardware
+    def meet_gpu(self, cause: str, text: str = "") -> None:
+        """A fault of the whole GPU; one whose device is gone ("device-gone: …") is lost with it. Closes the gate now (no doorbell rings, no
+        call starts), hands the rest to the receiver thread. The first cause wins."""
+        hardware, short = self._gpu.hardware, cause.split(":")[0]
         if hardware is not None and hardware.gate.close(cause):  # else the GPU is down already, and its first cause is on record
-            fault = self._fault(rung, cause.split(":")[0], text or cause)
+            fault = self._fault(Rung.LOST if short == "device-gone" else Rung.GPU, short, text or cause)
             self._gpu.receiver.urgent(lambda: self._disable(hardware, fault), "disabling the GPU")
 
     def meet_grant(self, grant: GpuGrant, cause: str, text: str = "") -> None:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from nvcore.api.families import Tenant
     from nvcore.gpu.hardware import Hardware
 
-__all__ = ["GpuGrant"]
-
 _Part = TypeVar("_Part", bound="Owned | Line | GpuGrant")
 
 

@@ -31,8 +31,6 @@ from nvcore.locks import Lock
 if TYPE_CHECKING:
     from nvcore.gpu.grants import GpuGrant
 
-__all__ = ["Hardware"]
-
 
 class Hardware:
     """One booted GPU. `name` is its bus address; `publish` writes a line about it into the event log. functions: virtual functions that

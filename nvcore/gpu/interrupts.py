@@ -18,8 +18,6 @@ from nvcore.hw.chips import bus_is_dead
 from nvcore.hw.register import RegisterIo, is_bus_error
 from nvcore.locks import Lock, eventfd
 
-__all__ = ["InterruptTree", "Line"]
-
 _ONES = 0xFFFFFFFF
 _TOP, _HOLD_BACK, _LET_THROUGH = hw.TOP.OFFSET, hw.TOP_ENABLE_CLEAR.OFFSET, hw.TOP_ENABLE_SET.OFFSET
 

@@ -21,8 +21,6 @@ from nvcore.hw.mmu import INVALIDATE, invalidate_writes
 from nvcore.hw.register import RegisterIo, is_bus_error
 from nvcore.locks import Lock, might_wait
 
-__all__ = ["Invalidator", "Ticket", "TicketRing"]
-
 LIMIT: Final = 2.0
 """Default seconds that one invalidate may take."""
 

@@ -19,8 +19,6 @@ from nvcore.vmm.mapping import Mapped
 if TYPE_CHECKING:
     from nvcore.gpu.grants import GpuGrant
 
-__all__ = ["GrantBuffer", "MemoryLease", "Owned"]
-
 
 class Owned:
     """Base of spaces, channels, leases and buffers."""

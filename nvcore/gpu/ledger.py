@@ -16,8 +16,6 @@ from nvcore.locks import Lock
 from nvcore.vmm.pool import Pool
 from nvcore.vmm.request import plan_request
 
-__all__ = ["BAR1_ENTRY", "PAGE", "Ledger"]
-
 PAGE = 0x1000
 """Granule of VRAM."""
 

@@ -18,7 +18,7 @@ import attrs
 
 from nvcore.api.device import Device, VirtualFunction
 from nvcore.api.errors import BootError, ConflictError, DeviceGone, NotSupportedError, NvcoreError
-from nvcore.api.events import EventKind, Rung
+from nvcore.api.events import EventKind
 from nvcore.api.firmware import BootReport, BootStage, FirmwareBackend, FirmwareSession, OpenContext, UnloadReport
 from nvcore.api.function import Function
 from nvcore.api.identity import GpuIdentity
@@ -37,8 +37,6 @@ from nvcore.hw.chips import chip_row, identify
 
 if TYPE_CHECKING:
     from nvcore.host import Host
-
-__all__ = ["Gpu", "GpuState", "StateName"]
 
 StateName = Literal["found", "identified", "unsupported", "booting", "running", "failed", "resetting", "lost", "unloading", "released"]
 
@@ -76,7 +74,7 @@ class Gpu:
         self._saved = SavedStates(host.state_dir / "gpus")
         self.life = Worker(f"life {source}", self.clock, self._job_failed)
         self.calls = Worker(f"calls {source}", self.clock)
-        self.receiver = Receiver(f"receive {source}", self.ladder.meet_gpu, self.device_gone, self._job_failed)
+        self.receiver = Receiver(f"receive {source}", self.ladder.meet_gpu, self._job_failed)
 
     # state
 
@@ -192,12 +190,6 @@ class Gpu:
         state: StateName = "unsupported" if isinstance(error, NotSupportedError) else "failed"
         usual = f"see the boot report (nvcore gpus show {self.name}), then: nvcore gpus retry {self.name}"
         self._rest(state, *describe_error(error), usual)
-
-    # faults that others report
-
-    def device_gone(self, cause: str) -> None:
-        """The bus, or the receiver, says that the device left. Any thread."""
-        self.ladder.meet_gpu(f"device-gone: {cause}", rung=Rung.LOST)
 
     # what the ladder asks for
 

@@ -16,8 +16,6 @@ from nvcore.hw.mmu import WINDOW, WINDOW_HOPPER, window_steps
 from nvcore.locks import Lock
 from nvcore.vmm.mapping import PAGE, Extent, zeros
 
-__all__ = ["VramAccess"]
-
 
 class VramAccess:
     """Access of the core to one GPU's VRAM."""

@@ -20,9 +20,8 @@ from nvcore.api.firmware import FirmwareSession
 from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Invalidator
+from nvcore.gpu.threads import Job
 from nvcore.locks import atomic, eventfd, start_thread
-
-__all__ = ["Receiver"]
 
 _KINDS: Final[tuple[InterruptKind, ...]] = ("msi", "msix", "intx")
 _POLL: Final = 0.001
@@ -32,14 +31,12 @@ _IDLE_WITHOUT_INTERRUPT: Final = 0.02
 
 
 class Receiver:
-    """on_dead(cause): the session died; on_gone(cause): the device reads as error patterns; both may be told again. on_error: an urgent job
-    or the session raised."""
+    """on_fault(cause): the session died, or the device is gone ("device-gone: …"); may be told again. on_error: an urgent job or the
+    session raised."""
 
-    def __init__(
-        self, name: str, on_dead: Callable[[str], None], on_gone: Callable[[str], None], on_error: Callable[[str, BaseException], None]
-    ) -> None:
-        self.name, self._on_dead, self._on_gone, self._on_error = name, on_dead, on_gone, on_error
-        self._urgent: deque[tuple[Callable[[], Any], str]] = deque()
+    def __init__(self, name: str, on_fault: Callable[[str], None], on_error: Callable[[str, BaseException], None]) -> None:
+        self.name, self._on_fault, self._on_error = name, on_fault, on_error
+        self._urgent: deque[Job] = deque()
         self._target: tuple[Device, FirmwareSession, InterruptTree, Invalidator, InterruptKind | None] | None = None
         self._stopping = False
         self._wake_fd = eventfd()
@@ -78,7 +75,7 @@ class Receiver:
     @signalling_safe
     def urgent(self, call: Callable[[], Any], what: str) -> None:
         """Run `call` on this thread, outside of its interrupt section, before anything else."""
-        self._urgent.append((call, what))
+        self._urgent.append(Job(call, what))
         self.wake()
 
     def _loop(self) -> None:
@@ -108,20 +105,16 @@ class Receiver:
                     session.receive()
                     invalidator.poll()
             except DeviceGone as error:
-                self._on_gone(error.what)
+                self._on_fault(f"device-gone: {error.what}")
             except Exception as error:  # isolation boundary: worker
                 self._on_error("receiver", error)
-                self._on_dead(f"receiver-failed: {type(error).__name__}: {error}")
+                self._on_fault(f"receiver-failed: {type(error).__name__}: {error}")
             if device.gone:
-                self._on_gone("it left its bus")
+                self._on_fault("device-gone: it left its bus")
             elif session.dead is not None:
-                self._on_dead(session.dead)
+                self._on_fault(session.dead)
         while self._urgent:
-            call, what = self._urgent.popleft()
-            try:
-                call()
-            except Exception as error:  # isolation boundary: worker
-                self._on_error(what, error)
+            self._urgent.popleft().run(self._on_error)
 
     @may_sleep
     def stop(self, timeout: float) -> bool:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["GpuSettings", "HostSettings"]
-
 
 class GpuSettings:
     """One source. version: the firmware version to use, None = the backend's preferred. backend: the backend to use when two claim the

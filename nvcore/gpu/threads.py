@@ -8,8 +8,8 @@ host. Jobs are an isolation boundary ("worker"): what they raise is handed to wh
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from nvcore.api import errors
@@ -18,16 +18,15 @@ from nvcore.api.errors import ContractError, NvcoreError, WaitTimeout
 from nvcore.api.marks import may_sleep, signalling_safe
 from nvcore.locks import Lock, start_thread
 
-__all__ = ["Job", "Worker", "describe_error", "fails"]
-
 
 class Job:
-    """One call on a worker, and how it ended."""
+    """One call, and how it ended. awaited: somebody waits, and hears of its errors. started: from then on it can be abandoned, no more be
+    taken back."""
 
-    __slots__ = ("awaited", "call", "done", "error", "result", "what")
+    __slots__ = ("awaited", "call", "done", "error", "result", "started", "what")
 
-    def __init__(self, call: Callable[[], Any], what: str, awaited: bool) -> None:
-        self.call, self.what, self.awaited = call, what, awaited
+    def __init__(self, call: Callable[[], Any], what: str, awaited: bool = False) -> None:
+        self.call, self.what, self.awaited, self.started = call, what, awaited, False
         self.done = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -60,16 +59,14 @@ def _nothing() -> None:
 
 
 class Worker:
-    """A thread that runs jobs in order. on_error: told of every job that raised. abandoned: what hung here and was left behind. The thread
-    starts with the first job."""
+    """A thread that runs jobs in order. on_error: told of every job that raised and that nobody awaits. abandoned: what hung here and was
+    left behind. The thread starts with the first call."""
 
     def __init__(self, name: str, clock: Clock, on_error: Callable[[str, BaseException], None] | None = None) -> None:
         self.name, self._clock, self._on_error = name, clock, on_error
         self._lock = Lock("worker", leaf=True)
-        self._jobs: deque[Job] = deque()
-        self._flag = threading.Semaphore(0)
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()  # each thread has its own: one that was abandoned finds no more in it
         self._thread: threading.Thread | None = None
-        self._running: Job | None = None
         self._stopping = False
         self.abandoned: tuple[str, ...] = ()
 
@@ -84,15 +81,14 @@ class Worker:
 
     @signalling_safe
     def post(self, call: Callable[[], Any], what: str, *, awaited: bool = False) -> Job:
-        """Queue a job; does not wait. awaited: somebody will, and hears of its errors."""
+        """Queue a job; does not wait. awaited: as of a `Job`."""
         job = Job(call, what, awaited)
         if self._stopping:
             job.error = ContractError(f"{what}: {self.name} is stopped")
             job.done.set()
             return job
         with self._lock:
-            self._jobs.append(job)
-            self._flag.release()
+            self._jobs.put(job)
         return job
 
     @may_sleep
@@ -105,33 +101,27 @@ class Worker:
         try:
             return job.wait(self._clock, timeout)
         except WaitTimeout:
-            if abandon and not job.done.is_set():
+            if abandon:
                 self._replace(job)
             raise
 
     def _replace(self, job: Job) -> None:
         with self._lock:
-            if self._running is not job:
-                if job in self._jobs:  # it never started
-                    job.call = _nothing
+            if not job.started or job.done.is_set():
+                job.call = _nothing
                 return
             self.abandoned = (*self.abandoned, job.what)
-            self._flag = threading.Semaphore(len(self._jobs))
-            self._running = None
+            left, self._jobs = self._jobs, SimpleQueue()
+            while not left.empty():
+                self._jobs.put(left.get())
         self._thread = start_thread(self.name, self._loop)
 
     def _loop(self) -> None:
-        flag, self._thread = self._flag, threading.current_thread()
-        while flag is self._flag:
-            flag.acquire()
+        jobs, self._thread = self._jobs, threading.current_thread()
+        while jobs is self._jobs and (job := jobs.get()) is not None:
             with self._lock:
-                if flag is not self._flag or not self._jobs:
-                    return  # this thread was abandoned and its job came back late; or the end
-                job = self._running = self._jobs.popleft()
+                job.started = True
             job.run(self._on_error)
-            with self._lock:
-                if flag is self._flag:
-                    self._running = None
 
     @may_sleep
     def stop(self, timeout: float) -> bool:
@@ -140,7 +130,7 @@ class Worker:
         thread = self._thread
         if thread is None:
             return True
-        self._flag.release()
+        self._jobs.put(None)
         if thread is not threading.current_thread():
             thread.join(timeout)
         return not thread.is_alive()

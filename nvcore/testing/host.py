@@ -149,7 +149,7 @@ class HostKit:
         """The first device leaves its bus: its GPU is lost."""
         if self.fakes:
             self.fake.leave()
-        self.gpu.device_gone("removed from its bus")
+        self.gpu.ladder.meet_gpu("device-gone: removed from its bus")
         until(lambda: self.gpu.state.name == "lost", "loss of the GPU", 30.0)
         self._idle()
 

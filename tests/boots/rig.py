@@ -166,7 +166,7 @@ class SlotHost:
             assert time.monotonic() < end, f"the GPU does not come to rest: {self.gpu.state.name}, {self.gpu.state.cause}"
             before = self.gpu.state
             self.gpu.life.call(lambda: None, "a look", limit)
-            at_rest = self.gpu.state is before and before.name in FINAL and not self.gpu.receiver._urgent and not self.gpu.life._jobs
+            at_rest = self.gpu.state is before and before.name in FINAL and not self.gpu.receiver._urgent and self.gpu.life._jobs.empty()
             calm = calm + 1 if at_rest else 0
             time.sleep(0.001)
         return self.gpu.state.name
