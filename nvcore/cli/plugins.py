@@ -107,8 +107,7 @@ def _explained(found: list[dict[str, Any]], problems: list[dict[str, Any]]) -> s
 
 def show_footprint(context: Context) -> int:
     """What each plugin brought; `--deny PATTERN` (or `[plugins] deny`) exits 6 when something matches."""
-    from nvcore.plugins.files import residue
-    from nvcore.plugins.footprint import denied, footprint
+    from nvcore.plugins.footprint import denied, footprint, residue
 
     index = scan()
     with context.aside():

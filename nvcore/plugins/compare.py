@@ -8,8 +8,6 @@ from nvcore.plugins.index import Index
 from nvcore.plugins.names import normalise
 from nvcore.plugins.select import inventory
 
-__all__ = ["changes_on_disk"]
-
 
 def changes_on_disk(running: list[dict[str, Any]], index: Index) -> list[str]:
     """Compare `PluginHost.states()` of a running host with `index`; each difference is one sentence.

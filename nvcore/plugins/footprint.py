@@ -1,10 +1,13 @@
-"""Footprint: what each plugin brought (distributions, modules, memory, descriptors), and whether anything matches what the operator denies.
+"""Footprint: what is on the disk, what each plugin brought (distributions, modules, memory, descriptors), what the operator denies.
 
-Imports the selected plugins, one by one, in the process of the caller, which should be a process of its own. Main thread.
+`footprint` imports the selected plugins, one by one, in the process of the caller, which should be one of its own; main thread. All else
+reads folders on `sys.path` and RECORD files, imports nothing and changes nothing; any thread.
+Source: PyPA recording installed projects; setuptools' editable finders (`MAPPING` in the module of the finder); proc(5), statm.
 """
 
 from __future__ import annotations
 
+import csv
 import fnmatch
 import functools
 import os
@@ -12,15 +15,63 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from nvcore.plugins.files import importable, recorded, residue
 from nvcore.plugins.index import Index
 from nvcore.plugins.loader import load_objects
 from nvcore.plugins.names import components, normalise
-from nvcore.plugins.requires import RequirementSyntax, parse
 from nvcore.plugins.states import Plugin
-from nvcore.plugins.versions import VersionSyntax
+from nvcore.plugins.versions import VersionSyntax, applies, parse
 
-__all__ = ["denied", "footprint", "matches"]
+_SUFFIXES = (".py", ".pyc", ".so", ".pyd")
+
+
+def recorded(metadata: str) -> list[str]:
+    """Files of a distribution by its RECORD or SOURCES-like list, relative to its folder; empty where there is no list."""
+    for name in ("RECORD", "installed-files.txt", "top_level.txt"):
+        try:
+            with open(os.path.join(metadata, name), encoding="utf-8", newline="") as file:
+                return [row[0].strip() for row in csv.reader(file) if row]
+        except (OSError, UnicodeDecodeError, csv.Error):
+            continue
+    return []
+
+
+def _module_name(folder: str, name: str) -> str | None:
+    """The name under which an entry of a path folder can be imported; folders without code count too, they are namespaces."""
+    stem = name.partition(".")[0]
+    code = name.endswith(_SUFFIXES) or ("." not in name and os.path.isdir(os.path.join(folder, name)))
+    return stem if code and stem.isidentifier() else None
+
+
+def importable(index: Index) -> dict[str, str]:
+    """Every top-level name that can be imported, to where it is: scanned folders, built-in modules, setuptools' editable finders."""
+    found: dict[str, str] = dict.fromkeys(sys.builtin_module_names, "built in")
+    for folder, names in index.folders.items():
+        for name in names:
+            if module := _module_name(folder, name):
+                found.setdefault(module, os.path.join(folder, name))
+    for finder in sys.meta_path:
+        mapping = getattr(sys.modules.get(getattr(finder, "__module__", "")), "MAPPING", None)
+        for module, place in mapping.items() if isinstance(mapping, dict) else ():
+            found.setdefault(str(module).partition(".")[0], str(place))
+    return found
+
+
+def residue(index: Index) -> list[str]:
+    """Paths that an uninstall or a broken install left: pip's `~names`, and `nvcore_*` entries that no distribution's record lists.
+
+    A folder that is itself a source tree on the path (an editable install) is not residue: a distribution of another folder claims it.
+    """
+    owned: dict[str, set[str]] = {}  # folder on the path to the names in it that some distribution's record lists
+    for dist in index.distributions.values():
+        for metadata in (dist.metadata, *dist.shadowed):
+            names = {path.partition("/")[0] for path in recorded(metadata) if not path.startswith("..")}
+            owned.setdefault(os.path.dirname(metadata), set()).update(names, [os.path.basename(metadata)])
+    found = list(index.leftovers)
+    for folder, here in index.folders.items():
+        if folder in owned and any(name.endswith(".dist-info") for name in here):  # only folders that hold installed distributions
+            ours = [name for name in here if name.startswith("nvcore_") and name not in owned[folder]]
+            found += [os.path.join(folder, name) for name in ours if _module_name(folder, name) is not None]
+    return found
 
 
 @functools.lru_cache(maxsize=64)
@@ -58,7 +109,7 @@ def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
 
 
 def _held() -> tuple[int, int]:
-    """Resident bytes and open descriptors of this process. Source: proc(5), statm."""
+    """Resident bytes and open descriptors of this process."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE"), len(os.listdir("/proc/self/fd"))
 
@@ -71,8 +122,8 @@ def _brought(index: Index, name: str) -> list[str]:
         dist = index.distributions.get(one)
         if one not in names and dist is not None and one != "nvcore":
             names.append(one)
-            with suppress(RequirementSyntax, VersionSyntax):  # `plugins list` reports it
-                wanted += [requirement.name for requirement in map(parse, dist.requires) if requirement.applies()]
+            with suppress(VersionSyntax):  # `plugins list` reports it
+                wanted += [normalise(name) for name, _, marker in map(parse, dist.requires) if applies(marker)]
     return names
 
 

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator
 
 from nvcore.plugins.names import normalise
 
-__all__ = ["Distribution", "EntryPoint", "Index", "Problem", "scan"]
-
 _METADATA_LIMIT = 1 << 20  # headers come first; a longer file is damaged or hostile
 
 
@@ -143,7 +141,7 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
             continue
         metadata = os.path.join(folder, name)
         try:
-            dist = _distribution(index, folder, name, hidden)
+            dist = _distribution(folder, name, hidden)
         except _Damaged as error:
             what = f"damaged metadata: {error}; this distribution is skipped"
             index.problem(metadata, what, "reinstall the distribution, or remove this folder")
@@ -159,10 +157,10 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
 
 def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribution:
     """Two metadata folders of one distribution in one folder: the newer one is shown, both are reported."""
-    from nvcore.plugins.versions import VersionSyntax, key
+    from nvcore.plugins.versions import Version, VersionSyntax
 
     try:
-        newer, older = (other, one) if key(other.version) >= key(one.version) else (one, other)
+        newer, older = (other, one) if Version(other.version).key >= Version(one.version).key else (one, other)
     except VersionSyntax:
         newer, older = one, other
     newer.shadowed += [older.metadata, *older.shadowed]
@@ -175,7 +173,7 @@ def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribut
     return newer
 
 
-def _distribution(index: Index, folder: str, name: str, hidden: str) -> Distribution:
+def _distribution(folder: str, name: str, hidden: str) -> Distribution:
     """Read one metadata folder; METADATA itself only where there are entry points of ours. Raises _Damaged."""
     metadata = os.path.join(folder, name)
     stem, _, kind = name.rpartition(".")
@@ -199,8 +197,9 @@ def _distribution(index: Index, folder: str, name: str, hidden: str) -> Distribu
         raise _Damaged("its metadata has no Name" if text is not None else "it has no METADATA file")
     dist.name, dist.version = normalise(dist.spelled), headers.get("version", [version])[0]
     dist.requires = headers.get("requires-dist", [])
-    if kind == "egg-info" and dist.entry_points and not dist.requires:
-        dist.requires = _egg_requires(index, metadata)
+    if kind == "egg-info" and dist.entry_points and not dist.requires:  # sections `[extra:marker]`; what no extra asks for counts
+        sections = ((section.partition(":"), line) for section, line in _lines(_read(metadata, "requires.txt") or ""))
+        dist.requires = [f"{line}; {marker}" if marker else line for (extra, _, marker), line in sections if not extra]
     return dist
 
 
@@ -244,26 +243,9 @@ def _entry_points(text: str) -> list[EntryPoint]:
 def _fields(text: str) -> dict[str, list[str]]:
     """Headers of an e-mail like file up to the first empty line, keys lower case."""
     fields: dict[str, list[str]] = {}
-    key = ""
-    for line in text.splitlines():
-        if not line:
-            break
-        if line[0] not in " \t":
-            key, colon, value = line.partition(":")
-            key = key.strip().lower() if colon else ""
-            if key:
-                fields.setdefault(key, []).append(value.strip())
-        elif key:  # a long line goes on
-            fields[key][-1] += " " + line.strip()
+    head = f"\n{text}".replace("\r\n", "\n").partition("\n\n")[0]
+    for line in head.replace("\n\t", " ").replace("\n ", " ").split("\n"):  # a long line goes on behind a space or a tab
+        key, colon, value = line.partition(":")
+        if colon and key.strip():
+            fields.setdefault(key.strip().lower(), []).append(" ".join(value.split()))
     return fields
-
-
-def _egg_requires(index: Index, metadata: str) -> list[str]:
-    """`requires.txt` of an egg-info: sections `[extra:marker]`; only lines that hold without an extra are returned."""
-    try:
-        text = _read(metadata, "requires.txt") or ""
-    except _Damaged as error:
-        index.problem(metadata, str(error), "reinstall the distribution")
-        return []
-    sections = ((section.partition(":"), line) for section, line in _lines(text))
-    return [f"{line}; {marker}" if marker else line for (extra, _, marker), line in sections if not extra]

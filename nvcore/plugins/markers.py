@@ -15,8 +15,6 @@ from typing import Final
 
 from nvcore.plugins.versions import VersionSyntax, satisfies
 
-__all__ = ["evaluate"]
-
 _VALUE: Final = r"""('[^']*'|"[^"]*"|[\w.]+)"""
 _COMPARISON: Final = re.compile(rf"{_VALUE}\s*(===|~=|==|!=|<=|>=|<|>|not\s+in\b|in\b)\s*{_VALUE}", re.ASCII)
 _GROUP: Final = re.compile(r"\(([^()]*)\)")

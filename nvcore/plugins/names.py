@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["components", "did_you_mean", "normalise"]
-
 
 def normalise(name: str) -> str:
     """`Nvcore.FW__gsp` becomes `nvcore-fw-gsp`."""

@@ -12,10 +12,8 @@ from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.plugins.index import Distribution, EntryPoint, Index
 from nvcore.plugins.names import normalise
-from nvcore.plugins.requires import RequirementSyntax, check
 from nvcore.plugins.states import Plugin
-
-__all__ = ["Selection", "inventory", "select"]
+from nvcore.plugins.versions import VersionSyntax, check
 
 
 class Selection:
@@ -51,12 +49,8 @@ def inventory(index: Index) -> list[Plugin]:
     versions = {**{name: dist.version for name, dist in index.distributions.items()}, "nvcore": __version__}  # the host's is what runs
     plugins: list[Plugin] = []
     for dist in index.plugins():
-        commands = {point.name: point.value for point in dist.entry_points if _spoken(point) and point.family == "command"}
-        points = [point for point in dist.entry_points if point.family != "command"]
-        for name in dict.fromkeys(point.name for point in points):
-            plugins.append(_plugin(name, dist, [point for point in points if point.name == name], commands, versions))
-        if not points:
-            plugins.append(_plugin(dist.name, dist, [point for point in dist.entry_points if not _spoken(point)], commands, versions))
+        names = dict.fromkeys(point.name for point in dist.entry_points if point.family != "command")
+        plugins += [_plugin(name, dist, versions) for name in names or [dist.name]]  # one of commands alone goes by its distribution
     plugins.sort(key=lambda plugin: (plugin.name, plugin.distribution))
     _duplicates(plugins)
     return plugins
@@ -66,12 +60,14 @@ def _spoken(point: EntryPoint) -> bool:
     return GENERATIONS.get(point.family) == point.generation
 
 
-def _plugin(name: str, dist: Distribution, points: list[EntryPoint], commands: dict[str, str], versions: dict[str, str]) -> Plugin:
+def _plugin(name: str, dist: Distribution, versions: dict[str, str]) -> Plugin:
     plugin = Plugin(name, dist.spelled, dist.version, dist.location)
-    plugin.commands, plugin.hidden = commands, bool(dist.hidden)
-    plugin.families = {point.family: point for point in points if _spoken(point)}
+    plugin.hidden = bool(dist.hidden)
+    points = [point for point in dist.entry_points if point.name == name and point.family != "command"] or dist.entry_points
+    plugin.families = {point.family: point for point in points if _spoken(point) and point.family != "command"}
+    plugin.commands = {point.name: point.value for point in dist.entry_points if _spoken(point) and point.family == "command"}
     for point in points:
-        if point.family not in plugin.families:
+        if not _spoken(point) and point.family not in plugin.families:
             _other_generation(plugin, point)
     plugin.notes = [f"shadows {place}" for place in dist.shadowed]
     if dist.hidden:
@@ -81,7 +77,7 @@ def _plugin(name: str, dist: Distribution, points: list[EntryPoint], commands: d
         try:
             if missing := check(dist.spelled, dist.requires, versions):
                 plugin.end("incompatible", "NVC-1105", *missing)
-        except RequirementSyntax as error:
+        except VersionSyntax as error:
             plugin.end("incompatible", "NVC-1110", f"a requirement cannot be understood: {error}", f"reinstall {dist.spelled}")
     return plugin
 
@@ -106,16 +102,6 @@ def _duplicates(plugins: list[Plugin]) -> None:
                 plugin.conflicts.append(f"command {noun!r} is offered by {' and '.join(claimants)}; neither is used (NVC-1106)")
 
 
-def _clash(wanted: list[Plugin]) -> None:
-    """Fail those that are still wanted under one name; one of two that was disabled leaves the other alone."""
-    for plugin in wanted:
-        others = [twin.distribution for twin in wanted if twin.name == plugin.name and twin is not plugin]
-        if others:
-            claimants = " and ".join(twin.distribution for twin in wanted if twin.name == plugin.name)
-            reason = f"the name {plugin.name!r} is claimed by {claimants}; neither is loaded"
-            plugin.fail("NVC-1106", reason, f"pip uninstall {others[0]}, or -p no:{others[0]}")
-
-
 def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
     """Apply `selection` to the inventory in place; names asked for and not installed are added as failed. Returns the list."""
     known: set[str] = set()
@@ -129,7 +115,12 @@ def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
         elif plugin.state == "found":
             plugin.state = "selected"
             plugin.selected_by = "default" if selection.only is None else selection.only_by
-    _clash([plugin for plugin in plugins if plugin.state == "selected"])
+    wanted = [plugin for plugin in plugins if plugin.state == "selected"]  # one of two namesakes that was disabled leaves the other alone
+    for plugin in wanted:
+        others = [twin.distribution for twin in wanted if twin.name == plugin.name and twin is not plugin]
+        if others:
+            reason = f"the name {plugin.name!r} is claimed by {' and '.join(sorted([plugin.distribution, *others]))}; neither is loaded"
+            plugin.fail("NVC-1106", reason, f"pip uninstall {others[0]}, or -p no:{others[0]}")
     asked = {**dict.fromkeys(selection.required, "[plugins] required"), **dict.fromkeys(selection.only or (), selection.only_by)}
     installed = ", ".join(sorted({plugin.name for plugin in plugins})) or "none"
     for name in sorted(asked.keys() - known) if not selection.none else ():

@@ -12,14 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Plugin"]
-
 _REASON = 600
-_AS_IT_IS = (
-    "name", "distribution", "version", "state", "code", "reason", "remedy", "required", "selected_by", "offers", "import_ms", "location",
-    "notes", "conflicts", "commands", "hooks",
-)  # fmt: skip
-"""Fields that a view shows under their own name."""
+_INSIDE = ("families", "key", "hidden")  # fields that no view shows as they are; the others come in their order
 
 
 class Plugin:
@@ -32,28 +26,22 @@ class Plugin:
     import_ms: how long its import took, None before it. offers: how many offers its hooks returned. key: unique in a host.
     """
 
-    __slots__ = (
-        "code", "commands", "conflicts", "distribution", "families", "hidden", "hooks", "import_ms", "key", "location", "name", "notes",
-        "offers", "reason", "remedy", "required", "selected_by", "state", "version",
-    )  # fmt: skip
-
     def __init__(self, name: str, distribution: str, version: str, location: str) -> None:
-        self.name, self.distribution, self.version, self.location = name, distribution, version, location
-        self.key = name
-        self.families: dict[str, EntryPoint] = {}
-        self.commands: dict[str, str] = {}
-        self.state = "found"
+        self.name, self.distribution, self.version, self.state = name, distribution, version, "found"
         self.code: str | None = None
         self.reason: str | None = None
         self.remedy: str | None = None
-        self.notes: list[str] = []
-        self.conflicts: list[str] = []
-        self.hooks: list[str] = []
-        self.import_ms: float | None = None
-        self.offers = 0
-        self.hidden = False
         self.required = False
         self.selected_by: str | None = None
+        self.offers = 0
+        self.import_ms: float | None = None
+        self.location = location
+        self.notes: list[str] = []
+        self.conflicts: list[str] = []
+        self.commands: dict[str, str] = {}
+        self.hooks: list[str] = []
+        self.families: dict[str, EntryPoint] = {}
+        self.key, self.hidden = name, False
 
     def end(self, state: str, code: str | None, reason: str, remedy: str | None) -> None:
         """Put it into an end state. The first failure stands: a later one would hide the cause.
@@ -79,9 +67,9 @@ class Plugin:
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON views and the control socket carry it (schema nvcore.plugins/1)."""
-        fields = {field: getattr(self, field) for field in _AS_IT_IS}
+        shown = {field: value for field, value in vars(self).items() if field not in _INSIDE}
         return {
-            **{field: list(value) if isinstance(value, list) else value for field, value in fields.items()},
+            **{field: list(value) if isinstance(value, list) else value for field, value in shown.items()},
             "families": {family: point.value for family, point in self.families.items()},
             "generations": {family: point.generation for family, point in self.families.items()},
         }

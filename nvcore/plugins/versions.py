@@ -1,17 +1,13 @@
-"""Versions and version specifiers: which version is newer, and whether one satisfies `>=1.2,<2`.
+"""Versions and requirements: which version is newer, what a `Requires-Dist` line asks for, and whether what is installed satisfies it.
 
-Owns no state; pure functions, any thread. `re` (half a bare start) is imported only for a version that is more than numbers and dots; never
-`packaging`, which is the oracle in the tests.
-Source: PyPA version specifiers (PEP 440).
+Owns no state; pure functions, any thread. `re` (half a bare start) is imported only for a version that is more than numbers and dots, and
+`platform` only for a marker; never a plugin, never `packaging`, which is the oracle in the tests.
+Source: PyPA version specifiers (PEP 440), dependency specifiers (PEP 508).
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-__all__ = ["VersionSyntax", "above", "key", "satisfies"]
+from nvcore.plugins.names import normalise
 
 _PATTERN = (
     r"v?(?:(\d+)!)?(\d+(?:\.\d+)*)"  # epoch, release
@@ -20,45 +16,40 @@ _PATTERN = (
     r"(?:[-_.]?(dev)[-_.]?(\d*))?"
     r"(?:\+([a-z0-9]+(?:[-_.][a-z0-9]+)*))?"
 )
-_PRE = {"a": "a", "alpha": "a", "b": "b", "beta": "b"}
-"""Words of a pre-release to the letter by which it sorts; every other one is a release candidate."""
-
 _OPERATORS = ("===", "~=", "==", "!=", "<=", ">=", "<", ">")
 _NEVER = float("inf")
 _LIMIT = 200
 
 
 class VersionSyntax(ValueError):
-    """A version or a specifier that PEP 440 does not allow."""
+    """A version, a specifier, a marker or a requirement that the specifications do not allow."""
 
 
 class Version:
     """One version, taken apart.
 
     `key` orders as PEP 440 does; `public` is the key without the local part; `early`: a pre-release or development release; `first`: the
-    public key of its own earliest development release, below which lies what is less than it.
+    public key of its own earliest development release, below which lies what is less than it; `release`: epoch and numbers as written.
     """
 
-    __slots__ = ("early", "epoch", "first", "key", "local", "post", "public", "release")
+    __slots__ = ("early", "first", "key", "local", "public", "release")
 
     def __init__(self, text: str) -> None:
-        epoch, release, pre, number, minus, post, nth, dev, day, self.local = _parts(text)
-        self.epoch, self.release = int(epoch or 0), tuple(map(int, release.split(".")))
-        self.post = int(minus or nth or 0) if minus or post else None
-        self.early = bool(pre or dev)
-        short = self.release
-        while short and short[-1] == 0:
+        epoch, numbers, pre, number, minus, post, nth, dev, day, self.local = _parts(text)
+        self.release = short = (int(epoch or 0), *map(int, numbers.split(".")))
+        while len(short) > 1 and short[-1] == 0:
             short = short[:-1]
-        before: tuple[Any, ...] = ("z",)  # a final release sorts behind its candidates
-        if pre:
-            before = (_PRE.get(pre, "rc"), int(number or 0))
-        elif dev and self.post is None:
+        after = int(minus or nth or 0) if minus or post else -1
+        self.early = bool(pre or dev)
+        before: tuple[str | int, ...] = ("z",)  # a final release sorts behind its candidates
+        if pre:  # every word but these two makes a release candidate
+            before = (pre[0] if pre[0] in "ab" else "rc", int(number or 0))
+        elif dev and after < 0:
             before = ("",)
-        after = -1 if self.post is None else self.post
-        self.public = (self.epoch, short, before, after, int(day or 0) if dev else _NEVER)
-        self.first = (self.epoch, short, ("",) if self.post is None else before, after, 0)
+        self.public = (short, before, after, int(day or 0) if dev else _NEVER)
+        self.first = (short, ("",) if after < 0 else before, after, 0)
         words = self.local.replace("-", ".").replace("_", ".").split(".") if self.local else ()
-        self.key: tuple[Any, ...] = (*self.public, tuple((1, int(word), "") if word.isdigit() else (0, 0, word) for word in words))
+        self.key = (*self.public, tuple((1, int(word), "") if word.isdigit() else (0, 0, word) for word in words))
 
 
 def _parts(text: str) -> tuple[str, ...]:
@@ -75,30 +66,14 @@ def _parts(text: str) -> tuple[str, ...]:
     raise VersionSyntax(f"{text[:_LIMIT]!r} is not a version")
 
 
-def key(text: str) -> tuple[Any, ...]:
-    """Sort key of a version. Raises VersionSyntax."""
-    return Version(text).key
-
-
-def _clauses(specifiers: str) -> list[tuple[str, str]]:
-    """Operator and version of each clause."""
-    found = []
-    for clause in filter(None, map(str.strip, specifiers.split(","))):
-        operator = next((one for one in _OPERATORS if clause.startswith(one)), None)
-        if operator is None:
-            raise VersionSyntax(f"{clause!r} is not a version specifier")
-        found.append((operator, clause[len(operator) :].strip()))
-    return found
-
-
 def _holds(version: Version, operator: str, text: str) -> bool:
     wildcard = text.endswith(".*")
     wanted = Version(text.removesuffix(".*"))
     if wildcard or operator == "~=":  # the written release numbers agree, missing ones counting as zero
         head = wanted.release if wildcard else wanted.release[:-1]
-        if not head or (wildcard and operator not in ("==", "!=")):
+        if len(head) < 2 or (wildcard and operator not in ("==", "!=")):
             raise VersionSyntax(f"{operator}{text} is not a version specifier")
-        inside = version.epoch == wanted.epoch and (*version.release, *[0] * len(head))[: len(head)] == head
+        inside = (*version.release, *[0] * len(head))[: len(head)] == head
         return inside and version.public >= wanted.public if operator == "~=" else inside == (operator == "==")
     if operator in ("==", "!="):
         same = version.key == wanted.key if wanted.local else version.public == wanted.public
@@ -109,20 +84,22 @@ def _holds(version: Version, operator: str, text: str) -> bool:
         return version.public >= wanted.public
     if operator == "<":
         return version.public < (wanted.public if wanted.early else wanted.first)
-    family = wanted.post is None and wanted.public[-1] == _NEVER  # then its post-releases are not above it
-    return version.public > wanted.public and not (family and version.public[:3] == wanted.public[:3])
+    family = wanted.public[2:] == (-1, _NEVER)  # then its post-releases are not above it
+    return version.public > wanted.public and not (family and version.public[:2] == wanted.public[:2])
 
 
 def _failing(version: str, specifiers: str) -> tuple[str, str] | None:
     """Operator and version of the first clause that does not hold."""
-    parsed: Version | None = None
-    for operator, text in _clauses(specifiers):
+    for clause in filter(None, map(str.strip, specifiers.split(","))):
+        operator = next((one for one in _OPERATORS if clause.startswith(one)), "")
+        text = clause[len(operator) :].strip()
+        if not operator:
+            raise VersionSyntax(f"{clause!r} is not a version specifier")
         if text == version or operator == "===":  # the common pin is decided without taking anything apart
-            if operator in ("<", ">", "!=") or (operator == "===" and text.lower() != version.lower()):
-                return operator, text
-            continue
-        parsed = parsed or Version(version)
-        if not _holds(parsed, operator, text):
+            holds = operator not in ("<", ">", "!=") and (operator != "===" or text.lower() == version.lower())
+        else:
+            holds = _holds(Version(version), operator, text)
+        if not holds:
             return operator, text
     return None
 
@@ -136,3 +113,55 @@ def above(version: str, specifiers: str) -> bool:
     """Whether `version` fails `specifiers` because it is too new: it lies beyond an upper bound or a pin."""
     operator, text = _failing(version, specifiers) or ("", "")
     return operator in ("<", "<=", "==", "~=") and Version(version).public >= Version(text.removesuffix(".*")).public
+
+
+def parse(line: str) -> tuple[str, str, str]:
+    """Take apart `name[extras] (>=1,<2); marker` or `name @ url; marker`: name as spelled, specifiers, marker. Raises VersionSyntax."""
+    head, _, marker = line.partition(";")
+    if "@" in head:  # a direct reference: any version of that name will do; a url may hold a semicolon, the marker then follows " ;"
+        head, _, rest = line.partition("@")
+        head, marker = head.rstrip(), rest.partition(" ;")[2]
+    end = next((at for at, char in enumerate(head) if char in " [(<>=!~\t"), len(head))
+    name, tail = head[:end].strip(), head[end:].strip()
+    if tail.startswith("["):
+        _, closed, tail = tail.partition("]")
+        if not closed:
+            raise VersionSyntax(f"{line!r} opens a list of extras and does not close it")
+    tail = tail.strip()
+    if tail.startswith("(") and tail.endswith(")"):
+        tail = tail[1:-1]
+    if not name or not name.isascii() or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise VersionSyntax(f"{line!r} names no distribution")
+    return name, tail.replace(" ", ""), marker.strip()
+
+
+def applies(marker: str) -> bool:
+    """Whether a requirement with this marker, which may be empty, is one here, with no extra asked for. Raises VersionSyntax."""
+    if not marker:
+        return True
+    from nvcore.plugins.markers import evaluate
+
+    return evaluate(marker)
+
+
+def check(owner: str, lines: list[str], installed: dict[str, str]) -> tuple[str, str] | None:
+    """What is wrong about the first requirement of `owner` that `installed` (normalised name to version) does not satisfy, and the pip line
+    that mends it; None when all hold.
+
+    An installed version of unknown number (empty) satisfies every specifier. A host that is newer than a plugin allows means that the
+    plugin was left behind: it is the plugin that is upgraded. Raises VersionSyntax for a line without sense.
+    """
+    for line in lines:
+        spelled, specifiers, marker = parse(line)
+        name = normalise(spelled)
+        seen = installed.get(name)
+        try:
+            if not applies(marker) or (seen is not None and (not seen or satisfies(seen, specifiers))):
+                continue
+            behind = seen and name == "nvcore" and above(seen, specifiers)
+        except VersionSyntax as error:
+            raise VersionSyntax(f"{line!r}: {error}") from None
+        wanted = spelled + specifiers
+        remedy = f"--upgrade {owner}" if behind else f"--upgrade '{wanted}'" if seen else f"'{wanted}'"
+        return f"requires {wanted}; seen {seen or 'not installed'}", f"pip install {remedy}"
+    return None
