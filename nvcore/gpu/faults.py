@@ -17,11 +17,11 @@ from nvcore.gpu.threads import Job, describe_error, fails
 
 if TYPE_CHECKING:
     from nvcore.api.client import QuiesceReason
-    from nvcore.gpu.channels import GpuChannel
     from nvcore.gpu.clients import Attachment
     from nvcore.gpu.grants import GpuGrant
     from nvcore.gpu.hardware import Hardware
     from nvcore.gpu.life import Gpu
+    from nvcore.gpu.parts import GpuChannel
 
 
 class _Step(NamedTuple):

@@ -14,13 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, OutOfResources, UsageError
-from nvcore.api.families.channel import ChannelSpec
+from nvcore.api.families.channel import ChannelFamily, ChannelSpec
 from nvcore.api.grant import Grant, GrantRequest, GrantState
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
-from nvcore.gpu.channels import GpuChannel, GpuSpace
 from nvcore.gpu.interrupts import Line
-from nvcore.gpu.leases import GrantBuffer, MemoryLease, Owned
+from nvcore.gpu.memory import map_behind_bar1
+from nvcore.gpu.parts import GpuChannel, GpuSpace, GrantBuffer, MemoryLease, Owned
 from nvcore.gpu.threads import fails
 from nvcore.vmm.mapping import Extent
 from nvcore.vmm.runs import cut
@@ -124,14 +124,14 @@ class GpuGrant:
         home = self.require_vram(range.start, range.size, "a lease")
         extent = next((known for known in self._extents.values() if known.range.contains(range)), None) or hardware.vram.extent(home)
         if extent is None:
-            hardware.map_behind_bar1()
+            map_behind_bar1(hardware)
         else:
             self._extents[extent.range] = extent
         return self._adopt(MemoryLease(self, range, extent.map(range) if extent is not None else None))
 
     def create_space(self) -> GpuSpace:
         """An address space for channels of this grant. Raises NotSupportedError, FirmwareDead, FirmwareRefused."""
-        return self._adopt(GpuSpace(self, self._live().memory.create_space(self.tenant)))
+        return self._adopt(GpuSpace(self, self._live().family("memory").create_space(self.tenant)))
 
     def create_channel(
         self, space: GpuSpace, engine: str, *, ring_address: int, ring_entries: int, instance: int, userd: int, privileged: bool = False
@@ -144,8 +144,8 @@ class GpuGrant:
             raise UsageError("the address space is not one of this grant")
         self.require_vram(instance, 0x1000, "an instance block")
         self.require_vram(userd, 0x200, "a user-data page")
-        family, number = hardware.channel, self._free_id(runlist)
-        size = family.fault_buffer_size()
+        family: ChannelFamily = hardware.family("channel")
+        number, size = self._free_id(runlist), family.fault_buffer_size()
         with ExitStack() as undo:
             buffer = self.allocate_dma(size, label=f"fault buffer of {self.name}") if size else None
             if buffer is not None:

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from nvcore.api.device import Device, DmaBuffer
-from nvcore.api.errors import NotFoundError, NotSupportedError, NvcoreError
-from nvcore.api.families import Family
-from nvcore.api.families.channel import ChannelFamily
-from nvcore.api.families.memory import MemoryFamily
+from nvcore.api.errors import NotFoundError, NotSupportedError
 from nvcore.api.firmware import FirmwareSession
 from nvcore.api.inventory import Engine, Inventory, Range
 from nvcore.api.marks import may_sleep
 from nvcore.gpu.boot import same_resources
-from nvcore.gpu.channels import GpuChannel, GpuSpace
-from nvcore.gpu.doorbell import Gate
 from nvcore.gpu.interrupts import InterruptTree
-from nvcore.gpu.invalidate import Invalidator
+from nvcore.gpu.invalidate import Gate, Invalidator
 from nvcore.gpu.ledger import Ledger
-from nvcore.gpu.memory import VramAccess
+from nvcore.gpu.memory import VramAccess, map_behind_bar1
+from nvcore.gpu.parts import GpuChannel, GpuSpace
 from nvcore.locks import Lock
 
 if TYPE_CHECKING:
@@ -66,23 +62,14 @@ class Hardware:
         """All channels of all grants."""
         return [channel for grant in tuple(self.grants.values()) for channel in grant.parts(GpuChannel)]
 
-    def family(self, name: str) -> Family:
-        """A family of this generation's firmware. Raises FirmwareDead with the first cause, NotSupportedError."""
+    def family(self, name: str) -> Any:
+        """A family of this generation's firmware, of the type that goes with its name. Raises FirmwareDead with the first cause,
+        NotSupportedError."""
         self.gate.check()
         family = self.session.family(name)
         if family is None:
             raise NotSupportedError(f"the firmware of {self.name} has no family {name!r}", seen=", ".join(sorted(self.session.families)))
         return family
-
-    @property
-    def memory(self) -> MemoryFamily:
-        """Family "memory". Raises as `family`."""
-        return cast(MemoryFamily, self.family("memory"))
-
-    @property
-    def channel(self) -> ChannelFamily:
-        """Family "channel". Raises as `family`."""
-        return cast(ChannelFamily, self.family("channel"))
 
     def engine(self, name: str) -> Engine:
         """An engine of the inventory. Raises NotFoundError."""
@@ -90,18 +77,6 @@ class Hardware:
         if name not in engines:
             raise NotFoundError(f"no engine {name!r} on {self.name}", expected=", ".join(engines), seen=name)
         return engines[name]
-
-    def map_behind_bar1(self) -> None:
-        """Once a generation: the static map, for a device that shares no memory. Where it cannot be made, the window serves."""
-        if self.vram.mapped is not None:
-            return
-        from nvcore.gpu.bar1 import build_static_map
-
-        self.vram.mapped = 0
-        try:
-            self.vram.mapped = build_static_map(self)
-        except NvcoreError as error:
-            self.publish("device", f"no map behind BAR1: {error}", action="the PRAMIN window serves instead")
 
     @may_sleep
     def admit(self, session: FirmwareSession, inventory: Inventory, generation: int) -> None:
@@ -111,7 +86,7 @@ class Hardware:
         self.inventory, self.session, self.vram.mapped = inventory, session, None
         self.gate = Gate(generation)  # grants are quiescing: nobody but the core uses it yet
         if not self.vram.shares:
-            self.map_behind_bar1()  # before the scrub, which goes through it
+            map_behind_bar1(self)  # before the scrub, which goes through it
         for grant in self.top_grants:
             grant.renew(generation, "the firmware was restarted")
         for item in self.ledger.quarantined("vram"):

@@ -14,12 +14,12 @@ from contextlib import suppress
 from nvcore.api.errors import DeviceGone
 from nvcore.api.marks import interrupt_safe, may_sleep
 from nvcore.hw import interrupts as hw
-from nvcore.hw.chips import bus_is_dead
-from nvcore.hw.register import RegisterIo, is_bus_error
+from nvcore.hw.chips import read_live
+from nvcore.hw.register import RegisterIo
 from nvcore.locks import Lock, eventfd
 
 _ONES = 0xFFFFFFFF
-_TOP, _HOLD_BACK, _LET_THROUGH = hw.TOP.OFFSET, hw.TOP_ENABLE_CLEAR.OFFSET, hw.TOP_ENABLE_SET.OFFSET
+_HOLD_BACK, _LET_THROUGH = hw.TOP_ENABLE_CLEAR.OFFSET, hw.TOP_ENABLE_SET.OFFSET
 
 
 class Line:
@@ -106,35 +106,29 @@ class InterruptTree:
             os.close(fd)  # under the lock: `service` must not write to a number that somebody else was given
 
     @interrupt_safe
-    def service(self) -> int:
-        """Take what is pending: hold messages back, acknowledge, count it to its owners, let messages through. Number of vectors taken.
-
-        Raises DeviceGone when the tree reads as error patterns.
-        """
-        io, taken = self._io, 0
+    def service(self) -> None:
+        """Take what is pending: hold messages back, acknowledge, count it to its owners, let messages through. Raises DeviceGone when the
+        tree reads as error patterns."""
+        io = self._io
         with self._lock:
             if self._masked:
-                return 0
+                return
             io.write32(_HOLD_BACK, self._top)
-            top = io.read32(_TOP)
-            if is_bus_error(top) and bus_is_dead(io):
-                raise DeviceGone("the interrupt tree cannot be read", seen=f"{top:#010x}", where="TOP")
+            top = read_live(io, hw.TOP.OFFSET, "the interrupt tree")
             for leaf in range(self._leaves):
                 if top >> (leaf // hw.LEAVES_PER_TOP_BIT) & 1:
-                    taken += self._take(io, leaf)
+                    self._take(io, leaf)
             io.write32(_LET_THROUGH, self._top)
-        return taken
 
-    def _take(self, io: RegisterIo, leaf: int) -> int:
-        """Acknowledge what is pending in a leaf and count it to its owners; how many vectors."""
+    def _take(self, io: RegisterIo, leaf: int) -> None:
+        """Acknowledge what is pending in a leaf and count it to its owners."""
         address = hw.LEAF.OFFSET + hw.LEAF.STRIDE * leaf
-        left = pending = io.read32(address) & self._enabled[leaf]
-        if pending:
-            io.write32(address, pending)
+        left = io.read32(address) & self._enabled[leaf]
+        if left:
+            io.write32(address, left)
         while left:
             low = left & -left
             left ^= low
             for line in self._routes.get(leaf * hw.VECTORS_PER_LEAF + low.bit_length() - 1, ()):
                 with suppress(BlockingIOError):  # the owner has 2^64 - 2 counts to read: it will not miss this one
                     os.eventfd_write(line.fd, 1)
-        return pending.bit_count()

@@ -11,7 +11,7 @@ from nvcore.api.errors import DeviceGone, NotSupportedError
 from nvcore.api.identity import ChipId
 from nvcore.hw.register import Field, Register, RegisterIo, is_bus_error
 
-__all__ = ["BOOT_0", "BOOT_1", "BOOT_42", "CHIPS", "ChipRow", "bus_is_dead", "chip_row", "identify"]
+__all__ = ["BOOT_0", "BOOT_1", "BOOT_42", "CHIPS", "ChipRow", "chip_row", "identify", "read_live"]
 
 
 class BOOT_0(Register, offset=0x000000):
@@ -92,9 +92,13 @@ def chip_row(name: str) -> ChipRow:
     return row
 
 
-def bus_is_dead(io: RegisterIo) -> bool:
-    """Whether an error pattern just read was the bus's and not one access's: the chip's identity is not there either."""
-    return is_bus_error(io.read32(BOOT_0.OFFSET))
+def read_live(io: RegisterIo, offset: int, what: str) -> int:
+    """A register, as it reads. Raises DeviceGone naming `what` where that is an error pattern of the bus and not of one access: the chip's
+    identity is not there either."""
+    raw = io.read32(offset)
+    if is_bus_error(raw) and is_bus_error(io.read32(BOOT_0.OFFSET)):
+        raise DeviceGone(f"{what} cannot be read", seen=f"{raw:#010x}", where=f"register {offset:#x}")
+    return raw
 
 
 def identify(io: RegisterIo) -> ChipId:

@@ -10,9 +10,8 @@ import pytest
 from nvcore.api.clock import SYSTEM
 from nvcore.api.errors import ContractError, DeviceGone, UsageError, WaitTimeout
 from nvcore.events import EventLog
-from nvcore.gpu.doorbell import Gate
 from nvcore.gpu.interrupts import InterruptTree
-from nvcore.gpu.invalidate import Invalidator, TicketRing
+from nvcore.gpu.invalidate import Gate, Invalidator, TicketRing
 from nvcore.gpu.threads import Worker
 from nvcore.hw.mmu import INVALIDATE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
 from nvcore.hw.register import Field, Register
@@ -143,7 +142,7 @@ class Unit:
     def __init__(self, clock: VirtualClock, registers: Registers) -> None:
         self.causes: list[str] = []
         self.gate = Gate(1)
-        self.invalidator = Invalidator(registers, clock, self._meet, 2.0)
+        self.invalidator = Invalidator(registers, clock, self._meet, 2.0, lambda: None)
 
     def _meet(self, cause: str) -> None:
         self.causes.append(cause)

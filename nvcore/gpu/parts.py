@@ -1,0 +1,253 @@
+"""What hangs below a grant: leases, the only way to touch granted memory, host memory for the device, address spaces, channels.
+
+Owns the base of all of them: closed once, by whoever comes first, and forgotten by the grant then; their state, the mapping behind a lease,
+and the counterparts in the firmware, which they let go when they are closed. The core links a root, makes a channel, hands out a doorbell;
+it never looks into a page table. Methods run in the caller's thread, where session calls are legal. `revoke`, `kill`, `invalidate` and
+`ring` may run anywhere, also on a receiver thread, the last three in a signalling section: they call no client and no firmware; a view that
+a holder kept of a lease then shows anonymous zeros. A ring that raced with the closing of its gate reaches a channel that the hardware is
+taken off anyway. Source: DESIGN "Faults", on revocation; open-gpu-kernel-modules 570.144 dev_vm.h (NV_VIRTUAL_FUNCTION_DOORBELL).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nvcore.api.device import Bar, DmaBuffer
+from nvcore.api.errors import ContractError, DeviceGone, LeaseRevoked, NotSupportedError, NvcoreError
+from nvcore.api.families.channel import ChannelRef
+from nvcore.api.families.memory import MemoryFamily, SpaceRef
+from nvcore.api.grant import AddressSpace, Channel, Lease
+from nvcore.api.inventory import Range
+from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
+from nvcore.gpu.invalidate import Gate, Ticket, TicketRing
+from nvcore.hw.interrupts import USERMODE_DOORBELL
+from nvcore.vmm.mapping import Mapped
+
+if TYPE_CHECKING:
+    from nvcore.gpu.grants import GpuGrant
+
+_DOORBELL = USERMODE_DOORBELL.address()
+
+
+class Owned:
+    """Base of spaces, channels, leases and buffers."""
+
+    __slots__ = ("closed", "grant")
+
+    def __init__(self, grant: GpuGrant) -> None:
+        self.grant, self.closed = grant, False
+
+    def first_close(self) -> bool:
+        """Whether nobody closed it before; it is closed now, and its grant's no more."""
+        first, self.closed = not self.closed, True
+        if first:
+            self.grant.forget(self)
+        return first
+
+
+class GrantBuffer(Owned):
+    """As `nvcore.api.device.DmaBuffer`; `bus_address` is the device's own bound method, so that a submission path pays nothing for the
+    wrapping."""
+
+    __slots__ = ("_inner", "bus_address", "contiguous", "fd", "size", "view")
+
+    def __init__(self, grant: GpuGrant, inner: DmaBuffer) -> None:
+        super().__init__(grant)
+        self._inner, self.bus_address, self.contiguous = inner, inner.bus_address, inner.contiguous
+        self.size, self.view, self.fd = inner.size, inner.view, inner.fd
+
+    @may_sleep
+    def close(self) -> None:
+        """Unmap it from the device, then free it. Idempotent."""
+        self.first_close()
+        self.view = memoryview(b"")
+        self._inner.close()
+
+
+@follows(Lease)
+class MemoryLease(Owned):
+    """A claim on `range` (VRAM addresses). mapped: the memory in this process, or None where every access goes through the window."""
+
+    __slots__ = ("_cause", "_mapped", "_vram", "range")
+
+    def __init__(self, grant: GpuGrant, item: Range, mapped: Mapped | None) -> None:
+        super().__init__(grant)
+        self.range, self._mapped, self._vram = item, mapped, grant.hardware.vram
+        self._cause: str | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether it has been neither revoked nor released."""
+        return self._cause is None
+
+    def _check(self, offset: int, size: int) -> None:
+        if self._cause is not None:
+            what = f"the lease on [{self.range.start:#x}, {self.range.end:#x}) of {self.grant.name} is gone"
+            raise LeaseRevoked(what, seen=self._cause, remedy="acquire the memory again after resume, or give up")
+        if offset < 0 or size < 0 or offset + size > self.range.size:
+            raise ContractError("access outside of a lease", expected=f"within {self.range.size:#x} bytes", seen=f"{offset:#x} + {size:#x}")
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes at `offset`. Raises LeaseRevoked, ContractError."""
+        self._check(offset, size)
+        mapped = self._mapped
+        if mapped is not None:
+            return bytes(mapped.view[offset : offset + size])
+        return self._vram.read(self.range.start + offset, size)
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Store at `offset`. Raises LeaseRevoked, ContractError."""
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        self._check(offset, size)
+        mapped = self._mapped
+        if mapped is not None:
+            mapped.view[offset : offset + size] = data
+        else:
+            self._vram.write(self.range.start + offset, data)
+
+    def view(self) -> memoryview:
+        """The whole lease, writable. Raises LeaseRevoked; NotSupportedError where the device cannot be mapped revocably."""
+        self._check(0, 0)
+        if self._mapped is None:
+            raise NotSupportedError("this device's memory cannot be mapped", remedy="use read and write of the lease")
+        return self._mapped.view
+
+    def release(self) -> None:
+        """Give it back. Idempotent."""
+        self.revoke("released by its holder")
+
+    def revoke(self, cause: str) -> None:
+        """Take it back from its holder, whatever views exist. Idempotent."""
+        self._cause = self._cause or cause
+        mapped, self._mapped = self._mapped, None
+        if mapped is not None:
+            mapped.revoke()
+        self.first_close()
+
+
+@follows(AddressSpace)
+class GpuSpace(Owned):
+    """An address space whose tables its client owns. stuck: hardware may still walk the tables although the space is gone."""
+
+    __slots__ = ("_gate", "_invalidator", "_ring", "_root", "ref", "stuck")
+
+    def __init__(self, grant: GpuGrant, ref: SpaceRef) -> None:
+        super().__init__(grant)
+        self.ref, self._gate, self._invalidator = ref, grant.hardware.gate, grant.hardware.invalidator
+        self._ring = TicketRing(self._invalidator, self._gate)
+        self._root: int | None = None
+        self.stuck = False
+
+    def _family(self) -> MemoryFamily:
+        self._gate.check()
+        family: MemoryFamily = self.grant.hardware.family("memory")
+        return family
+
+    def link(self, root: int, *, entries: int) -> None:
+        """Tell the hardware where the root directory lies. Raises UsageError outside of the grant, FirmwareDead."""
+        family = self._family()
+        if self.closed:
+            raise ContractError("the address space is closed")
+        self.grant.require_vram(root, 0x1000, "a root directory")
+        family.set_page_directory(self.ref, root, entries=entries)
+        self._root = root
+
+    def unlink(self) -> None:
+        """Unlink the root; the hardware has left the tables when this returns. When it raises, it may not have: the memory is not free
+        again before a reset."""
+        if self._root is None:
+            return
+        try:
+            self._family().unset_page_directory(self.ref)
+            self._invalidator.start(self._ring, self._root).finish()
+        except NvcoreError:
+            self.stuck = True
+            raise
+        self._root = None
+
+    def leave(self) -> None:
+        """As `unlink`; nothing to do on a dead generation."""
+        if self._gate.open:
+            self.unlink()
+
+    def invalidate(self) -> Ticket:
+        """Start dropping cached translations of this space."""
+        return self._invalidator.start(self._ring, self._root or 0)
+
+    def close(self) -> None:
+        """Unlink and free. Idempotent; on a dead generation it only forgets."""
+        if not self.first_close():
+            return
+        alive, ref = self._gate.open, self.ref
+        self.stuck = self.stuck or (self._root is not None and not alive)
+        try:
+            self.leave()
+        finally:
+            del self.ref
+            if alive:
+                self._family().free_space(ref)
+
+
+class ChannelDoorbell:
+    """The doorbell of one channel."""
+
+    __slots__ = ("_gate", "_token", "_write", "armed")
+
+    def __init__(self, bar: Bar, token: int, gate: Gate) -> None:
+        self._write, self._token, self._gate = bar.write32, token, gate
+        self.armed = True
+
+    @signalling_safe
+    def ring(self) -> bool:
+        """Tell the hardware to look at the channel's ring; False when channel or generation is dead, and nothing was rung."""
+        if not (self.armed and self._gate.open):
+            return False
+        try:
+            self._write(_DOORBELL, self._token)
+        except DeviceGone:
+            return False
+        return True
+
+
+@follows(Channel)
+class GpuChannel(Owned):
+    """A channel. `doorbell` is what a submission path keeps."""
+
+    __slots__ = ("_buffer", "_gate", "channel", "doorbell", "engine", "ref", "runlist")
+
+    def __init__(self, grant: GpuGrant, engine: str, runlist: int, channel: int, ref: ChannelRef, buffer: GrantBuffer | None) -> None:
+        super().__init__(grant)
+        self.engine, self.runlist, self.channel, self.ref, self._buffer = engine, runlist, channel, ref, buffer
+        self._gate = grant.hardware.gate
+        self.doorbell = ChannelDoorbell(grant.hardware.device.bars[0], ref.token, self._gate)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is enabled and no fault has stopped it."""
+        return self.doorbell.armed and self._gate.open
+
+    @interrupt_safe
+    @signalling_safe
+    def kill(self) -> bool:
+        """Revoke the doorbell and count the channel as dead, with no call into the firmware. Whether it was alive."""
+        was, self.doorbell.armed = self.alive, False
+        return was
+
+    def disable(self) -> None:
+        """Take it off its runlist. Idempotent; nothing to do on a dead generation."""
+        self.kill()
+        if self._gate.open and not self.closed:
+            self.grant.hardware.family("channel").disable(self.ref)
+
+    def close(self) -> None:
+        """Disable and free it; then its fault buffer, which the hardware does not reach any more. Idempotent. When it raises, the buffer
+        may still be written to: it stays the grant's."""
+        self.kill()
+        if not self.first_close():
+            return
+        ref = self.ref
+        del self.ref
+        if self._gate.open:
+            self.grant.hardware.family("channel").destroy(ref)
+        if self._buffer is not None:
+            self._buffer.close()
