@@ -114,6 +114,8 @@ class Driver:
         self.signature = signature if signature is not None else b"\x01\x00\x02\x00" * 1024
         self.buffers = []
         device.set_bus_master(True)
+        for place, done in device.card.model.chip.gfw:
+            assert self.bar0.read32(place) == done
         self.set_flush_page()
 
     def buffer(self, data: bytes, label: str = "x"):

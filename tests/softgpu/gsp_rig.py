@@ -145,7 +145,7 @@ class Env:
         self.halted = False
         self.messages = 0
         self.where: dict[str, int] = {}
-        self.bar2: tuple[int, int] | None = None
+        self.bar2: int | None = None
         self.vfs: dict[str, int] = {
             "total_vfs": 16, "first_vf_offset": 4, "stride": 1, "bar0_size": 16 * MIB, "bar0_address": 0, "bar1_size": 4096 * MIB,
             "bar1_address": 0, "bar2_size": 32 * MIB, "bar2_address": 0,
@@ -160,8 +160,8 @@ class Env:
     def set_halted(self, halted: bool, fault: bool = False) -> None:
         self.halted = halted
 
-    def set_bar2_entry(self, value: int, shift: int) -> None:
-        self.bar2 = (value, shift)
+    def set_bar2_entry(self, value: int) -> None:
+        self.bar2 = value
 
     def bar_directories(self) -> tuple[int, int]:
         return self.memory.vram_size - 0x10000, self.memory.vram_size - 0xF000

@@ -41,11 +41,11 @@ def test_bar2_is_physical_until_its_entry_arrives_and_again_after_entry_zero(gpu
     bar2 = device.bars[3]
     bar2.write32(0x2000, 1)
     assert model.memory.vram32[0x2000 >> 2] == 1
-    model.set_bar2_entry(tables(model), 47)
+    model.set_bar2_entry(tables(model))
     bar2.write32(0x2000, 2)
     assert model.memory.vram32[0x2000 >> 2] == 1
     assert model.memory.vram32[(16 << 20) + 0x2000 >> 2] == 2
-    model.set_bar2_entry(0, 47)
+    model.set_bar2_entry(0)
     assert bar2.read32(0x2000) == 1
     assert names(device) == []
 
@@ -75,7 +75,7 @@ def test_an_instance_block_can_be_given_to_bar1(gpu):
 
 def test_a_page_changed_without_an_invalidate_is_seen_at_the_next_access(gpu):
     device, model, _ = gpu
-    model.set_bar2_entry(tables(model), 47)
+    model.set_bar2_entry(tables(model))
     bar2 = device.bars[3]
     bar2.write32(0x3000, 5)
     bar2.write32(0x3004, 6)
@@ -89,16 +89,10 @@ def test_a_page_changed_without_an_invalidate_is_seen_at_the_next_access(gpu):
     assert len(names(device)) == 1
 
 
-def test_a_wrong_level_shift_for_bar2_is_a_violation(gpu):
-    device, model, _ = gpu
-    model.set_bar2_entry(tables(model), 38)
-    assert names(device) == ["bar2-level-shift"]
-
-
 def test_bars_do_not_reach_into_wpr2(gpu):
     device, model, gsp = gpu
     start = gsp.meta["gspFwWprStart"]
-    model.set_bar2_entry(tables(model, start), 47)
+    model.set_bar2_entry(tables(model, start))
     bar2 = device.bars[3]
     bar2.write32(0, 0)
     assert bar2.read32(0) == bar2.read32(4) == 0xFFFFFFFF
@@ -108,7 +102,7 @@ def test_bars_do_not_reach_into_wpr2(gpu):
 
 def test_words_bytes_and_blocks_see_the_same_memory(gpu):
     device, model, _ = gpu
-    model.set_bar2_entry(tables(model), 47)
+    model.set_bar2_entry(tables(model))
     bar2 = device.bars[3]
     bar2.write(0xFFE, b"span")
     assert bar2.read(0xFFE, 4) == b"span"

@@ -253,6 +253,16 @@ def without_flush_page(driver: Driver) -> None:
     driver.boot()
 
 
+def without_waiting(driver: Driver) -> None:
+    driver.device.card.model.function_reset()
+    driver.device.set_bus_master(True)
+    driver.set_flush_page()
+    if driver.device.card.model.chip.flow == "booter":
+        driver.boot()
+    else:
+        fsp_boot(driver.device, driver)
+
+
 def half_a_flush_page(driver: Driver) -> None:
     """Only the write of the low half makes the address the page's."""
     high = driver.bar0.read32(0x100C40)
@@ -412,6 +422,8 @@ CASES: list[tuple[str, str, Run]] = [
     ("unload-without-sb", "FWSEC-SB", booted(suspend_without_sb)),
     ("reset-running-gsp", "serves", booted(lambda driver: driver.reset(GSP))),
     ("version-unwritten", "OS", boot_and(0x110C00, 0)),
+    ("startup-unawaited", "before", gpu(without_waiting)),
+    ("startup-unawaited", "before", gpu(without_waiting, "GH100")),
     ("flush-page", "0x0", gpu(without_flush_page)),
     ("flush-page", "0x0", gpu(half_a_flush_page)),
     ("cot-version", "version 2", fsp(version=2)),

@@ -110,6 +110,7 @@ class BootFirmware:
         self._orphaned = False
         self._faults_before = 0
         self._flush_page = 0
+        self._awaited = False
         source = OGKM + " dev_fb.h"
         (low, what), (high, rest) = gpu.chip.flush_page
         registers.stored(high, "SYSMEM_FLUSH_PAGE_HI", f"flush page: {rest}", source)
@@ -145,6 +146,15 @@ class BootFirmware:
         self.meta = {}
         self.suspended = False
         self._flush_page = 0
+        self._awaited = False
+
+    def startup_awaited(self) -> None:
+        """A driver read that the start-up firmware is done: until then no program may be started, of whoever's."""
+        self._awaited = True
+
+    def _check_startup(self) -> None:
+        if not self._awaited:
+            self._gpu.violations.violation("startup-unawaited", "a boot program before the start-up firmware was seen to be done")
 
     # --- booter on SEC2 -----------------------------------------------------------------------------------------------------------
 
@@ -170,6 +180,7 @@ class BootFirmware:
         falcon.halted = True
 
     def _booter(self, falcon: Falcon) -> None:
+        self._check_startup()
         check_booter_code(falcon)
         check_prepared(falcon, self._gpu.chip)
         address = falcon.mailbox()
@@ -323,6 +334,7 @@ class BootFirmware:
         falcon = gpu.gsp_falcon
         if falcon.code_words:
             injected = gpu.faults.take("fwsec-error")
+            self._check_startup()
             try:
                 if gpu.chip.load == "pio":
                     check_loader_code(falcon)
@@ -397,6 +409,7 @@ class BootFirmware:
         gpu = self._gpu
         version, size, fmc, _, _, frts_end, frts_size = struct.unpack_from("<HHQQIQI", payload)
         digest = payload[36:84]
+        self._check_startup()
         if version != gpu.chip.cot_version or size != 860:
             gpu.violations.violation("cot-version", f"version {version}, size {size}")
             return 0xA1

@@ -97,16 +97,15 @@ class Host:
         """A channel was allocated."""
         gpu = self._gpu
         gpu.ticker.prepare()
-        key = (channel.runlist, channel.chid)
-        if key in self.channels:
-            gpu.violations.violation("channel-id-in-use", f"runlist {key[0]}, channel {key[1]}")
         vector = next((engine.nonstall for engine in gpu.chip.engines if engine.engine_type == channel.engine_type), NO_VECTOR)
 
         def interrupt() -> None:
             if vector != NO_VECTOR:
                 gpu.raise_vector(vector)
 
-        self.channels[key] = Channel(channel, gpu.memory, gpu.violations, self._high, gpu.chip.copy_class, interrupt, gpu.nanoseconds)
+        self.channels[channel.runlist, channel.chid] = Channel(
+            channel, gpu.memory, gpu.violations, self._high, gpu.chip.copy_class, interrupt, gpu.nanoseconds
+        )
 
     def set_enabled(self, runlist: int, chid: int, enabled: bool) -> None:
         """Schedule a channel or stop it; a stopped one is where it was when it is scheduled again."""

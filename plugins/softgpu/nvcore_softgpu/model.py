@@ -91,7 +91,7 @@ class Model:
         self.config = ConfigSpace(
             chip, {0: 16 * MIB, 1: bar1_size, 3: chip.bar2_size}, self._bus_master, self._functions, self.function_reset
         )
-        add_chip_registers(registers, chip, vram_size, self.faults)
+        add_chip_registers(registers, chip, vram_size, self.faults, self._startup_awaited)
         self.timer = Timer(registers, chip, self.ticker.now, self.faults)
         self.interrupts = InterruptTree(registers, chip, self._message, journal)
         self.boot = BootFirmware(self, registers)
@@ -135,6 +135,9 @@ class Model:
         self.mmu.invalidate()
         self.bar1.forget()
         self.bar2.forget()
+
+    def _startup_awaited(self) -> None:
+        self.boot.startup_awaited()
 
     def _message(self) -> None:
         if self.faults.peek("msi-lost") is None and self.config.bus_master:
@@ -227,12 +230,9 @@ class Model:
         else:
             self.boot.firmware_halted()
 
-    def set_bar2_entry(self, value: int, shift: int) -> None:
+    def set_bar2_entry(self, value: int) -> None:
         """UPDATE_BAR_PDE: entry 0 of BAR2's root directory; 0 makes BAR2 physical."""
         _, bar2 = self.bar_directories()
-        expected = 47 if self.chip.tables == 2 else 56
-        if shift != expected:
-            self.journal.violation("bar2-level-shift", f"{shift}, expected {expected}")
         self.memory.write(Aperture.VRAM, bar2, value.to_bytes(8, "little"))
         self.bar2.set_root((Aperture.VRAM, bar2) if value else None)
 

@@ -393,7 +393,7 @@ class Environment(Protocol):
         """RISC-V halted bit. fault: it died (HALT interrupt line); otherwise it ended in order (on FSP chips WPR2 comes down)."""
         ...
 
-    def set_bar2_entry(self, value: int, shift: int) -> None:
+    def set_bar2_entry(self, value: int) -> None:
         """UPDATE_BAR_PDE for BAR2: entry 0 of the GSP's own BAR2 directory; 0 disables."""
         ...
 

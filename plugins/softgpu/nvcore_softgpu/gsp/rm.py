@@ -248,7 +248,7 @@ class Rm:
         if kind != _BAR2 or shift != expected:
             self.state.report("bar-entry", f"type {kind}, shift {shift}, expected {_BAR2} and {expected}")
             return Reply(message.payload, Status.INVALID_ARGUMENT)
-        self.state.env.set_bar2_entry(value, shift)
+        self.state.env.set_bar2_entry(value)
         return Reply(message.payload)
 
     def _set_page_directory(self, message: Message) -> Reply:

@@ -8,12 +8,15 @@ Source: linux-firmware's layout, nvidia/CHIP/gsp/{gsp,bootloader,fmc}-VERSION.bi
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from nvcore_softgpu.images.parser import Fmc, GspImage, RiscvImage, parse_fmc, parse_riscv
+from nvcore_softgpu.images.parser import Fmc, GspImage, ImageFormatError, RiscvImage, parse_fmc, parse_riscv
 
 __all__ = ["Shelf", "open_shelf"]
+
+Parsed = TypeVar("Parsed")
 
 
 class Shelf:
@@ -44,7 +47,7 @@ class Shelf:
         """Images for a chip by name ("GA100"), in any release. Raises ImageFormatError for a file that is no image."""
         known = self._known.get(chip)
         if known is None:
-            known = self._known[chip] = [GspImage(_map(path)) for path in self.files(chip)]
+            known = self._known[chip] = [_parsed(path, GspImage) for path in self.files(chip)]
         return known
 
     def bootloader(self, chip: str, version: str) -> RiscvImage | None:
@@ -52,7 +55,7 @@ class Shelf:
         known = self._bootloaders.get(chip)
         if known is None:
             known = self._bootloaders[chip] = {
-                path.name.removeprefix("bootloader-").removesuffix(".bin"): parse_riscv(_map(path))
+                path.name.removeprefix("bootloader-").removesuffix(".bin"): _parsed(path, parse_riscv)
                 for path in self.files(chip, "bootloader")
             }
         return known.get(version)
@@ -61,8 +64,17 @@ class Shelf:
         """FMCs for a chip, in any release. Raises ImageFormatError for a file that is none."""
         known = self._fmcs.get(chip)
         if known is None:
-            known = self._fmcs[chip] = [parse_fmc(_map(path)) for path in self.files(chip, "fmc")]
+            known = self._fmcs[chip] = [_parsed(path, parse_fmc) for path in self.files(chip, "fmc")]
         return known
+
+
+def _parsed(path: Path, parse: Callable[[memoryview], Parsed]) -> Parsed:
+    """What a file holds; its errors name the file."""
+    try:
+        return parse(_map(path))
+    except ImageFormatError as problem:
+        problem.where = f"{path}, {problem.where}" if problem.where else str(path)
+        raise
 
 
 def _map(path: Path) -> memoryview:

@@ -8,6 +8,7 @@ to 4.6.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from nvcore.api.errors import UsageError
@@ -41,8 +42,8 @@ def encode_fb_size(layout: str, size: int) -> int:
     return mib << 4 | scale
 
 
-def add_chip_registers(registers: RegisterFile, chip: Chip, vram_size: int, faults: Faults) -> None:
-    """Add the rows of these blocks."""
+def add_chip_registers(registers: RegisterFile, chip: Chip, vram_size: int, faults: Faults, awaited: Callable[[], None]) -> None:
+    """Add the rows of these blocks. awaited: called when a driver reads that the start-up firmware is done."""
     peek = faults.peek
 
     def boot(offset: int) -> int:
@@ -57,7 +58,10 @@ def add_chip_registers(registers: RegisterFile, chip: Chip, vram_size: int, faul
     registers.stored(0x000600, "PMC_DEVICE_ENABLE", "engine enables; the firmware's business here", OGKM + " dev_boot.h")
 
     def progress(offset: int) -> int:
-        return registers.values[offset] if peek("gfw-never") is None else 0x3F
+        if peek("gfw-never") is not None:
+            return 0x3F
+        awaited()
+        return registers.values[offset]
 
     for place, value in chip.gfw:
         if value == 0xFF:
