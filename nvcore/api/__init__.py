@@ -12,13 +12,11 @@ if TYPE_CHECKING:
 
     from pluggy import HookimplMarker
 
-__all__ = ["FAMILIES", "GENERATIONS", "hookimpl"]
-
-FAMILIES: Final = ("device", "firmware", "client", "operator")
-"""Families of hooks. The entry-point group of a family is `nvcore.FAMILY.vGENERATION`."""
+__all__ = ["GENERATIONS", "hookimpl"]
 
 GENERATIONS: Final[dict[str, int]] = {"device": 1, "firmware": 1, "client": 1, "operator": 1, "command": 1}
-"""The one API generation of each family that this host speaks; a plugin of another one is shown as incompatible and never imported."""
+"""The one API generation of each family of hooks, and of commands, that this host speaks; a plugin of another one is shown as incompatible
+and never imported. The entry-point group of a family is `nvcore.FAMILY.vGENERATION`."""
 
 hookimpl: HookimplMarker
 """Marks a function as an implementation of the hook that it is named after."""

@@ -31,13 +31,7 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's monotonic clock."""
 
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Block the calling thread."""
-        time.sleep(seconds)
+    now, sleep = staticmethod(time.monotonic), staticmethod(time.sleep)
 
     def wait(self, event: threading.Event, timeout: float | None) -> bool:
         """Wait for an event; False on time-out."""

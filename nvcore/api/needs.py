@@ -41,16 +41,15 @@ NO_NEEDS: Final = BootNeeds()
 
 def merge_needs(needs: Iterable[tuple[str, BootNeeds]]) -> BootNeeds:
     """Union of (client name, needs). Raises ConflictError naming both clients when one setting is wanted with two values."""
-    vgpu, functions, display = False, 0, False
-    settings: dict[str, int] = {}
-    owner: dict[str, str] = {}
-    for name, need in needs:
-        vgpu, display = vgpu or need.vgpu_host, display or need.display
-        functions = max(functions, need.virtual_functions)
+    wanted = list(needs)
+    settings: dict[str, tuple[str, int]] = {}
+    for name, need in wanted:
         for key, value in need.settings.items():
-            if settings.setdefault(key, value) != value:
-                what = f"clients {owner[key]} and {name} want different values of the firmware setting {key}"
+            first, settled = settings.setdefault(key, (name, value))
+            if settled != value:
+                what = f"clients {first} and {name} want different values of the firmware setting {key}"
                 remedy = "select only one of the two plugins, or set the value in their configuration"
-                raise ConflictError(what, expected=settings[key], seen=value, remedy=remedy)
-            owner.setdefault(key, name)
-    return BootNeeds(vgpu, functions, display, settings)
+                raise ConflictError(what, expected=settled, seen=value, remedy=remedy)
+    vgpu, display = any(need.vgpu_host for _, need in wanted), any(need.display for _, need in wanted)
+    functions = max((need.virtual_functions for _, need in wanted), default=0)
+    return BootNeeds(vgpu, functions, display, {key: value for key, (_, value) in settings.items()})

@@ -7,13 +7,7 @@ from __future__ import annotations
 
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-__all__ = ["SYSFS", "scan"]
-
-SYSFS = "/sys/bus/pci/devices"
+_SYSFS = "/sys/bus/pci/devices"
 """Where Linux lists PCI functions."""
 
 
@@ -25,7 +19,7 @@ def _read(path: str) -> str | None:
         return None
 
 
-def scan(root: str = SYSFS) -> list[dict[str, Any]]:
+def scan(root: str = _SYSFS) -> list[dict[str, object]]:
     """Every NVIDIA display function: address, ids, driver in charge, power state, VFs. What cannot be read is None; no bus is an empty
     list."""
     try:

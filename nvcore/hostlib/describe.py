@@ -11,15 +11,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from nvcore.api.events import Event
-from nvcore.api.firmware import BootReport
 from nvcore.api.inventory import Range
 
 if TYPE_CHECKING:
     from nvcore.gpu.clients import Attachment
     from nvcore.gpu.grants import GpuGrant
     from nvcore.gpu.life import Gpu
-
-__all__ = ["describe_event", "describe_gpu", "describe_report", "plain", "summarise_gpu"]
 
 
 def plain(value: Any) -> Any:
@@ -41,11 +38,6 @@ def plain(value: Any) -> Any:
 def describe_event(event: Event) -> dict[str, Any]:
     """An event; keys with no value are left out."""
     return {key: value for key, value in plain(event).items() if value is not None}
-
-
-def describe_report(report: BootReport | None) -> dict[str, Any] | None:
-    """A boot report."""
-    return None if report is None else {**plain(report), "seconds": report.seconds}
 
 
 def _pick(value: object, **paths: str) -> dict[str, Any]:
@@ -81,7 +73,7 @@ def summarise_gpu(gpu: Gpu) -> dict[str, Any]:
 
 def describe_gpu(gpu: Gpu) -> dict[str, Any]:
     """Everything that is known about a GPU."""
-    hardware = gpu.hardware
+    hardware, report = gpu.hardware, gpu.boot_report
     return {
         **summarise_gpu(gpu),
         "inventory": {**plain(hardware.inventory), "usable_memory": hardware.inventory.usable_memory} if hardware else None,
@@ -90,7 +82,7 @@ def describe_gpu(gpu: Gpu) -> dict[str, Any]:
         "functions": plain(gpu.functions),
         "clients": [_client(attachment) for attachment in tuple(gpu.attachments)],
         "needs": plain(gpu.needs),
-        "boot": describe_report(gpu.boot_report),
+        "boot": {**plain(report), "seconds": report.seconds} if report else None,
         "progress": plain(gpu.stages),
         "unload": plain(gpu.unload_report),
     }

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from nvcore.gpu.hardware import Hardware
     from nvcore.gpu.life import Gpu
 
-__all__ = ["check_gpus"]
 
 _WAIT = 10.0
 
@@ -34,16 +33,16 @@ def _check(gpu: Gpu) -> list[Finding]:
         return [Finding("note", f"GPU {gpu.name} is {state.name}")]
     findings = [Finding("warning", text, "NVC-1005", "select only one of the plugins") for text in gpu.conflicts]
     wrong = hardware.ledger.check({**hardware.grants, "core/bar1": None})
-    wrong = [f"GPU {gpu.name}: books do not balance: {text}" for text in wrong]
-    findings += [Finding("error", text, "NVC-4010", "report this with nvcore dump") for text in wrong]
+    said = [f"GPU {gpu.name}: books do not balance: {text}" for text in wrong]
+    findings += [Finding("error", text, "NVC-4010", "report this with nvcore dump") for text in said]
     if not wrong:
         rows = ", ".join(f"{row.kind} {row.owned:#x} of {row.total:#x}" for row in hardware.ledger.rows())
         findings.append(Finding("ok", f"GPU {gpu.name}: every unit is free, owned, quarantined or retired ({rows})"))
     quarantined = [row for row in hardware.ledger.rows() if row.quarantined]
     if quarantined or hardware.limbo:
         text = ", ".join(f"{row.kind} {row.quarantined:#x}" for row in quarantined) or "host memory"
-        text = f"GPU {gpu.name}: quarantined until the next reset: {text}"
-        findings.append(Finding("warning", text, "NVC-4011", f"nvcore gpus reset {gpu.name}"))
+        remedy = f"nvcore gpus reset {gpu.name}"
+        findings.append(Finding("warning", f"GPU {gpu.name}: quarantined until the next reset: {text}", "NVC-4011", remedy))
     return [*findings, *_check_objects(gpu, hardware)]
 
 

@@ -7,7 +7,7 @@ cannot be had is replaced by the reason, so that a dump of a broken GPU never fa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,42 +19,41 @@ if TYPE_CHECKING:
     from nvcore.gpu.life import Gpu
     from nvcore.host import Host
 
-__all__ = ["write_bundle"]
-
 
 def write_bundle(host: Host, folder: Path) -> list[Path]:
     """Write the bundle into `folder` (made if need be); the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [
-        _write(folder / "host.json", host.describe()),
-        _write(folder / "events.json", [describe_event(event) for event in host.events.since()]),
-    ]
-    for gpu in host.gpus:
-        home = folder / gpu.name.replace(":", "-").replace("/", "-")
-        home.mkdir(exist_ok=True)
-        written.append(_write(home / "gpu.json", describe_gpu(gpu)))
-        written += _diagnostics(gpu, home)
+    written = []
+    for name, value in _parts(host):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(value if isinstance(value, bytes) else f"{json.dumps(value, indent=1, sort_keys=True, default=str)}\n".encode())
+        written.append(path)
     return written
 
 
-def _diagnostics(gpu: Gpu, home: Path) -> list[Path]:
-    hardware = gpu.hardware
-    family = hardware.session.family("diagnostics") if hardware is not None else None
+def _parts(host: Host) -> Iterator[tuple[str, Any]]:
+    """Files by name, with the bytes or the JSON-able value of each."""
+    yield "host.json", host.describe()
+    yield "events.json", [describe_event(event) for event in host.events.since()]
+    for gpu in host.gpus:
+        home = gpu.name.replace(":", "-").replace("/", "-")
+        yield f"{home}/gpu.json", describe_gpu(gpu)
+        yield from ((f"{home}/{name}", value) for name, value in _diagnostics(gpu))
+
+
+def _diagnostics(gpu: Gpu) -> Iterator[tuple[str, Any]]:
+    family = gpu.hardware.session.family("diagnostics") if gpu.hardware is not None else None
     if family is None:
-        return [_write(home / "diagnostics.json", {"absent": "no session with a diagnostics family"})]
+        yield "diagnostics.json", {"absent": "no session with a diagnostics family"}
+        return
     diagnostics = cast(DiagnosticsFamily, family)
-    written = [
-        _write(home / "queues.json", _or_reason(diagnostics.queues)),
-        _write(home / "registers.json", _or_reason(lambda: {name: f"{value:#010x}" for name, value in diagnostics.registers().items()})),
-    ]
+    yield "queues.json", _or_reason(diagnostics.queues)
+    yield "registers.json", _or_reason(lambda: {name: f"{value:#010x}" for name, value in diagnostics.registers().items()})
     try:
         for name, data in diagnostics.logs().items():
-            path = home / f"log-{''.join(c if c.isalnum() else '_' for c in name)}.bin"
-            path.write_bytes(data)
-            written.append(path)
+            yield f"log-{''.join(c if c.isalnum() else '_' for c in name)}.bin", data
     except NvcoreError as error:
-        written.append(_write(home / "logs.json", {"absent": str(error)}))
-    return written
+        yield "logs.json", {"absent": str(error)}
 
 
 def _or_reason(read: Callable[[], Any]) -> Any:
@@ -62,8 +61,3 @@ def _or_reason(read: Callable[[], Any]) -> Any:
         return dict(read())
     except NvcoreError as error:
         return {"absent": str(error)}
-
-
-def _write(path: Path, value: Any) -> Path:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
-    return path

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from nvcore.api.firmware import SavedState
 
-__all__ = ["SavedStates"]
-
 
 class SavedStates:
     """The files of one host."""
@@ -28,22 +26,20 @@ class SavedStates:
         """Write it, durably, before the firmware starts."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(gpu)
-        fresh = path.with_suffix(".new")
-        with open(fresh, "w", encoding="utf-8") as file:
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
             json.dump({"backend": saved.backend, "version": saved.version, "data": dict(saved.data)}, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, path)
+        os.replace(file.name, path)
 
     def load(self, gpu: str) -> SavedState | None:
         """What was saved for a GPU, None without or when the file is damaged."""
         try:
-            value = json.loads(self._path(gpu).read_text(encoding="utf-8"))
-            backend, version, data = value["backend"], value["version"], value["data"]
-        except (OSError, ValueError, KeyError, TypeError):
+            saved = SavedState(**json.loads(self._path(gpu).read_text(encoding="utf-8")))
+            values = (saved.backend, saved.version, *saved.data.values())
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
-        good = isinstance(data, dict) and all(isinstance(key, str) and isinstance(item, str | int) for key, item in data.items())
-        return SavedState(str(backend), str(version), data) if good else None
+        return saved if all(isinstance(value, str | int) for value in values) else None
 
     def drop(self, gpu: str) -> None:
         """The firmware was taken down."""

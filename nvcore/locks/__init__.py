@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nvcore.api.marks import LOCKDEP
 
 if TYPE_CHECKING:
     from nvcore.locks.fence import Fence
     from nvcore.locks.reserve import Reserve
-    from nvcore.locks.types import LockLike
     from nvcore.locks.ww import AcquireContext, BackOff, WwLock
 
 __all__ = [
@@ -30,6 +30,23 @@ __all__ = [
 
 NOTHING: Final = nullcontext()
 """A section that nobody checks."""
+
+
+class LockLike(Protocol):
+    """What `Lock` and `RLock` return: a plain `threading` lock with the validator off, a checked one with it on."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it; False when `blocking` is false or `timeout` seconds passed."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+    def __enter__(self) -> bool:
+        """Take it."""
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /) -> None:
+        """Give it back."""
+
 
 if TYPE_CHECKING or LOCKDEP:
     from nvcore.testing.lockdep.checked import *  # noqa: F403
@@ -60,7 +77,7 @@ from nvcore.locks.primitives import duplicate_fd, eventfd, live_threads, log_gat
 _ROOM = "nvcore.testing.lockdep" if LOCKDEP else "nvcore.locks"
 _ON_USE: Final = {
     **dict.fromkeys(("AcquireContext", "BackOff", "WwLock"), f"{_ROOM}.ww"),
-    "Fence": f"{_ROOM}.fence", "Reserve": f"{_ROOM}.reserve", "LockLike": "nvcore.locks.types",
+    "Fence": f"{_ROOM}.fence", "Reserve": f"{_ROOM}.reserve",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from nvcore.locks.types import LockLike
+from nvcore.locks import LockLike
 from nvcore.testing.lockdep.count import counting
 from nvcore.testing.lockdep.gate import allocate, refuse_in_path
 from nvcore.testing.lockdep.graph import declare_order, lock_class
