@@ -52,12 +52,14 @@ def parse(
     """Parse `argv` against the option table. others: options that are not of the table, and whatever stands behind `--`, are left among the
     words. stop_at_word: leave everything from the first word on. into: add to what was parsed before.
 
-    Raises UsageError for an unknown option, a missing, empty or superfluous value.
+    Raises UsageError for an unknown option, a missing, empty or superfluous value, an empty word.
     """
     out, rest = into or Arguments(), list(argv)
     out.words = []
     while rest:
         word = rest.pop(0)
+        if not word and not others:
+            raise UsageError("a word is empty", expected="a name")
         if word == "--":
             out.words += [word, *rest] if others else rest
             break

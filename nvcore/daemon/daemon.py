@@ -55,7 +55,8 @@ class Daemon:
     # start and stop, on the main thread
 
     def start(self) -> None:
-        """Plugins, socket, GPUs, observers, in this order. Raises what makes the daemon unable to serve; a GPU that fails is not that."""
+        """Plugins, socket, GPUs, observers, in this order; `state` is then "running", or "stopping" where a stop came before. Raises what
+        makes the daemon unable to serve; a GPU that fails is not that."""
         self._take_state_dir()
         self.plugin_host.load(self.selection)
         self.host = self._make_host()
@@ -63,7 +64,10 @@ class Daemon:
         self.host.start(wait=False)
         deadline = time.monotonic() + self.host.settings.boot
         while any(gpu.state.name in ("found", "identified", "booting") for gpu in self.host.gpus):  # the others say why they do not run
-            if time.monotonic() > deadline or self.stop_requested(_LOOK):
+            if self.stop_requested(_LOOK):
+                self.state = "stopping"
+                return
+            if time.monotonic() > deadline:
                 break
         self.plugin_host.start(self)
         self.state = "running"

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from nvcore.api.errors import UsageError
 from nvcore.cli.context import Context
+from nvcore.daemon.daemon import Daemon
 from nvcore.daemon.notify import notify
 
 __all__ = ["run"]
@@ -59,7 +60,6 @@ def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:
 def run(context: Context) -> int:
     """Run until told to stop."""
     from nvcore.config.places import state_dir
-    from nvcore.daemon.daemon import Daemon
 
     configuration = context.configuration(_gpu_tables(context.given.many("gpu"), context.given.text("firmware")))
     _log_to_stderr(configuration.host.log_level)
@@ -68,12 +68,8 @@ def run(context: Context) -> int:
     notify(_more_time(30 + 300 * bool(configuration.gpus)))  # booting firmware may take minutes
     try:
         daemon.start()
-        down = [gpu for gpu in daemon.host.summary() if gpu["state"] != "running"]
-        for gpu in down:
-            context.say(f"nvcore: {gpu['address'] or gpu['source']} {gpu['state']}: {gpu['cause'] or 'not up yet'} ({gpu['code'] or '-'})")
-        status = f"{len(configuration.gpus) - len(down)} of {len(configuration.gpus)} GPUs running"
-        context.say(f"nvcore: ready, {status}, socket {daemon.socket}")
-        notify("READY=1", f"STATUS={status}")
+        if daemon.state == "running":
+            _announce(context, daemon)
         daemon.stop_requested(None)
         context.say("nvcore: stopping")
         code = 7 if daemon.partial else 0
@@ -86,6 +82,17 @@ def run(context: Context) -> int:
         logging.shutdown()
         os._exit(7)  # threads that hang must not keep the process
     return code
+
+
+def _announce(context: Context, daemon: Daemon) -> None:
+    """Say that it is ready, and of each GPU that does not run why."""
+    gpus = daemon.host.summary()
+    down = [gpu for gpu in gpus if gpu["state"] != "running"]
+    for gpu in down:
+        context.say(f"nvcore: {gpu['address'] or gpu['source']} {gpu['state']}: {gpu['cause'] or 'not up yet'} ({gpu['code'] or '-'})")
+    status = f"{len(gpus) - len(down)} of {len(gpus)} GPUs running"
+    context.say(f"nvcore: ready, {status}, socket {daemon.socket}")
+    notify("READY=1", f"STATUS={status}")
 
 
 def _more_time(seconds: float) -> str:

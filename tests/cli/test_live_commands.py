@@ -96,6 +96,11 @@ def test_every_command_says_how_it_is_used(nobody: Running) -> None:
     [
         (("gpus", "show"), 2, "GPU is missing (NVC-1001)\n  expected: nvcore gpus show GPU\n"),
         (("gpus", "retry"), 2, "GPU is missing"),
+        (("gpus", "retry", ""), 2, "a word is empty"),
+        (("dump", ""), 2, "a word is empty"),
+        (("plugins", "show", ""), 2, "a word is empty"),
+        (("vgpu", "create", "--type", "A100-4C", "--name", ""), 2, "bad name"),
+        (("vgpu", "create", "--type", "A100-4C", "--gpu", "nonexistent"), 3, "GPU nonexistent hosts no vGPUs"),
         (("plugins", "stop"), 2, "NAME is missing"),
         (("gpus", "shew", A100), 2, "no verb 'shew'"),
         (("gpus", "show", "0000:99:00.0"), 3, "no GPU"),
