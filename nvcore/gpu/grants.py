@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 _Part = TypeVar("_Part", bound="Owned | Line | GpuGrant")
 
 
+def _must(what: str, call: Callable[[], object]) -> bool:
+    """Make a call that may raise; the counterpart of `fails`."""
+    call()
+    return False
+
+
 @follows(Grant)
 class GpuGrant:
     """One grant. `client` is the owner's name, `function` the function it was asked for; `problems` what could not be taken down properly;
@@ -51,13 +57,12 @@ class GpuGrant:
         self.state: GrantState = "live"
         self.problems: list[str] = []
         hardware.ledger.take(self.name, request, parent.name if parent else None)
-        self._tenant: Tenant | None = None
-        self._parts: list[Owned | Line | GpuGrant] = []
+        self.root: Tenant | None = None
+        self._parts: dict[Owned | Line | GpuGrant, None] = {}  # in the order in which they were made
         self._extents: dict[Range, Extent] = {}
         self.about: dict[str, Any] = {"function": function, "grant": self.name, "owner": client, "vm": self.vm}
         self.publish: Callable[..., object] = partial(hardware.publish, **self.about)
-        with hardware.lock:
-            hardware.grants[self.name] = self
+        hardware.grants[self.name] = self
 
     # what it has
 
@@ -94,14 +99,9 @@ class GpuGrant:
     @property
     def tenant(self) -> Tenant:
         """The root in the firmware; opened on first use. Raises FirmwareDead, LeaseRevoked."""
-        if self._tenant is None or not self._tenant.open:
-            self._tenant = self._live().session.open_tenant(self.name)
-        return self._tenant
-
-    @property
-    def has_root(self) -> bool:
-        """Whether it has a root in the firmware now."""
-        return self._tenant is not None
+        if self.root is None or not self.root.open:
+            self.root = self._live().session.open_tenant(self.name)
+        return self.root
 
     # what its owner does with it
 
@@ -215,75 +215,65 @@ class GpuGrant:
                 grant.state = "quiescing" if quiescing else "live"
 
     @may_sleep
-    def revoke(self, cause: str, final: GrantState = "revoked") -> None:
-        """The core takes the grant back without its owner."""
-        if not self.ended:
-            self._take_down(final, cause)
-
-    @may_sleep
     def renew(self, generation: int, cause: str) -> None:
         """Begin anew under a new generation with the same resources, zeroed; what hung below in the firmware is gone. Where the firmware
         runs on (the grant's rung of the ladder): disable the channels, unset the page directories, invalidate, then scrub. Raises what the
         firmware or the invalidate answers: the next rung's business. Children, which hold what is theirs, come first."""
         for child in self.parts(GpuGrant):
             child.renew(generation, cause)
-        self.kill()
-        for channel in self.parts(GpuChannel):
-            channel.disable()
-        for space in self.parts(GpuSpace):
-            space.leave()
-        self.revoke_leases(cause)
-        parts: list[GpuChannel | GpuSpace] = [*self.parts(GpuChannel), *self.parts(GpuSpace)]
-        for part in parts:
-            part.close()
-        self._close_tenant()
+        self._clear(cause, _must)
         for item in self.vram:
             self.scrub(item)
         self.generation = generation
 
-    def _close_tenant(self) -> None:
-        tenant, self._tenant = self._tenant, None
-        if tenant is not None:
-            tenant.close()
-
-    def _take_down(self, final: GrantState, cause: str) -> None:
-        hardware, self.state = self.hardware, final
+    @may_sleep
+    def revoke(self, cause: str, final: GrantState = "revoked") -> None:
+        """The core takes the grant back without its owner, in the order of this module's heading."""
+        if self.ended:
+            return
+        hardware, problems, self.state = self.hardware, self.problems, final
         self.kill()
-        problems, stuck = self.problems, not hardware.gate.open or hardware.device.gone
-
+        stuck = not hardware.gate.open or hardware.device.gone
         for child in self.parts(GpuGrant):
             child.revoke(cause, final)
             stuck |= bool(child.problems)
-        for channel in self.parts(GpuChannel):
-            stuck |= fails(problems, f"channel {channel.channel}", channel.close)
-        for space in self.parts(GpuSpace):
-            stuck |= fails(problems, "address space", space.close) | space.stuck
-        stuck |= fails(problems, "firmware tenant", self._close_tenant)
-        self.revoke_leases(cause)
+        stuck |= self._clear(cause, partial(fails, problems))
         buffers = self.parts(GrantBuffer)
         if stuck and hardware.gate.open:  # a channel that may still run may still write: its host memory stays until reset
             hardware.limbo.extend(buffers)
             buffers = []
-        for buffer in buffers:
-            fails(problems, "DMA buffer", buffer.close)
-        for line in self.parts(Line):
-            fails(problems, "interrupt", line.close)
+        endings: list[Owned | Line] = [*buffers, *self.parts(Line)]
+        for part in endings:
+            fails(problems, part.what, part.close)
         for item in () if stuck else self.vram:
             stuck |= fails(problems, "scrub", self.scrub, item)
         self._leave(final, quarantine=("vram", "channels", "functions") if stuck else ())
-        text = f"{final}: {self.label}: {cause}" + (f"; {'; '.join(self.problems)}" if self.problems else "")
+        text = "; ".join([f"{final}: {self.label}: {cause}", *problems])
         self.publish("grant", text, action="quarantined until reset" if stuck else "scrubbed")
+
+    def _clear(self, cause: str, step: Callable[[str, Callable[[], object]], bool]) -> bool:
+        """Channels stop, spaces unlink, the root in the firmware closes, leases are revoked. Whether hardware may still reach the memory.
+        step: makes a call; whether that failed."""
+        self.kill()
+        stuck = False
+        parts: list[Owned] = [*self.parts(GpuChannel), *self.parts(GpuSpace)]
+        for part in parts:
+            stuck |= step(part.what, part.close) | part.stuck
+        root, self.root = self.root, None
+        if root is not None:
+            stuck |= step("firmware tenant", root.close)
+        self.revoke_leases(cause)
+        return stuck
 
     def _leave(self, final: GrantState, quarantine: Sequence[str] = ()) -> None:
         hardware, self.state = self.hardware, final
         for extent in self._extents.values():
             extent.close()
         hardware.ledger.give_back(self.name, quarantine=quarantine)
-        with hardware.lock:
-            hardware.grants.pop(self.name, None)
+        hardware.grants.pop(self.name, None)
         if self.parent is not None:
             self.parent.forget(self)
-        self._parts, self._extents, self._hardware = [], {}, None
+        self._parts, self._extents, self._hardware = {}, {}, None
 
     # the books of its parts
 
@@ -317,13 +307,10 @@ class GpuGrant:
         return [*self.parts(kind), *(part for child in self.parts(GpuGrant) for part in child._below(kind))]
 
     def _adopt(self, part: _Part) -> _Part:
-        with self.hardware.lock:
-            self._parts.append(part)
+        _ = self.hardware  # raises when the grant ended while the part was made
+        self._parts[part] = None
         return part
 
     def forget(self, part: Owned | GpuGrant) -> None:
         """The part is being closed."""
-        if self._hardware is not None:
-            with self._hardware.lock:
-                if part in self._parts:
-                    self._parts.remove(part)
+        self._parts.pop(part, None)

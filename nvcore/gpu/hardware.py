@@ -1,7 +1,7 @@
 """What a booted GPU consists of, as its grants use it: device, books, windows, interrupt tree, invalidate unit, and the session of this
 generation.
 
-Owns the registries of live grants and channels of one GPU, behind a leaf lock. It outlives a firmware reboot: session, gate and inventory
+Owns the registry of live grants of one GPU, which any thread may look at. It outlives a firmware reboot: session, gate and inventory
 are replaced, grants and ledger stay. Any thread; takes no decision about faults.
 """
 
@@ -22,7 +22,6 @@ from nvcore.gpu.invalidate import Gate, Invalidator
 from nvcore.gpu.ledger import Ledger
 from nvcore.gpu.memory import VramAccess, map_behind_bar1
 from nvcore.gpu.parts import GpuChannel, GpuSpace
-from nvcore.locks import Lock
 
 if TYPE_CHECKING:
     from nvcore.gpu.grants import GpuGrant
@@ -47,7 +46,6 @@ class Hardware:
             bar1=inventory.bar1_size, functions=functions, heads=inventory.heads,
         )  # fmt: skip
         self.vram = VramAccess(device, page_tables=inventory.page_tables)
-        self.lock = Lock("gpu-registry", leaf=True)
         self.grants: dict[str, GpuGrant] = {}
         self.limbo: list[DmaBuffer] = []  # host memory that hardware may still write to; freed after the next reset
         self.serials = count(1)  # of the grants' names
@@ -102,5 +100,5 @@ class Hardware:
     def counts(self) -> dict[str, int]:
         """Objects in the firmware that the core knows of, by the session's kinds."""
         grants = tuple(self.grants.values())
-        roots, spaces = sum(grant.has_root for grant in grants), sum(len(grant.parts(GpuSpace)) for grant in grants)
+        roots, spaces = sum(grant.root is not None for grant in grants), sum(len(grant.parts(GpuSpace)) for grant in grants)
         return {"client": roots, "space": spaces, "channel": len(self.channels)}

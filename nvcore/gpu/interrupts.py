@@ -26,6 +26,7 @@ class Line:
     """One owner's count of one vector: an eventfd that the core owns."""
 
     __slots__ = ("_tree", "fd", "vector")
+    what = "interrupt"
 
     def __init__(self, tree: InterruptTree, vector: int) -> None:
         self._tree, self.vector = tree, vector

@@ -30,19 +30,24 @@ _DOORBELL = USERMODE_DOORBELL.address()
 
 
 class Owned:
-    """Base of spaces, channels, leases and buffers."""
+    """Base of spaces, channels, leases and buffers. what: a word for people. stuck: hardware may still reach its memory although it is
+    gone."""
 
-    __slots__ = ("closed", "grant")
+    __slots__ = ("closed", "grant", "stuck", "what")
 
-    def __init__(self, grant: GpuGrant) -> None:
-        self.grant, self.closed = grant, False
+    def __init__(self, grant: GpuGrant, what: str) -> None:
+        self.grant, self.what, self.closed, self.stuck = grant, what, False, False
 
-    def first_close(self) -> bool:
-        """Whether nobody closed it before; it is closed now, and its grant's no more."""
-        first, self.closed = not self.closed, True
-        if first:
+    @may_sleep
+    def close(self) -> None:
+        """Its grant's no more, then ended. Idempotent: what ended in an error is closed too."""
+        if not self.closed:
+            self.closed = True
             self.grant.forget(self)
-        return first
+            self._end()
+
+    def _end(self) -> None:
+        """Let go of what is behind it; called once."""
 
 
 class GrantBuffer(Owned):
@@ -52,14 +57,12 @@ class GrantBuffer(Owned):
     __slots__ = ("_inner", "bus_address", "contiguous", "fd", "size", "view")
 
     def __init__(self, grant: GpuGrant, inner: DmaBuffer) -> None:
-        super().__init__(grant)
+        super().__init__(grant, "DMA buffer")
         self._inner, self.bus_address, self.contiguous = inner, inner.bus_address, inner.contiguous
         self.size, self.view, self.fd = inner.size, inner.view, inner.fd
 
-    @may_sleep
-    def close(self) -> None:
-        """Unmap it from the device, then free it. Idempotent."""
-        self.first_close()
+    def _end(self) -> None:
+        """Unmap it from the device, then free it."""
         self.view = memoryview(b"")
         self._inner.close()
 
@@ -71,17 +74,17 @@ class MemoryLease(Owned):
     __slots__ = ("_cause", "_mapped", "_vram", "range")
 
     def __init__(self, grant: GpuGrant, item: Range, mapped: Mapped | None) -> None:
-        super().__init__(grant)
+        super().__init__(grant, "lease")
         self.range, self._mapped, self._vram = item, mapped, grant.hardware.vram
         self._cause: str | None = None
 
     @property
     def valid(self) -> bool:
         """Whether it has been neither revoked nor released."""
-        return self._cause is None
+        return not self.closed
 
     def _check(self, offset: int, size: int) -> None:
-        if self._cause is not None:
+        if self.closed:
             what = f"the lease on [{self.range.start:#x}, {self.range.end:#x}) of {self.grant.name} is gone"
             raise LeaseRevoked(what, seen=self._cause, remedy="acquire the memory again after resume, or give up")
         if offset < 0 or size < 0 or offset + size > self.range.size:
@@ -119,24 +122,25 @@ class MemoryLease(Owned):
     def revoke(self, cause: str) -> None:
         """Take it back from its holder, whatever views exist. Idempotent."""
         self._cause = self._cause or cause
+        self.close()
+
+    def _end(self) -> None:
         mapped, self._mapped = self._mapped, None
         if mapped is not None:
             mapped.revoke()
-        self.first_close()
 
 
 @follows(AddressSpace)
 class GpuSpace(Owned):
-    """An address space whose tables its client owns. stuck: hardware may still walk the tables although the space is gone."""
+    """An address space whose tables its client owns."""
 
-    __slots__ = ("_gate", "_invalidator", "_ring", "_root", "ref", "stuck")
+    __slots__ = ("_gate", "_invalidator", "_ring", "_root", "ref")
 
     def __init__(self, grant: GpuGrant, ref: SpaceRef) -> None:
-        super().__init__(grant)
+        super().__init__(grant, "address space")
         self.ref, self._gate, self._invalidator = ref, grant.hardware.gate, grant.hardware.invalidator
         self._ring = TicketRing(self._invalidator, self._gate)
         self._root: int | None = None
-        self.stuck = False
 
     def _family(self) -> MemoryFamily:
         self._gate.check()
@@ -165,23 +169,17 @@ class GpuSpace(Owned):
             raise
         self._root = None
 
-    def leave(self) -> None:
-        """As `unlink`; nothing to do on a dead generation."""
-        if self._gate.open:
-            self.unlink()
-
     def invalidate(self) -> Ticket:
         """Start dropping cached translations of this space."""
         return self._invalidator.start(self._ring, self._root or 0)
 
-    def close(self) -> None:
-        """Unlink and free. Idempotent; on a dead generation it only forgets."""
-        if not self.first_close():
-            return
+    def _end(self) -> None:
+        """Unlink and free; on a dead generation it only forgets."""
         alive, ref = self._gate.open, self.ref
         self.stuck = self.stuck or (self._root is not None and not alive)
         try:
-            self.leave()
+            if alive:
+                self.unlink()
         finally:
             del self.ref
             if alive:
@@ -216,7 +214,7 @@ class GpuChannel(Owned):
     __slots__ = ("_buffer", "_gate", "channel", "doorbell", "engine", "ref", "runlist")
 
     def __init__(self, grant: GpuGrant, engine: str, runlist: int, channel: int, ref: ChannelRef, buffer: GrantBuffer | None) -> None:
-        super().__init__(grant)
+        super().__init__(grant, f"channel {channel}")
         self.engine, self.runlist, self.channel, self.ref, self._buffer = engine, runlist, channel, ref, buffer
         self._gate = grant.hardware.gate
         self.doorbell = ChannelDoorbell(grant.hardware.device.bars[0], ref.token, self._gate)
@@ -239,12 +237,10 @@ class GpuChannel(Owned):
         if self._gate.open and not self.closed:
             self.grant.hardware.family("channel").disable(self.ref)
 
-    def close(self) -> None:
-        """Disable and free it; then its fault buffer, which the hardware does not reach any more. Idempotent. When it raises, the buffer
-        may still be written to: it stays the grant's."""
+    def _end(self) -> None:
+        """Disable and free it; then its fault buffer, which the hardware does not reach any more. When it raises, the buffer may still be
+        written to: it stays the grant's."""
         self.kill()
-        if not self.first_close():
-            return
         ref = self.ref
         del self.ref
         if self._gate.open:
