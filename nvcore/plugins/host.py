@@ -1,13 +1,12 @@
 """PluginHost: the plugins of one host from selection to teardown.
 
-Owns the plugin manager, the records and the offers. Belongs to one thread; `states()` may be called from any (it copies);
+Owns the records, the hooks and what was offered at them. Belongs to one thread; `states()` may be called from any (it copies);
 observers and services are called in threads of their own, which are abandoned when they hang. Never imports what is not selected; never
 lets one plugin's failure reach another; calls no hook after `load` but the two observers.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,10 +16,10 @@ from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import NotFoundError, NotRunningError, PluginError
 from nvcore.api.offers import HostInfo
-from nvcore.plugins.collect import OFFERS, Offers
+from nvcore.locks import start_thread
+from nvcore.plugins.hooks import OFFERS, Hooks
 from nvcore.plugins.index import Index, scan
 from nvcore.plugins.loader import load_objects, raised
-from nvcore.plugins.register import implementations, manager_with_hooks, register, unregister
 from nvcore.plugins.select import Selection, inventory, select
 from nvcore.plugins.states import Plugin
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from nvcore.config.model import Configuration
 
 _Call = Callable[[], object]
-
-__all__ = ["ObserverError", "PluginHost", "RequiredPluginError"]
 
 
 class RequiredPluginError(PluginError):
@@ -62,10 +59,9 @@ class PluginHost:
         self.limit = limit
         self.index = Index()
         self.plugins: list[Plugin] = []
-        self._offers = {hook: Offers(hook) for hook in OFFERS}
+        self._hooks = Hooks()
         self._infos: dict[str, HostInfo] = {}
         self._leaving: dict[Plugin, list[tuple[str, _Call]]] = {}  # what makes a plugin leave, in the order in which it started
-        self._manager = manager_with_hooks()
 
     def load(self, selection: Selection | None = None, *, index: Index | None = None) -> None:
         """Index, select, import, register, and call every hook once; call once per host.
@@ -75,30 +71,30 @@ class PluginHost:
         """
         self.index = scan() if index is None else index
         self.plugins = select(inventory(self.index), selection or Selection())
-        self._infos = {plugin.key: self._make_info(plugin) for plugin in self.plugins}
-        wanted = [plugin for plugin in self.plugins if plugin.state == "selected"]
-        for plugin in wanted:
-            if not plugin.families:
+        for plugin in self.plugins:
+            folder = None if self.state_dir is None else self.state_dir / "plugins" / plugin.name
+            info = HostInfo(version=__version__, generations=GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
+            self._infos[plugin.key] = info
+            if plugin.state == "selected" and not plugin.families:
                 plugin.state = "registered"  # it has commands only; they are imported when they are used
-            elif objects := load_objects(plugin):
-                register(self._manager, plugin, objects)
-        for hook, offers in self._offers.items():
-            offers.call(self._manager, wanted, self._infos)
+            elif plugin.state == "selected" and (objects := load_objects(plugin)):
+                self._hooks.register(plugin, objects)
+        for hook in OFFERS:
+            for plugin in self.plugins:
+                if plugin.state == "registered":
+                    self._hooks.call(hook, plugin, self._infos[plugin.key])
             if hook == "nvcore_config_sections":
-                self._configure(offers)
-        self._settle(wanted)
+                self._configure()
+        self._hooks.report()
         for plugin in self.plugins:
             if plugin.required and plugin.state != "registered":
                 what = f"required plugin {plugin.name} is {plugin.state}: {plugin.reason}"
                 raise RequiredPluginError(what, remedy=plugin.remedy or "select it, or take it out of [plugins] required")
 
-    def _make_info(self, plugin: Plugin) -> HostInfo:
-        folder = None if self.state_dir is None else self.state_dir / "plugins" / plugin.name
-        return HostInfo(version=__version__, generations=GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
-
-    def _configure(self, sections: Offers) -> None:
+    def _configure(self) -> None:
         """Give every plugin its record, from its section or from the record's defaults."""
-        records = {plugin.key: (plugin, offer) for plugin, offer in reversed(sections.pairs)}  # the first one counts
+        offers = self._hooks.offers("nvcore_config_sections")
+        records = {plugin.key: (plugin, offer) for plugin, offer in reversed(offers)}  # the first one counts
         if self.configuration is not None:
             self.configuration.check_names({plugin.name: plugin.state for plugin in self.plugins}, set(records))
         if not records:
@@ -108,21 +104,6 @@ class PluginHost:
         for plugin, offer in records.values():
             section = None if self.configuration is None else self.configuration.section(plugin.name)
             self._infos[plugin.key].config = build(offer, section)
-
-    def _settle(self, wanted: list[Plugin]) -> None:
-        """Drop what failed on the way, report conflicts, count offers."""
-        for plugin in wanted:
-            if plugin.state == "failed":
-                self._drop(plugin)
-        for offers in self._offers.values():
-            offers.report()
-            for plugin, _ in offers.pairs:
-                plugin.offers += 1
-
-    def _drop(self, plugin: Plugin) -> list[Any]:
-        """Withdraw a plugin's offers and registrations. Returns the offers."""
-        unregister(self._manager, plugin)
-        return [offer for offers in self._offers.values() for offer in offers.withdraw(plugin)]
 
     def states(self) -> list[dict[str, Any]]:
         """Every plugin with state, reason and remedy (schema nvcore.plugins/1), problems of the index not included."""
@@ -146,8 +127,7 @@ class PluginHost:
     def collect(self, hook: str, *, contested: bool = False) -> list[Any]:
         """The offers of `hook`, by plugin name, without what two of them claim: nobody can pick one silently. No hook is called here.
         contested: with it, for a user who reports the conflict where it matters."""
-        offers = self._offers[hook]
-        return [offer for _, offer in offers.pairs] if contested else list(offers.uncontested())
+        return [offer for _, offer in self._hooks.offers(hook)] if contested else list(self._hooks.uncontested(hook))
 
     def start(self, view: HostView) -> None:
         """Start services, then tell observers that the host is up. One that raises or hangs is named in its state; the others run."""
@@ -155,57 +135,41 @@ class PluginHost:
             if plugin.state != "registered":
                 continue
             leaving = self._leaving[plugin] = []
-            for offer in self._offers["nvcore_services"].of(plugin):
-                if self._began(plugin, f"service {offer.name}", partial(offer.start, view)):
+            for owner, offer in self._hooks.offers("nvcore_services"):
+                if owner is plugin and self._began(plugin, f"service {offer.name}", partial(offer.start, view)):
                     leaving.append((f"stop of service {offer.name}", offer.stop))
-            for call in self._observers("nvcore_host_started", plugin, view):
+            for call in self._hooks.ready("nvcore_host_started", plugin, view):
                 self._began(plugin, "nvcore_host_started", call)
             if plugin.state == "registered":
                 plugin.state = "started"
-                leaving += [("nvcore_host_stopping", call) for call in self._observers("nvcore_host_stopping", plugin, view)]
-
-    def _watched(self, plugin: Plugin, what: str, call: _Call) -> tuple[str, str] | None:
-        """Run a call that may hang in a daemon thread of its own; None when it returned, else code and reason.
-
-        One that hangs is abandoned with its name (NVC-1109); one that holds the interpreter lock for ever is beyond this.
-        """
-        what = f"{what} of {plugin.name}"
-        done = threading.Event()
-        outcome: list[str] = []
-
-        def body() -> None:
-            try:
-                call()
-            except (Exception, SystemExit) as error:  # isolation boundary: hook
-                outcome.append(f"{what} {raised(error)}")
-            finally:
-                done.set()
-
-        thread = threading.Thread(target=body, name=f"nvcore-watched {what}", daemon=True)
-        thread.start()
-        if not self.clock.wait(done, self.limit):
-            return "NVC-1109", f"{what} did not return within {self.limit:g} s and was abandoned in thread {thread.name!r}"
-        return ("NVC-1112", outcome[0]) if outcome else None
+                leaving += [("nvcore_host_stopping", call) for call in self._hooks.ready("nvcore_host_stopping", plugin, view)]
 
     def _began(self, plugin: Plugin, what: str, call: _Call) -> bool:
         """Whether a starting call of a plugin returned; one that does not is the plugin's last."""
-        failure = self._watched(plugin, what, call) if plugin.state == "registered" else None
-        if failure is not None:
-            plugin.fail(*failure)
-        return plugin.state == "registered"
+        return plugin.state == "registered" and self._watched(plugin, what, call) is None
 
-    def _observers(self, hook: str, plugin: Plugin, view: HostView) -> list[_Call]:
-        """A plugin's implementations of an observer, each ready to be called."""
-        found = implementations(self._manager, hook, plugin)
-        return [partial(one.function, *(view for _ in one.argnames)) for one in found]
+    def _watched(self, plugin: Plugin, what: str, call: _Call) -> str | None:
+        """Run a call that may hang in a daemon thread of its own; None when it returned, else why the plugin has failed now.
+
+        One that hangs is abandoned with its name (NVC-1109); one that holds the interpreter lock for ever is beyond this.
+        """
+        from nvcore.gpu.threads import Job
+
+        job = Job(call, f"{what} of {plugin.name}", awaited=True)
+        thread = start_thread(f"nvcore-watched {job.what}", partial(job.run, None))
+        if not self.clock.wait(job.done, self.limit):
+            code, reason = "NVC-1109", f"{job.what} did not return within {self.limit:g} s and was abandoned in thread {thread.name!r}"
+        elif job.error is not None:
+            code, reason = "NVC-1112", f"{job.what} {raised(job.error)}"
+        else:
+            return None
+        plugin.fail(code, reason)
+        return reason
 
     def _leave(self, plugin: Plugin) -> list[PluginError]:
         """Run one plugin's stopping observer and stop its services, the last started first; the errors, none raised."""
         calls = reversed(self._leaving.pop(plugin, []))
-        failures = [failure for what, call in calls if (failure := self._watched(plugin, what, call)) is not None]
-        if failures:
-            plugin.fail("NVC-1112", "; ".join(reason for _, reason in failures))
-        return [ObserverError(reason, remedy=plugin.complaint) for _, reason in failures]
+        return [ObserverError(reason, remedy=plugin.complaint) for what, call in calls if (reason := self._watched(plugin, what, call))]
 
     def stop(self, name: str) -> list[Any]:
         """Stop one plugin: observers, services, registrations. Returns the offers it withdrew, for their users to let go of.
@@ -218,10 +182,8 @@ class PluginHost:
             what = f"plugin {name} is {plugin.state}"
             raise NotRunningError(what, expected="started or registered", remedy=f"nvcore plugins show {name}")
         self._leave(plugin)
-        withdrawn = self._drop(plugin)
-        if plugin.state != "failed":
-            plugin.end("disabled", None, "stopped by the operator", "restart the daemon to start it again")
-        return withdrawn
+        plugin.end("disabled", None, "stopped by the operator", "restart the daemon to start it again")  # unless it failed in it
+        return self._hooks.drop(plugin)
 
     def teardown(self) -> ExceptionGroup[PluginError] | None:
         """Stop everything, the last started first; all run, whatever the others do. Returns the grouped errors, None without any."""
@@ -231,5 +193,5 @@ class PluginHost:
             if plugin.state == "started":
                 plugin.state = "registered"
         for plugin in self.plugins:
-            self._drop(plugin)
+            self._hooks.drop(plugin)
         return ExceptionGroup("plugins that did not stop cleanly", errors) if errors else None

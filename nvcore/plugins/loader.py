@@ -13,8 +13,6 @@ from types import TracebackType
 from nvcore.api.errors import PluginError
 from nvcore.plugins.states import Plugin
 
-__all__ = ["ImportFailed", "import_object", "load_objects", "raised"]
-
 
 class ImportFailed(PluginError):
     """A plugin's entry point could not be imported."""
@@ -47,7 +45,8 @@ def _blame(trace: TracebackType | None) -> str | None:
 
 def raised(error: BaseException) -> str:
     """What a plugin's exception said, and where, for the reason of a state."""
-    return f"raised {type(error).__name__}: {error} at {_blame(error.__traceback__)}"
+    where = _blame(error.__traceback__)
+    return f"raised {type(error).__name__}: {error}" + (f" at {where}" if where else "")
 
 
 def import_object(plugin: Plugin, value: str, *, make: bool = False) -> object:

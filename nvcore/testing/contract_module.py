@@ -19,8 +19,7 @@ import attrs
 
 from nvcore.api import offers as records
 from nvcore.api.offers import CheckOffer, ConfigSection, Finding, InterfaceOffer, PanelOffer
-from nvcore.plugins.collect import OFFERS
-from nvcore.plugins.register import HOOKS
+from nvcore.plugins.hooks import HOOKS, OFFERS
 from nvcore.testing.contract import broken, calling, untouched
 from nvcore.testing.modules import hooks_of, host_info, offers_of
 

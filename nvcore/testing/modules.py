@@ -13,8 +13,7 @@ from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import PluginError
 from nvcore.api.offers import HostInfo
-from nvcore.plugins.collect import OFFERS
-from nvcore.plugins.register import HOOKS
+from nvcore.plugins.hooks import HOOKS, OFFERS
 
 __all__ = ["hooks_of", "host_info", "offers_of"]
 
