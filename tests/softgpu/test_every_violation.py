@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import nvcore_softgpu
+from nvcore_softgpu.violations import VIOLATIONS
 from tests.softgpu import wrong_boots, wrong_messages, wrong_work
 
 CASES = [*wrong_boots.CASES, *wrong_messages.CASES, *wrong_work.CASES]
@@ -46,3 +47,9 @@ def test_every_name_in_the_sources_is_in_the_table():
     found = {name for path in folder.rglob("*.py") for name in names_in(ast.parse(path.read_text("utf-8")))}
     assert len(found) > 150
     assert found == {name for name, _, _ in CASES}
+
+
+def test_every_name_is_listed_once_with_its_meaning():
+    listed = [rule.name for rule in VIOLATIONS]
+    assert sorted(listed) == sorted({name for name, _, _ in CASES})
+    assert all(rule.meaning and rule.place for rule in VIOLATIONS)

@@ -155,6 +155,15 @@ def test_the_command_writes_one_set_when_asked_and_says_what_there_is(tmp_path: 
         command(["firmware", "--chip", "gh100", "--version", "535.113.01", str(tmp_path)], Io())
 
 
+def test_violations_are_listed_with_their_meaning() -> None:
+    io = Io()
+    assert command(["violations", "-o", "json"], io) == 0
+    rows = {row["name"]: row for row in io.shown["rows"]}
+    assert rows["wpr2-access"] == {"name": "wpr2-access", "place": "memory", "meaning": "an access to the protected region"}
+    with pytest.raises(UsageError, match="takes no argument"):
+        command(["violations", "wpr2-access"], io)
+
+
 def test_faults_are_listed_with_their_meaning() -> None:
     io = Io()
     assert command(["faults", "-o", "json"], io) == 0

@@ -22,6 +22,7 @@ _USAGE: Final = """usage: nvcore softgpu VERB
   serve --chip CHIP --vram SIZE --socket PATH [--firmware DIR] [--fault NAME[:ARG]]... [--once] [--report FILE]
                           serve a software GPU to QEMU; prints the QEMU line that fits.
                           --once: end when the first client has left; --report: write what the model saw as JSON
+  violations [-o OUTPUT]  list what the model notices of a driver that does something wrong
 """
 _FAULT_COLUMNS: Final = (
     ("name", "FAULT", "left"),
@@ -30,6 +31,7 @@ _FAULT_COLUMNS: Final = (
     ("acts", "ACTS", "left"),
     ("meaning", "MEANING", "left"),
 )
+_VIOLATION_COLUMNS: Final = (("name", "VIOLATION", "left"), ("place", "PLACE", "left"), ("meaning", "MEANING", "left"))
 
 
 def _options(words: Sequence[str], values: Sequence[str], flags: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -88,18 +90,32 @@ def _firmware(words: Sequence[str], io: CommandIO) -> int:
     return 0
 
 
+def _output(verb: str, words: Sequence[str]) -> str:
+    """The output that a listing was asked for."""
+    options, rest = _options(words, ("-o", "--output"), ())
+    if rest:
+        raise UsageError(f"{verb} takes no argument", seen=" ".join(rest))
+    return options.get("-o", options.get("--output", "table"))
+
+
 def _faults(words: Sequence[str], io: CommandIO) -> int:
     from nvcore_softgpu.faults import FAULTS
 
-    options, rest = _options(words, ("-o", "--output"), ())
-    if rest:
-        raise UsageError("faults takes no argument", seen=" ".join(rest))
+    output = _output("faults", words)
     rows = []
     for row in FAULTS:
         acts = "once" if row.once else "until disarmed"
         rows.append({"name": row.name, "place": row.place, "argument": row.argument, "acts": acts, "meaning": row.meaning})
-    output = options.get("-o", options.get("--output", "table"))
     io.show(output, schema="nvcore.softgpu-faults/1", key="faults", rows=rows, columns=_FAULT_COLUMNS)
+    return 0
+
+
+def _violations(words: Sequence[str], io: CommandIO) -> int:
+    from nvcore_softgpu.violations import VIOLATIONS
+
+    output = _output("violations", words)
+    rows = [rule._asdict() for rule in VIOLATIONS]
+    io.show(output, schema="nvcore.softgpu-violations/1", key="violations", rows=rows, columns=_VIOLATION_COLUMNS)
     return 0
 
 
@@ -123,7 +139,9 @@ def _serve(words: Sequence[str], io: CommandIO) -> int:
     return serve(options, faults, io)
 
 
-VERBS: Final[dict[str, Callable[[Sequence[str], CommandIO], int]]] = {"firmware": _firmware, "faults": _faults, "serve": _serve}
+VERBS: Final[dict[str, Callable[[Sequence[str], CommandIO], int]]] = {
+    "firmware": _firmware, "faults": _faults, "serve": _serve, "violations": _violations,
+}  # fmt: skip
 
 
 def command(argv: Sequence[str], io: CommandIO) -> int:
