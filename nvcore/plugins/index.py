@@ -54,14 +54,12 @@ class Distribution:
 class Problem:
     """Something the scan could not use: `where` is a path, `what` says why it was skipped, `remedy` what to do."""
 
-    __slots__ = ("code", "remedy", "what", "where")
-
-    def __init__(self, code: str, where: str, what: str, remedy: str) -> None:
+    def __init__(self, where: str, what: str, remedy: str, code: str = "NVC-1110") -> None:
         self.code, self.where, self.what, self.remedy = code, where, what, remedy
 
     def as_dict(self) -> dict[str, str]:
         """The problem as JSON views carry it."""
-        return {"code": self.code, "where": self.where, "what": self.what, "remedy": self.remedy}
+        return dict(vars(self))
 
 
 class _Damaged(Exception):
@@ -79,10 +77,6 @@ class Index:
         self.distributions: dict[str, Distribution] = {}
         self.problems: list[Problem] = []
         self.leftovers: list[str] = []
-
-    def problem(self, where: str, what: str, remedy: str, code: str = "NVC-1110") -> None:
-        """Note what the scan could not use."""
-        self.problems.append(Problem(code, where, what, remedy))
 
     def plugins(self) -> list[Distribution]:
         """Distributions with entry points of ours, by name."""
@@ -106,7 +100,7 @@ def scan(path: Iterable[str] | None = None) -> Index:
             continue  # normal on a path; archives are not scanned
         except (OSError, ValueError) as error:
             what = f"this folder on the path cannot be read: {_words(error)}"
-            index.problem(folder, what, "give the user read access or take it off the path")
+            index.problems.append(Problem(folder, what, "give the user read access or take it off the path"))
             continue
         index.folders[os.path.abspath(folder)] = names
         _folder(index, os.path.abspath(folder), names, hidden.get(real, ""))
@@ -144,7 +138,7 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
             dist = _distribution(folder, name, hidden)
         except _Damaged as error:
             what = f"damaged metadata: {error}; this distribution is skipped"
-            index.problem(metadata, what, "reinstall the distribution, or remove this folder")
+            index.problems.append(Problem(metadata, what, "reinstall the distribution, or remove this folder"))
             continue
         twin = here.get(dist.name)
         here[dist.name] = dist if twin is None else _two_here(index, twin, dist)
@@ -164,12 +158,9 @@ def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribut
     except VersionSyntax:
         newer, older = one, other
     newer.shadowed += [older.metadata, *older.shadowed]
-    index.problem(
-        older.metadata,
-        f"two versions of {newer.spelled} in one folder: {older.version or '?'} and {newer.version or '?'}",
-        f"pip install --force-reinstall '{newer.spelled}=={newer.version}', then remove the older metadata",
-        "NVC-1111",
-    )
+    what = f"two versions of {newer.spelled} in one folder: {older.version or '?'} and {newer.version or '?'}"
+    remedy = f"pip install --force-reinstall '{newer.spelled}=={newer.version}', then remove the older metadata"
+    index.problems.append(Problem(older.metadata, what, remedy, "NVC-1111"))
     return newer
 
 
@@ -235,7 +226,8 @@ def _entry_points(text: str) -> list[EntryPoint]:
         family = ours.removeprefix("nvcore.")
         name, _, value = (half.strip() for half in line.partition("="))
         value = value.partition("[")[0].strip()
-        if family not in ("", ours) and "." not in family and generation.isascii() and generation.isdigit() and name and value:
+        numbered = generation.isascii() and generation.isdigit() and len(generation) < 9
+        if family not in ("", ours) and "." not in family and numbered and name and value:
             found.append(EntryPoint(family, int(generation), name, value))
     return found
 

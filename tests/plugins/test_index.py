@@ -176,6 +176,10 @@ def test_leftovers_of_pip_are_kept_apart(tmp_path: Path) -> None:
     assert index.plugins() == [] and index.leftovers == [str(tmp_path / "~oy_gone-1.0.dist-info")]
 
 
+def test_a_generation_of_thousands_of_digits_is_none_of_ours() -> None:
+    assert _entry_points(f"[nvcore.client.v{'9' * 5000}]\nx = y\n[nvcore.client.v1]\nz = y\n")[0].name == "z"
+
+
 def test_paths_that_are_not_folders_are_no_problem(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK")
     assert scan([str(tmp_path / "a.zip"), str(tmp_path / "absent"), "nul\0byte"]).problems[0].where == "nul\0byte"
