@@ -9,8 +9,7 @@ import attrs
 
 from nvcore.api import firmware, hookimpl
 from nvcore.api.errors import BootError, DeviceGone, FirmwareDead
-from nvcore.api.families import Family, Tenant
-from nvcore.api.families.inventory import InventoryFamily
+from nvcore.api.families import Family, InventoryFamily, Tenant
 from nvcore.api.identity import ChipId
 from nvcore.api.inventory import Inventory, MemoryRegion, Range, VgpuSupport
 from nvcore.api.marks import follows

@@ -224,7 +224,7 @@ class Grant(Protocol):
     def create_channel(
         self, space: AddressSpace, engine: str, *, ring_address: int, ring_entries: int, instance: int, userd: int, privileged: bool = False
     ) -> Channel:
-        """A channel on `engine` with a free id of the grant; enabled when this returns. Addresses as in `families.channel.ChannelSpec`;
+        """A channel on `engine` with a free id of the grant; enabled when this returns. Addresses as in `families.ChannelSpec`;
         instance and userd must lie inside the grant."""
 
     def interrupt(self, engine: str) -> Interrupt:

@@ -26,7 +26,7 @@ def scan(root: str = _SYSFS) -> list[dict[str, object]]:
         addresses = sorted(os.listdir(root))
     except OSError:
         return []
-    rows = []
+    rows: list[dict[str, object]] = []
     for address in addresses:
         home = os.path.join(root, address)
         if _read(f"{home}/vendor") != "0x10de" or (_read(f"{home}/class") or "")[:4] != "0x03":  # NVIDIA; VGA and 3D controllers

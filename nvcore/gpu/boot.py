@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from nvcore.api.errors import BootError, ConflictError, FirmwareRefused, NotFoundError, NotSupportedError, PluginError, UsageError
-from nvcore.api.families.inventory import InventoryFamily
+from nvcore.api.families import InventoryFamily
 from nvcore.api.firmware import FirmwareBackend, FirmwareSession, OpenContext
 from nvcore.api.function import Function, FunctionKind
 from nvcore.api.identity import ChipId, GpuIdentity

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, OutOfResources, UsageError
-from nvcore.api.families.channel import ChannelFamily, ChannelSpec
+from nvcore.api.families import ChannelFamily, ChannelSpec
 from nvcore.api.grant import Grant, GrantRequest, GrantState
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from nvcore.api.device import Bar, DmaBuffer
 from nvcore.api.errors import ContractError, DeviceGone, LeaseRevoked, NotSupportedError, NvcoreError
-from nvcore.api.families.channel import ChannelRef
-from nvcore.api.families.memory import MemoryFamily, SpaceRef
+from nvcore.api.families import ChannelRef, MemoryFamily, SpaceRef
 from nvcore.api.grant import AddressSpace, Channel, Lease
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nvcore.api.errors import NvcoreError
-from nvcore.api.families.diagnostics import DiagnosticsFamily
+from nvcore.api.families import DiagnosticsFamily
 from nvcore.hostlib.describe import describe_event, describe_gpu
 
 if TYPE_CHECKING:

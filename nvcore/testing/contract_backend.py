@@ -16,11 +16,7 @@ from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.device import Device
 from nvcore.api.errors import BootError, ContractError, FirmwareDead, NvcoreError
 from nvcore.api.events import FirmwareEvent
-from nvcore.api.families import Family, Tenant
-from nvcore.api.families.channel import ChannelFamily, ChannelSpec
-from nvcore.api.families.diagnostics import DiagnosticsFamily
-from nvcore.api.families.inventory import InventoryFamily
-from nvcore.api.families.memory import MemoryFamily
+from nvcore.api.families import ChannelFamily, ChannelSpec, DiagnosticsFamily, Family, InventoryFamily, MemoryFamily, Tenant
 from nvcore.api.families.vgpu import VgpuFamily
 from nvcore.api.firmware import BootReport, BootStage, FirmwareBackend, FirmwareSession, OpenContext, SavedState, UnloadReport
 from nvcore.api.identity import ChipId

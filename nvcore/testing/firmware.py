@@ -14,8 +14,7 @@ from typing import Literal, TypeVar
 from nvcore.api.clock import Clock
 from nvcore.api.errors import BootError, ContractError, FirmwareDead, FirmwareRefused, WaitTimeout
 from nvcore.api.events import FirmwareEvent, FirmwareHalted
-from nvcore.api.families import Family
-from nvcore.api.families.channel import ChannelSpec
+from nvcore.api.families import ChannelSpec, Family
 from nvcore.api.firmware import BootReport, BootStage, FirmwareImage, OpenContext, SavedState, UnloadReport
 from nvcore.api.identity import ChipId
 from nvcore.api.inventory import Engine, Inventory, MemoryRegion, Range, VgpuSupport

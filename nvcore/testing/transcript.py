@@ -18,7 +18,7 @@ import attrs
 
 from nvcore.api.device import Device, DmaBuffer
 from nvcore.api.events import FirmwareEvent
-from nvcore.api.families.channel import ChannelSpec
+from nvcore.api.families import ChannelSpec
 from nvcore.api.firmware import FirmwareBackend, FirmwareSession, OpenContext
 
 __all__ = ["Recorder", "differences", "record_script"]

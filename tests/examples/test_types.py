@@ -17,8 +17,7 @@ import toy_client
 import toy_firmware
 from nvcore.api.client import Client, ClientContext, ClientDriver
 from nvcore.api.command import Command
-from nvcore.api.families import Tenant
-from nvcore.api.families.inventory import InventoryFamily
+from nvcore.api.families import InventoryFamily, Tenant
 from nvcore.api.firmware import BootReport, FirmwareBackend, FirmwareSession, OpenContext
 from nvcore.api.hooks import ClientPlugin, FirmwarePlugin
 from scratchpad.cli import command

@@ -9,7 +9,7 @@ import pytest
 
 from nvcore.api.errors import ContractError, FirmwareDead, FirmwareRefused, FormatError, UsageError, WaitTimeout
 from nvcore.api.events import ChannelFault, FirmwareHalted, FirmwareMessage
-from nvcore.api.families.channel import ChannelSpec
+from nvcore.api.families import ChannelSpec
 
 from .soft import CASES, Bench, bench
 

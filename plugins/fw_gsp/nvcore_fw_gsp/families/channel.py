@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from nvcore.api.errors import ContractError, NotSupportedError, UsageError
-from nvcore.api.families.channel import ChannelRef, ChannelSpec
-from nvcore.api.families.memory import SpaceRef
+from nvcore.api.families import ChannelRef, ChannelSpec, SpaceRef
 from nvcore.api.marks import may_sleep
 from nvcore_fw_gsp.session.tenant import DEVICE, GspChannel, GspSpace
 
@@ -30,7 +29,7 @@ _COPY_VERSION: Final = 1
 
 
 class ChannelFamily:
-    """See `nvcore.api.families.channel`."""
+    """See `nvcore.api.families.ChannelFamily`."""
 
     name = "channel"
     version = 1

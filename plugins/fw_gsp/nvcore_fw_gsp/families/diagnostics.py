@@ -44,7 +44,7 @@ _FSP: Final[tuple[tuple[type[Register], int, str], ...]] = ((riscv.RISCV_CPUCTL,
 
 
 class DiagnosticsFamily:
-    """See `nvcore.api.families.diagnostics`."""
+    """See `nvcore.api.families.DiagnosticsFamily`."""
 
     name = "diagnostics"
     version = 1

@@ -28,7 +28,7 @@ FIRST_CHANNEL: Final = 1
 
 
 class InventoryFamily:
-    """See `nvcore.api.families.inventory`."""
+    """See `nvcore.api.families.InventoryFamily`."""
 
     name = "inventory"
     version = 1

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from nvcore.api.errors import ContractError
-from nvcore.api.families import Tenant
-from nvcore.api.families.memory import SpaceRef
+from nvcore.api.families import SpaceRef, Tenant
 from nvcore.api.marks import may_sleep
 from nvcore_fw_gsp.session.tenant import DEVICE, GspSpace, GspTenant
 
@@ -24,7 +23,7 @@ _APERTURES: Final = {"vram": 0, "system": 1}
 
 
 class MemoryFamily:
-    """See `nvcore.api.families.memory`."""
+    """See `nvcore.api.families.MemoryFamily`."""
 
     name = "memory"
     version = 1
