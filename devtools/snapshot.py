@@ -87,7 +87,8 @@ def _annotated(node: ast.AnnAssign) -> str:
     return f"{ast.unparse(node.target)}: {ast.unparse(node.annotation)}{value}"
 
 
-def _function(node: _Function) -> str:
+def _function(node: _Function, mark: str = "") -> str:
+    """One line. mark: of the class, which is that of each public method with none of its own."""
     marks, kinds = [], []
     for decorator in node.decorator_list:
         text = ast.unparse(decorator)
@@ -95,13 +96,17 @@ def _function(node: _Function) -> str:
             marks.append(f"@{text} ")
         else:
             kinds.append(f"@{text} ")
+    if mark and not marks and not kinds and not node.name.startswith("_"):
+        marks = [f"@{mark} "]
     returns = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
     return f"{''.join(marks)}{''.join(sorted(kinds))}def {node.name}({ast.unparse(node.args)}){returns}"
 
 
 def _class(node: ast.ClassDef) -> Iterator[str]:
     bases = ", ".join([*(ast.unparse(b) for b in node.bases), *(f"{k.arg}={ast.unparse(k.value)}" for k in node.keywords)])
-    decorators = "".join(f"@{ast.unparse(d)} " for d in node.decorator_list)
+    worn = [ast.unparse(decorator) for decorator in node.decorator_list]
+    mark = next((one for one in worn if one in _MARKS), "")
+    decorators = "".join(f"@{one} " for one in worn if one != mark)
     yield f"{decorators}class {node.name}{f'({bases})' if bases else ''}"
     methods: list[str] = []
     for inner in node.body:
@@ -114,7 +119,7 @@ def _class(node: ast.ClassDef) -> Iterator[str]:
                 if ast.unparse(target) != "usual_remedy":  # words for readers, no contract
                     yield f"    {ast.unparse(target)} = {ast.unparse(value)}"
         elif isinstance(inner, _Function) and (not inner.name.startswith("_") or inner.name == "__init__"):
-            methods.append(f"    {_function(inner)}")
+            methods.append(f"    {_function(inner, mark)}")
     yield from sorted(methods, key=lambda line: line.partition("def ")[2])
 
 

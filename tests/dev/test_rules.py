@@ -174,3 +174,8 @@ def test_the_snapshot_changes_with_the_contract(tmp_path: Path, old: str, new: s
 def test_the_snapshot_does_not_change_with_words_or_private_names(tmp_path: Path) -> None:
     reworded = API.replace("A bus.", "Any bus.").replace("_private", "_secret").replace("_hidden", "_h")
     assert snapshot(tmp_path, API) == snapshot(tmp_path, reworded)
+
+
+def test_the_mark_of_a_class_is_shown_at_each_of_its_methods(tmp_path: Path) -> None:
+    whole = API.replace("    @may_sleep\n", "").replace("class Bus", "@may_sleep\nclass Bus")
+    assert snapshot(tmp_path, API) == snapshot(tmp_path, whole)
