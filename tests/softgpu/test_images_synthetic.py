@@ -155,6 +155,16 @@ def test_the_command_writes_one_set_when_asked_and_says_what_there_is(tmp_path: 
         command(["firmware", "--chip", "gh100", "--version", "535.113.01", str(tmp_path)], Io())
 
 
+def test_conventions_are_listed_with_their_reason() -> None:
+    io = Io()
+    assert command(["conventions", "-o", "json"], io) == 0
+    rows = {row["what"]: row["value"] for row in io.shown["rows"]}
+    assert rows["SR-IOV: size of VF bar 0"] == "256 KiB (GA100 and GH100)" and rows["channel ids"] == "2,048 on every runlist"
+    assert rows["SR-IOV: sizes of VF bars 1 and 2"] == "4 GiB and 32 MiB (GA100), 8 GiB and 32 MiB (GH100)"
+    assert "0x0c the falcon was not prepared" in rows["errors of booter, FWSEC and FMC in mailbox 0"]
+    assert all(row["why"] for row in io.shown["rows"])
+
+
 def test_violations_are_listed_with_their_meaning() -> None:
     io = Io()
     assert command(["violations", "-o", "json"], io) == 0

@@ -16,6 +16,7 @@ __all__ = ["command"]
 
 _USAGE: Final = """usage: nvcore softgpu VERB
 
+  conventions [-o OUTPUT] list what the model shows and no source attests
   firmware DIR [--chip CHIP] [--version VERSION] [--full-size]
                           write synthetic firmware images below DIR
   faults [-o OUTPUT]      list the faults that can be injected by name
@@ -31,6 +32,7 @@ _FAULT_COLUMNS: Final = (
     ("acts", "ACTS", "left"),
     ("meaning", "MEANING", "left"),
 )
+_CONVENTION_COLUMNS: Final = (("what", "WHAT", "left"), ("value", "VALUE", "left"), ("why", "WHY", "left"))
 _VIOLATION_COLUMNS: Final = (("name", "VIOLATION", "left"), ("place", "PLACE", "left"), ("meaning", "MEANING", "left"))
 
 
@@ -110,6 +112,15 @@ def _faults(words: Sequence[str], io: CommandIO) -> int:
     return 0
 
 
+def _conventions(words: Sequence[str], io: CommandIO) -> int:
+    from nvcore_softgpu.conventions import CONVENTIONS
+
+    output = _output("conventions", words)
+    rows = [convention._asdict() for convention in CONVENTIONS]
+    io.show(output, schema="nvcore.softgpu-conventions/1", key="conventions", rows=rows, columns=_CONVENTION_COLUMNS)
+    return 0
+
+
 def _violations(words: Sequence[str], io: CommandIO) -> int:
     from nvcore_softgpu.violations import VIOLATIONS
 
@@ -140,7 +151,7 @@ def _serve(words: Sequence[str], io: CommandIO) -> int:
 
 
 VERBS: Final[dict[str, Callable[[Sequence[str], CommandIO], int]]] = {
-    "firmware": _firmware, "faults": _faults, "serve": _serve, "violations": _violations,
+    "conventions": _conventions, "firmware": _firmware, "faults": _faults, "serve": _serve, "violations": _violations,
 }  # fmt: skip
 
 

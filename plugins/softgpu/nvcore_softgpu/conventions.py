@@ -1,13 +1,17 @@
 """Model conventions: what the software GPU shows and no source attests.
 
-Owns one table, used by the documents and by `nvcore softgpu` views. Data only. A value listed here proves nothing about hardware.
+Owns one table, for `nvcore softgpu conventions` and docs/status.md. Data only; where the code has a constant, its value is put into the
+text from there. A value listed here proves nothing about hardware.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from nvcore_softgpu.chips import CHIPS, KIB, Chip
 from nvcore_softgpu.gsp.conventions import CONVENTIONS as GSP_CONVENTIONS
+from nvcore_softgpu.wpr import REFUSALS
 
 __all__ = ["CONVENTIONS", "Convention"]
 
@@ -20,21 +24,52 @@ class Convention(NamedTuple):
     why: str
 
 
+def _size(value: int) -> str:
+    for unit, name in ((KIB**3, "GiB"), (KIB**2, "MiB")):
+        if not value % unit:
+            return f"{value // unit} {name}"
+    return f"{value // KIB} KiB"
+
+
+def _each(of: Callable[[Chip], str]) -> str:
+    """What each chip has, by name, or once where all have the same."""
+    found = {chip.name: of(chip) for chip in CHIPS}
+    if len(set(found.values())) == 1:
+        return f"{of(CHIPS[0])} ({' and '.join(found)})"
+    return ", ".join(f"{value} ({name})" for name, value in found.items())
+
+
 CONVENTIONS: Final = (
     Convention(
         "SR-IOV: VF count, first offset, stride",
-        "16, 4, 1 (GA100 and GH100)",
+        _each(lambda chip: f"{chip.sriov.total_vfs}, {chip.sriov.first_vf_offset}, {chip.sriov.stride}"),
         "published boards name 16 to 20 VFs; none of the sources gives offsets",
+    ),
+    Convention("SR-IOV: device id of a VF", "that of the physical function", "no source gives another"),
+    Convention(
+        "SR-IOV: size of VF bar 0",
+        _each(lambda chip: _size(chip.sriov.bar0)),
+        "the register window that sources give for later chips",
     ),
     Convention(
         "SR-IOV: sizes of VF bars 1 and 2",
-        "4 GiB (GA100) or 8 GiB (GH100), 32 MiB",
+        _each(lambda chip: f"{_size(chip.sriov.bar1)} and {_size(chip.sriov.bar2)}"),
         "bar 1 by the largest vGPU, bar 2 as the physical function",
     ),
     Convention(
         "VMMU segment",
-        "64 MiB (GA100), 256 MiB (GH100)",
+        _each(lambda chip: _size(chip.vmmu_segment)),
         "values that the control may return; 3,776 MiB of an A100-4C are whole segments of 64 MiB",
+    ),
+    Convention(
+        "bus addresses of the BARs after a reset",
+        "from 0x90000000 and from 32 TiB upwards, each on a boundary of 64 GiB",
+        "in place of start-up firmware; whoever owns the device may write others",
+    ),
+    Convention(
+        "PCI configuration space",
+        "subsystem 10de:134f, serial number from it and the device id, 16 GT/s x16",
+        "no driver run on the model reads them for more than showing",
     ),
     Convention("BAR1 size", "VRAM rounded up to a power of two, at least 256 MiB", "resizable in PCI; a power of two is a rule of PCI"),
     Convention(
@@ -42,13 +77,22 @@ CONVENTIONS: Final = (
         "GSP 155, GR0 32, COPYn n",
         "values of the run that device-model.md describes; drivers take them from the interrupt table",
     ),
-    Convention("engines", "GR0, COPY0, COPY1 on runlists 0, 1, 2", "the smallest set that lets user space open channels"),
+    Convention(
+        "engines",
+        "GR0, COPY0, COPY1 on runlists 0, 1, 2, registers of a runlist at 0x700000 + 0x10000 n",
+        "the smallest set that lets user space open channels",
+    ),
     Convention("fault ids, PBDMA ids", "GR0 0x80, COPYn 0x0f + n; 0, 1, 2", "numbers with no reader in the drivers run on the model"),
     Convention("BAR1 and BAR2 directories of the GSP", "in the top 64 KiB of VRAM", "inside the VGA workspace, which no driver hands out"),
     Convention(
         "BAR1 mode", "physical until the GSP runs, then the GSP's directory", "a driver that writes 0 to 0x1704 gets physical mode back"
     ),
-    Convention("booter mailbox errors", "0x01 to 0x1f, table in booter.py", "the firmware's own numbers are opaque"),
+    Convention(
+        "errors of booter, FWSEC and FMC in mailbox 0",
+        ", ".join(f"{code:#04x} {why}" for code, why in REFUSALS.items()),
+        "the firmware's own numbers are opaque",
+    ),
+    Convention("error of a refused chain of trust", "0xa1, invalid data, whatever is wrong", "the list of numbers is known, their use not"),
     Convention(
         "FMC layout on GH100",
         "frts, boot binary, image, heap, non-WPR heap downwards from 2 MiB below the top",
