@@ -217,7 +217,7 @@ def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, func
     if _ask(gpu, host, offer, function, partial(attachment.probe, host.settings.call)):
         attachment.publish(f"{offer.name} drives {function.name}")
     else:
-        gpu.abandon(attachment, f"probe failed: {host.problems[offer.name]}")
+        gpu.detach(attachment, f"probe failed: {host.problems[offer.name]}")
 
 
 def _ask(gpu: Gpu, host: Host, offer: ClientOffer, function: Function, call: Callable[[], bool]) -> bool:

@@ -46,11 +46,11 @@ _Told: TypeAlias = "list[tuple[Attachment, Job | None]]"
 
 
 class Ladder:
-    """The ladder of one GPU. counts: faults met, by rung."""
+    """The ladder of one GPU. tried: when, by the name of grant or GPU. counts: faults met, by rung."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._tried: dict[str, float] = {}
+        self.tried: dict[str, float] = {}
         self.counts = dict.fromkeys(Rung, 0)
 
     # receiver thread
@@ -203,15 +203,15 @@ class Ladder:
     def _stays(self, attachment: Attachment, obeyed: bool, otherwise: str) -> bool:
         """Whether a client is still trusted: the core takes back alone what one that did not obey has."""
         if not obeyed:
-            self._gpu.abandon(attachment, f"{otherwise}: {attachment.hung}")
+            self._gpu.detach(attachment, f"{otherwise}: {attachment.hung}")
         return obeyed
 
     def _tried_lately(self, what: str) -> float | None:
         """Seconds since the rung was tried on a grant or the GPU, if that was in the same incident; else None, and it is tried now."""
-        now, before = self._gpu.clock.now(), self._tried.get(what)
+        now, before = self._gpu.clock.now(), self.tried.get(what)
         if before is not None and now - before < self._gpu.settings.settle:
             return now - before
-        self._tried[what] = now
+        self.tried[what] = now
         return None
 
     @may_sleep
@@ -255,7 +255,3 @@ class Ladder:
             gpu.lose(why if since is None else f"{why}; {since:.1f} s after a reset")
         else:
             self._climb(fault, told, cure, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"))
-
-    def forget(self) -> None:
-        """An operator retried: a new incident."""
-        self._tried.clear()

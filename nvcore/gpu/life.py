@@ -60,6 +60,7 @@ class Gpu:
         self.device: Device | None = None
         self.backend: FirmwareBackend | None = None
         self.hardware: Hardware | None = None
+        self._session: FirmwareSession | None = None  # from its opening to its unload, whether or not it came to run
         self.needs = NO_NEEDS
         self.functions: tuple[Function, ...] = ()
         self.virtual_functions: Sequence[VirtualFunction] = ()
@@ -101,11 +102,16 @@ class Gpu:
     # up
 
     @may_sleep
-    def bring_up(self) -> None:
-        """From wherever it stands to running, or to a state that says why not. Life-cycle thread; raises nothing: buses, backends and the
-        clients' needs are plugins, and one that breaks its contract fails this GPU, not the host."""
+    def bring_up(self, reset: bool = False) -> None:
+        """From wherever it stands to running, or to a state that says why not. reset: of the device, before anything. Life-cycle thread;
+        raises nothing: buses, backends and the clients' needs are plugins, and one that breaks its contract fails this GPU, not the
+        host."""
+        self.ladder.tried.clear()  # whatever comes is a new incident
+        self.conflicts = []
         try:
             device, identity = self._open_device()
+            if reset:
+                device.reset()
             offer = boot.choose_backend(identity.chip, self._host.backends, self.settings.gpu(self.source).backend)
             self.backend = self._host.open_backend(offer)
             self.needs = boot.needs_of(identity, self._host.clients)
@@ -141,18 +147,13 @@ class Gpu:
             device.bars[0], self.clock, self.ladder.meet_gpu, self.settings.invalidate, self.receiver.wake
         )  # fmt: skip
         self.receiver.attach(device, session, tree, invalidator)
-        try:
-            inventory = boot.read_inventory(session)
-            functions = min(self.needs.virtual_functions, inventory.vgpu.functions) if inventory.vgpu.host else 0
-            self.virtual_functions = device.enable_functions(functions) if functions else ()
-            publish = partial(self.events.publish, gpu=self.name)
-            hardware = known or Hardware(self.name, device, publish, inventory, functions, tree, invalidator)
-            self.generation = next(self.generations)
-            hardware.admit(session, inventory, self.generation)
-        except NvcoreError:
-            self._disable_functions(device, [])
-            self._unload(session)
-            raise
+        inventory = boot.read_inventory(session)
+        functions = min(self.needs.virtual_functions, inventory.vgpu.functions) if inventory.vgpu.host else 0
+        self.virtual_functions = device.enable_functions(functions) if functions else ()
+        publish = partial(self.events.publish, gpu=self.name)
+        hardware = known or Hardware(self.name, device, publish, inventory, functions, tree, invalidator)
+        self.generation = next(self.generations)
+        hardware.admit(session, inventory, self.generation)
         self.hardware = hardware
         return hardware
 
@@ -173,7 +174,7 @@ class Gpu:
             self.publish("boot", said)
             device.set_bus_master(True)
         try:
-            session = self.backend.open(context)
+            session = self._session = self.backend.open(context)
         except BootError as error:
             if isinstance(error.report, BootReport):
                 self.boot_report = error.report
@@ -186,51 +187,44 @@ class Gpu:
     def _boot_failed(self, error: Exception) -> None:
         if isinstance(error, ConflictError):
             self.conflicts = [error.what]
-        self._take_firmware_down("the boot failed")
         state: StateName = "unsupported" if isinstance(error, NotSupportedError) else "failed"
+        cause, code, remedy = describe_error(error)
         usual = f"see the boot report (nvcore gpus show {self.name}), then: nvcore gpus retry {self.name}"
-        self._rest(state, *describe_error(error), usual)
+        self._fall(state, "the boot failed", cause, code, remedy or usual)
 
     # what the ladder asks for
 
     @may_sleep
     def restart_firmware(self) -> None:
         """Take the dead firmware down and start it again. Raises NvcoreError."""
-        assert self.hardware is not None and self.identity is not None
-        self._unload(self.hardware.session)
-        self.hardware.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
-        self._start(self.hardware.device, self.identity)
+        assert self.device is not None and self.identity is not None and self._session is not None
+        self._unload(self.device, self._session)
+        self.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
+        self._start(self.device, self.identity)
 
     @may_sleep
     def lose(self, cause: str) -> None:
         """The last rung: clients leave, nothing more is asked of the hardware, until an operator retries."""
-        self._take_firmware_down(cause, reset=False)
-        self._rest("lost", cause, "NVC-5002", None, f"nvcore gpus retry {self.name}; if it fails again, power-cycle")
+        self._fall("lost", cause, cause, "NVC-5002", f"nvcore gpus retry {self.name}; if it fails again, power-cycle", reset=False)
 
     @may_sleep
-    def abandon(self, attachment: Attachment, cause: str) -> None:
-        """A client missed its deadline or failed: the core revokes alone, and the function is free again."""
-        attachment.hung = attachment.hung or cause
-        self._revoke_grants(cause, attachment)
-        attachment.remove(0.0)
-        self._left(attachment, f"abandoned: {cause}", "revoked")
-        self._host.blame(attachment.name, cause)
+    def detach(self, attachment: Attachment, abandoned: str | None = None) -> None:
+        """A client leaves; what it leaves behind, the core takes down, and its function is free again. abandoned: why it is not asked to:
+        it missed its deadline, or failed. Life-cycle thread."""
+        if attachment not in self.attachments:
+            return
+        attachment.hung = attachment.hung or abandoned
+        cause = attachment.remove(self.settings.call)
+        self._revoke_grants(abandoned or cause or "its client left", attachment)
+        self.attachments.remove(attachment)
+        self.own(attachment.function, None)
+        if abandoned is not None:
+            attachment.publish(f"{attachment.name} abandoned: {abandoned}", action="revoked")
+            self._host.blame(attachment.name, abandoned)
+        else:
+            attachment.publish(f"{attachment.name} left, not in order: {cause}" if cause else f"{attachment.name} left")
 
     # down
-
-    @may_sleep
-    def detach(self, attachment: Attachment) -> None:
-        """A client leaves in order; what it leaves behind, the core takes down. Life-cycle thread."""
-        if attachment in self.attachments:
-            cause = attachment.remove(self.settings.call)
-            self._revoke_grants(cause or "its client left", attachment)
-            self._left(attachment, f"left, not in order: {cause}" if cause else "left")
-
-    def _left(self, attachment: Attachment, how: str, action: str | None = None) -> None:
-        if attachment in self.attachments:
-            self.attachments.remove(attachment)
-        self.own(attachment.function, None)
-        attachment.publish(f"{attachment.name} {how}", action=action)
 
     def _revoke_grants(self, cause: str, attachment: Attachment | None = None) -> None:
         """Those of one client, or of all."""
@@ -242,13 +236,12 @@ class Gpu:
         """Enter the owner of a function."""
         self.functions = tuple(attrs.evolve(one, owner=owner) if one.name == function.name else one for one in self.functions)
 
-    def _unload(self, session: FirmwareSession) -> UnloadReport:
+    def _unload(self, device: Device, session: FirmwareSession) -> UnloadReport:
         """Unload; a firmware that takes its own protection down reads host memory for it, so the bus master that a fault stopped is let go
         again. No channel's memory is free by now, whatever still runs."""
-        if self.device is not None and not self.device.gone:
-            with suppress(DeviceGone):
-                self.device.set_bus_master(True)
-        report = session.unload()
+        with suppress(DeviceGone):
+            device.set_bus_master(True)
+        self._session, report = None, session.unload()
         self.receiver.detach()
         self._taken_down(report)
         return report
@@ -259,24 +252,13 @@ class Gpu:
         if report.clean:
             self._saved.drop(self.name)
 
-    def _disable_functions(self, device: Device, problems: list[str]) -> None:
-        """No virtual function outlives its firmware; on a device that is in trouble, as far as it lets itself be told."""
-        if self.virtual_functions and not device.gone:
-            fails(problems, "virtual functions", device.enable_functions, 0)
-
-    def _rest(self, state: StateName, cause: str, code: str | None, remedy: str | None, otherwise: str) -> None:
-        """Leave a device that runs no firmware, in a state: with its DMA stopped, or closed and lost when it is gone. otherwise: the remedy
-        where the cause has none."""
-        device = self.device
-        gone = device is not None and device.gone
-        if device is None or gone:
+    def _fall(self, state: StateName, why: str, cause: str, code: str | None, remedy: str, *, reset: bool = True) -> None:
+        """Down, to rest in a state that says why; lost when the device is gone. why: for those who lose something by it."""
+        self._take_firmware_down(why, reset=reset)
+        if self.device is not None and self.device.gone:
             self._close_device()
-        else:
-            with suppress(NvcoreError):
-                device.set_bus_master(False)
-        if gone:
             state, remedy = "lost", f"put the device back, then: nvcore gpus retry {self.name}"
-        self.set_state(state, cause, code, remedy or otherwise)
+        self.set_state(state, cause, code, remedy)
 
     def _close_device(self) -> None:
         device, self.device, self.identity = self.device, None, None
@@ -286,36 +268,36 @@ class Gpu:
     @may_sleep
     def take_down(self) -> None:
         """Back from wherever it stands, to `released`: clients leave in reverse order, the firmware is unloaded, the device released."""
-        if self.state.name == "released":
-            return
         self.set_state("unloading")
         problems = self._take_firmware_down("the GPU is unloaded")
         self._close_device()
         self.set_state("released", "; ".join(problems) or None)
 
     def _take_firmware_down(self, cause: str, *, reset: bool = True) -> list[str]:
-        """Clients leave in reverse order, the firmware is unloaded, the books close; the problems met. reset: where the unload asks for
-        it."""
+        """Clients leave in reverse order, the firmware is unloaded, the books close, DMA stops; the problems met. reset: where the unload
+        asks for it."""
         problems: list[str] = []
         for attachment in reversed(tuple(self.attachments)):
             self.detach(attachment)
         self._revoke_grants(cause)
-        hardware = self.hardware
+        hardware, device, session = self.hardware, self.device, self._session
+        if device is not None and self.virtual_functions and not device.gone:  # none outlives its firmware
+            fails(problems, "virtual functions", device.enable_functions, 0)
         if hardware is not None:
-            device = hardware.device
-            self._disable_functions(device, problems)
             fails(problems, "interrupts", hardware.tree.mask_all)
             hardware.gate.close(cause)
-            report = self._unload(hardware.session)
+        if device is not None and session is not None:
+            report = self._unload(device, session)
             if reset and report.needs_reset and not device.gone:
                 fails(problems, "reset", device.reset)
             if not report.clean:
                 problems.append(f"the unload was not clean: {report.cause}")
             self.publish("unload", "firmware unloaded" if report.clean else problems[-1])
+        if device is not None:
             with suppress(NvcoreError):
                 device.set_bus_master(False)
-            for buffer in hardware.limbo:
-                buffer.close()
+        for buffer in hardware.limbo if hardware is not None else ():
+            buffer.close()
         self.hardware, self.functions, self.virtual_functions = None, (), ()
         return problems
 
@@ -324,25 +306,15 @@ class Gpu:
         """Operator: try again from a state that is not running. Raises ConflictError when it runs (reset it then)."""
         if self.state.name in ("running", "booting", "resetting"):
             raise ConflictError(f"GPU {self.name} is {self.state.name}", remedy="use reset for a running GPU")
-        self._again("an operator retries")
+        self._take_firmware_down("an operator retries")
+        self.bring_up()
 
     @may_sleep
     def reset(self) -> None:
         """Operator: everything down, the device reset, and up again with new needs."""
         self.set_state("unloading", "operator asked for a reset")
-        self._again("an operator resets the GPU", self.device)
-
-    def _again(self, why: str, reset: Device | None = None) -> None:
-        self._take_firmware_down(why)
-        self.ladder.forget()
-        self.conflicts = []
-        try:
-            if reset is not None:
-                reset.reset()
-        except NvcoreError as error:
-            self._boot_failed(error)
-        else:
-            self.bring_up()
+        self._take_firmware_down("an operator resets the GPU")
+        self.bring_up(reset=True)
 
     @may_sleep
     def end_threads(self, timeout: float) -> list[str]:
