@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from nvcore.gpu.life import Gpu
     from nvcore.gpu.threads import Job
 
-__all__ = ["Host"]
-
 _T = TypeVar("_T")
 
 

@@ -14,8 +14,6 @@ from nvcore.config.model import Configuration, Lists, Path, Tables
 from nvcore.config.places import config_files
 from nvcore.config.sections import Checker
 
-__all__ = ["check", "load", "parse"]
-
 _LIMIT = 1 << 20
 
 
@@ -24,29 +22,25 @@ def load(given: str | None = None, *, command_line: Mapping[str, Any] | None = N
 
     Raises ConfigError with file and line: unreadable or malformed file, unknown key, wrong type.
     """
-    try:
-        paths = config_files(given) if files is None else list(files)
-    except OSError as error:
-        what = f"configuration folder cannot be listed: {error.strerror}"
-        raise ConfigError(what, where=str(error.filename), remedy="give the user read access to it") from error
     tree: dict[str, Any] = {}
     origins: dict[Path, str] = {}
-    for path in paths:
-        table, lines = parse(_read(path), path)
-        _lay_over(tree, table, origins, path)
-        origins.update({at: f"{path}:{line}" for at, line in lines.items()})
-        check(tree, origins, paths)  # after each file, so that a value which a later file hides is still judged
+    try:
+        paths = config_files(given) if files is None else list(files)
+        for path in paths:
+            table, lines = parse(_read(path), path)
+            _lay_over(tree, table, origins, path)
+            origins.update({at: f"{path}:{line}" for at, line in lines.items()})
+            check(tree, origins, paths)  # after each file, so that a value which a later file hides is still judged
+    except OSError as error:
+        what, remedy = f"configuration cannot be read: {error.strerror}", "correct the path, or give the user read access"
+        raise ConfigError(what, where=error.filename, remedy=remedy) from error
     _lay_over(tree, command_line or {}, origins, "command line")
     return check(tree, origins, paths)
 
 
 def _read(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LIMIT + 1)
-    except OSError as error:
-        what = f"configuration file cannot be read: {error.strerror}"
-        raise ConfigError(what, where=path, remedy="correct the path, or give the user read access") from error
+    with open(path, "rb") as file:
+        data = file.read(_LIMIT + 1)
     if len(data) > _LIMIT:
         raise ConfigError("configuration file is too large", where=path, expected=f"at most {_LIMIT} bytes", remedy="split it")
     try:

@@ -10,8 +10,6 @@ import re
 
 from nvcore.config.model import Path
 
-__all__ = ["find_lines"]
-
 _TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}' r"|'''.*?'{3,5}"  # a closing fence may have up to two more quotes, which are the string's
     r'|"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'" r"|#[^\n]*|\n|[][{}=.,]" r"""|[^][\s{}=.,#"']+""",

@@ -11,8 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 from nvcore.api.errors import ConfigError
 
-__all__ = ["Configuration", "Gpu", "Host", "Lists", "Path", "Section", "Tables"]
-
 Path = tuple[str | int, ...]
 """Keys from the top; an element of an array of tables by its number, from 0."""
 

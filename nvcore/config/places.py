@@ -13,8 +13,6 @@ from collections.abc import Mapping
 
 from nvcore.api.errors import DeniedError
 
-__all__ = ["ETC", "USR_LIB", "config_files", "runtime_dir", "socket_path", "state_dir"]
-
 USR_LIB = "/usr/lib/nvcore"  # the vendor's files
 ETC = "/etc/nvcore"  # the operator's
 

@@ -20,11 +20,11 @@ from nvcore.plugins.names import did_you_mean
 if typing.TYPE_CHECKING:
     from nvcore.api.offers import ConfigSection
 
-__all__ = ["Checker", "build", "place"]
-
 _LISTS: dict[Any, Any] = {list: list, tuple: tuple, set: set, frozenset: frozenset, Sequence: list, Iterable: list, Collection: list}
-_WORDS: dict[Any, str] = {
-    str: "text", int: "a whole number", float: "a number", bool: "true or false", FilePath: "a path", list: "a list", dict: "a table",
+_WRITTEN: dict[Any, tuple[Any, str]] = {
+    str: (str, "text"), FilePath: (str, "a path"), int: (int, "a whole number"), float: ((int, float), "a number"),
+    bool: (bool, "true or false"), **dict.fromkeys(_LISTS, (list, "a list")), **dict.fromkeys((dict, Mapping), (dict, "a table")),
+    Any: (object, "anything"),
 }  # fmt: skip
 
 
@@ -50,10 +50,21 @@ def build(offer: ConfigSection, section: Section | None) -> Any:
     return Checker(origins).fit(offer.record, table, ("plugins", name))
 
 
-class _Unfit(ConfigError):
-    """A value that does not fit, at `path`."""
+def _written(kind: Any) -> tuple[Any, str]:
+    """The type that TOML gives to a value of this kind, and the word for it."""
+    origin = typing.get_origin(kind) or kind
+    if origin is Literal:
+        return object, "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if _is_record(kind):
+        origin = dict
+    return _WRITTEN.get(origin) or (origin if isinstance(origin, type) else (), str(getattr(origin, "__name__", origin)))
 
-    path: Path
+
+def _fits(kind: Any, value: Any) -> bool:
+    if typing.get_origin(kind) is Literal:
+        return any(value == one and type(value) is type(one) for one in typing.get_args(kind))
+    toml, _ = _written(kind)
+    return toml is object or (isinstance(value, toml) and isinstance(value, bool) == (kind is bool))
 
 
 class Checker:
@@ -64,61 +75,33 @@ class Checker:
 
     def unfit(self, path: Path, expected: str, value: object, *, what: str = "", remedy: str | None = None) -> ConfigError:
         """The error for a value at `path`."""
-        seen = f"{_WORDS.get(type(value), type(value).__name__)}: {value!r}"[:200]
+        seen = f"{_written(type(value))[1]}: {value!r}"[:200]
         what = what or f"{'.'.join(map(str, path))} has a value of the wrong kind"
-        error = _Unfit(what, where=place(self._origins, path), expected=expected, seen=seen, remedy=remedy)
-        error.path = path
-        return error
-
-    def _need(self, fits: bool, path: Path, expected: str, value: object) -> None:
-        if not fits:
-            raise self.unfit(path, expected, value)
+        return ConfigError(what, where=place(self._origins, path), expected=expected, seen=seen, remedy=remedy)
 
     def fit(self, kind: Any, value: Any, path: Path) -> Any:
-        """`value` as `kind`, converted where TOML has no such type (path, tuple, record). Raises ConfigError."""
+        """`value` as `kind`, or as the first of a union's that it fits, converted where TOML has no such type (path, tuple, record). Raises
+        ConfigError."""
+        union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+        kinds = [one for one in (typing.get_args(kind) if union else (kind,)) if one is not type(None)]
+        for one in kinds:
+            if _fits(one, value):
+                return self._made(one, value, path)
+        raise self.unfit(path, " or ".join(_written(one)[1] for one in kinds), value)
+
+    def _made(self, kind: Any, value: Any, path: Path) -> Any:
         origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
-        if kind is Any:
-            return value
-        if origin in (typing.Union, types.UnionType):
-            return self._either(arguments, value, path)
         if origin in _LISTS:
-            self._need(isinstance(value, list), path, "a list", value)
             inner = arguments[0] if arguments else Any
             return _LISTS[origin](self.fit(inner, one, (*path, at)) for at, one in enumerate(value))
         if origin in (dict, Mapping):
-            self._need(isinstance(value, dict), path, "a table", value)
             inner = arguments[1] if arguments else Any
             return {key: self.fit(inner, one, (*path, key)) for key, one in value.items()}
-        if hasattr(kind, "_field_defaults") or hasattr(kind, "__attrs_attrs__"):
-            self._need(isinstance(value, dict), path, "a table", value)
+        if _is_record(kind):
             return self._record(kind, value, path)
-        if origin is Literal:
-            fits = value in arguments and type(value) in map(type, arguments)
-            self._need(fits, path, "one of " + ", ".join(map(str, arguments)), value)
-            return value
-        return self._plain(kind, value, path)
-
-    def _plain(self, kind: Any, value: Any, path: Path) -> Any:
-        if kind is FilePath and isinstance(value, str):
-            return FilePath(value)
         if kind is float and type(value) is int:
             return float(value) if abs(value) < 1e18 else float("inf")
-        fits = isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        self._need(fits, path, _WORDS.get(kind) or str(getattr(kind, "__name__", kind)), value)
-        return value
-
-    def _either(self, kinds: Iterable[Any], value: Any, path: Path) -> Any:
-        wanted: list[str] = []
-        for kind in kinds:
-            if kind is type(None):
-                continue
-            try:
-                return self.fit(kind, value, path)
-            except _Unfit as error:
-                if error.path != path:
-                    raise
-                wanted.append(str(error.expected))
-        raise self.unfit(path, " or ".join(wanted), value)
+        return FilePath(value) if kind is FilePath else value
 
     def _record(self, record: Any, table: dict[str, Any], path: Path) -> Any:
         keys = _keys(record)
@@ -136,6 +119,10 @@ class Checker:
         except (ValueError, TypeError) as error:
             message = str(error.args[0]) if error.args else type(error).__name__
             raise self.unfit(path, message, table, what="a value is refused by its plugin") from error
+
+
+def _is_record(kind: Any) -> bool:
+    return hasattr(kind, "_field_defaults") or hasattr(kind, "__attrs_attrs__")
 
 
 def _keys(record: Any) -> dict[str, tuple[Any, bool]]:

@@ -8,6 +8,7 @@ import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import attrs
 import pytest
@@ -315,6 +316,9 @@ class Record:
     maybe: str | None = None
     inner: Inner = attrs.field(factory=Inner)
     table: dict[str, int] = attrs.field(factory=dict)
+    either: int | list[int] | None = None
+    mode: Literal["fast", "safe", 3] = "safe"
+    anything: Any = None
     even: int = attrs.field(default=2)
 
     @even.validator
@@ -335,6 +339,7 @@ def test_a_section_becomes_the_plugins_record() -> None:
         OFFER, section({"count": 3, "ratio": 2, "names": ["a"], "pair": [1, 2], "maybe": "m", "inner": {"path": "/y"}, "table": {"a": 1}})
     )
     assert record == Record(3, 2.0, ["a"], (1, 2), "m", Inner(Path("/y")), {"a": 1})
+    assert build(OFFER, section({"count": 3, "either": [4], "mode": 3, "anything": True})) == Record(3, either=[4], mode=3, anything=True)
 
 
 @pytest.mark.parametrize(
@@ -351,12 +356,22 @@ def test_a_section_becomes_the_plugins_record() -> None:
         ({"count": 1, "even": 3}, "f:1"),
         ({"count": 1, "more": 1}, "f:3"),
         ({"count": 1, "names": "a"}, "f:3"),
+        ({"count": 1, "either": "a"}, "f:3"),
+        ({"count": 1, "either": True}, "f:3"),
+        ({"count": 1, "either": ["a"]}, "f:3"),
+        ({"count": 1, "mode": True}, "f:3"),
     ],
 )
 def test_what_does_not_fit_the_record_is_refused_at_its_line(table: dict[str, object], where: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(OFFER, section(table))
     assert caught.value.where == where and caught.value.expected
+
+
+def test_a_value_that_fits_no_kind_of_several_is_answered_with_all_of_them() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(OFFER, section({"count": 1, "either": {"a": 1}}))
+    assert (caught.value.expected, caught.value.seen) == ("a whole number or a list", "a table: {'a': 1}")
 
 
 def test_a_misspelt_key_of_a_section_is_answered_with_the_key_that_was_meant() -> None:
