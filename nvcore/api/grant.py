@@ -39,7 +39,7 @@ class GrantRequest:
 
     vram: bytes; vram_align: bytes, power of two, at least 4 KiB (the VMMU segment for vGPUs); vram_at: exact start or None; top_down:
     search from the end. channels: a contiguous run of ids, `channels_at` its exact start; power_of_two_channels: aligned to its own size.
-    bar1: bytes of window, whole 2 MiB entries. functions: VF numbers (from 1) by name. vectors, heads: numbers of each. shares: engines.
+    bar1: bytes of window, whole 2 MiB entries. functions: VF numbers (from 1) by name. heads: how many. shares: engines.
     """
 
     label: str

@@ -19,7 +19,6 @@ from typing import Any, Final, TypeVar, cast
 __all__ = ["LOCKDEP", "follows", "interrupt_safe", "mark_of", "may_sleep", "signalling_safe"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_C = TypeVar("_C", bound=type)
 
 LOCKDEP: Final = os.environ.get("NVCORE_LOCKDEP", "") not in ("", "0")
 """Whether the lock validator is on in this process (decided once, at import)."""
@@ -60,9 +59,9 @@ def mark_of(function: object) -> str | None:
     return mark if isinstance(mark, str) else None
 
 
-def follows(*contracts: type) -> Callable[[_C], _C]:
+def follows(*contracts: type) -> Callable[[_F], _F]:
     """Class decorator: methods defined in the class get the marks that their contracts give them, unless they carry one of their own."""
-    def apply(cls: _C) -> _C:
+    def apply(cls: _F) -> _F:
         for contract in contracts:
             for name, promised in vars(contract).items():
                 mark, method = mark_of(promised), vars(cls).get(name)

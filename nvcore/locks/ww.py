@@ -49,16 +49,6 @@ class WwLock:
         """Take it without a context: allowed while no other reservation lock is held. Raises WaitTimeout."""
         self.take(next(_stamps), None, timeout, clock)
 
-    def try_acquire(self, context: AcquireContext | None = None) -> bool:
-        """Take it if it is free; never waits."""
-        with self._guard:
-            if self._owner is not None:
-                return False
-            self._owner = context.stamp if context else next(_stamps)
-        if context is not None:
-            context.held.append(self)
-        return True
-
     def release(self) -> None:
         """Give it back. Taken under a context, it is the context that releases it."""
         with self._guard:

@@ -23,13 +23,6 @@ class WwLock(plain.WwLock):
 
     __slots__ = ()
 
-    def try_acquire(self, context: plain.AcquireContext | None = None) -> bool:
-        """Take it if it is free; never waits."""
-        taken = super().try_acquire(context)
-        if taken:
-            acquired(self, RESERVATION, context)
-        return taken
-
     def take(self, stamp: int, context: plain.AcquireContext | None, timeout: float, clock: Clock) -> None:
         """Check the order before the wait."""
         before(self, RESERVATION, blocking=True, context=context)
