@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from nvcore.api.client import Function, FunctionKind
 from nvcore.api.errors import BootError, ConflictError, FirmwareRefused, NotFoundError, NotSupportedError, PluginError, UsageError
 from nvcore.api.families import InventoryFamily
 from nvcore.api.firmware import FirmwareBackend, FirmwareSession, OpenContext
-from nvcore.api.function import Function, FunctionKind
 from nvcore.api.identity import ChipId, GpuIdentity
 from nvcore.api.inventory import Inventory
 from nvcore.api.needs import BootNeeds, merge_needs

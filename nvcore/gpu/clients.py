@@ -14,12 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, QuiesceReason
+from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, Function, QuiesceReason
 from nvcore.api.device import VirtualFunction
 from nvcore.api.errors import ContractError, NotFoundError, PluginError, WaitTimeout
 from nvcore.api.events import EventKind, Fault, VgpuPluginEvent
 from nvcore.api.families import Family
-from nvcore.api.function import Function
 from nvcore.api.grant import Grant, GrantRequest, LedgerRow
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
 from nvcore.api.offers import ClientOffer
@@ -157,11 +156,11 @@ class Attachment:
             self.delivery.post(partial(callback, event), f"{self.name}: vGPU event")
 
     @may_sleep
-    def quiesce(self, told: Job | None, reason: QuiesceReason, deadline: float, generation: int) -> bool:
-        """After `told` (its on_fault) ended, quiesce before `deadline`. False when either missed it or failed: the core then revokes
+    def quiesce(self, told: Job | None, reason: QuiesceReason, timeout: float, generation: int) -> bool:
+        """After `told` (its on_fault) ended, quiesce, both within `timeout`. False when either missed it or failed: the core then revokes
         alone."""
-        left = deadline - self._clock.now()
-        return self._obeys(self.client, "quiesce", left, lambda client: client.quiesce(reason, deadline, generation), told)
+        deadline = self._clock.now() + timeout
+        return self._obeys(self.client, "quiesce", timeout, lambda client: client.quiesce(reason, deadline, generation), told)
 
     @may_sleep
     def resume(self, vram: Literal["kept", "lost"], generation: int, timeout: float) -> bool:

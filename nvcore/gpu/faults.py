@@ -9,6 +9,7 @@ Source: DESIGN "Faults"; attribution by channel id: open-gpu-kernel-modules befo
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareHalted, FirmwareMessage, Rung, VgpuPluginEvent
@@ -40,6 +41,13 @@ _LADDER: Final = {
     Rung.GPU: _Step("NVC-5012", "gpu-reset", "lost", "GPU reset, firmware started again"),
     Rung.LOST: _Step("NVC-5002", "gpu-lost", "lost", "given up"),
 }
+
+def _agree(owner: GpuGrant | None, function: int, by_function: str | None) -> bool:
+    """Whether the guest named by the firmware is the owner of the channel."""
+    if owner is None:
+        return function == 0 or by_function is not None
+    return not owner.functions if function == 0 else by_function == owner.name
+
 
 _Told: TypeAlias = "list[tuple[Attachment, Job | None]]"
 """Who was told of a fault, with the job in which `on_fault` runs."""
@@ -77,37 +85,24 @@ class Ladder:
         by_channel = hardware.ledger.owner_of("channels", event.channel)
         by_function = hardware.ledger.owner_of("functions", event.function) if event.function else None
         owner = hardware.grants.get(by_channel) if by_channel else None
-        if event.function is not None and not self._agree(owner, event.function, by_function):
+        if event.function is not None and not _agree(owner, event.function, by_function):
             named = f"the function of {by_function or 'nobody'}"
             text = f"channel {event.channel} is {by_channel or 'free'}, the firmware names VF {event.function}, {named}: {event.text}"
             self.meet_gpu("attribution-conflict", text)
             return
         if owner is None and by_function:
             owner = hardware.grants.get(by_function)
-        channel = self._find_channel(hardware, event)
+        found = [one for one in hardware.channels if one.channel == event.channel]  # one a runlist
+        channel = min(found, key=lambda one: one.engine != event.engine, default=None)
         if owner is None or (channel is not None and not channel.kill()):
             text = f"fault of a channel that is gone: {event.cause}: {event.text}"
             self._gpu.publish("fault", text, channel=event.channel, action="ignored")
             return
-        fault = self._fault(
-            Rung.CHANNEL, event.cause, event.text, owner, channel=event.channel, engine=event.engine, function=event.function,
-            address=event.address,
+        self._meet(
+            Rung.CHANNEL, event.cause, event.text, "channel disabled, owner told" if channel else "owner told",
+            partial(self._climb_channel, owner, channel), owner,
+            channel=event.channel, engine=event.engine, function=event.function, address=event.address,
         )  # fmt: skip
-        told = self._tell(fault, owner, "channel disabled, owner told" if channel else "owner told")
-        self._gpu.life.post(lambda: self._climb_channel(fault, owner, channel, told), "fault of a channel")
-
-    @staticmethod
-    def _agree(owner: GpuGrant | None, function: int, by_function: str | None) -> bool:
-        """Whether the guest named by the firmware is the owner of the channel."""
-        if owner is None:
-            return function == 0 or by_function is not None
-        return not owner.functions if function == 0 else by_function == owner.name
-
-    @staticmethod
-    def _find_channel(hardware: Hardware, event: ChannelFault) -> GpuChannel | None:
-        """The channel of that id; of several on different runlists, the one of the engine that is named."""
-        found = [channel for channel in hardware.channels if channel.channel == event.channel]
-        return min(found, key=lambda channel: channel.engine != event.engine, default=None)
 
     # any thread
 
@@ -115,45 +110,41 @@ class Ladder:
     def meet_gpu(self, cause: str, text: str = "") -> None:
         """A fault of the whole GPU; one whose device is gone ("device-gone: …") is lost with it. Closes the gate now (no doorbell rings, no
         call starts), hands the rest to the receiver thread. The first cause wins."""
-        hardware, short = self._gpu.hardware, cause.split(":")[0]
+        hardware = self._gpu.hardware
         if hardware is not None and hardware.gate.close(cause):  # else the GPU is down already, and its first cause is on record
-            fault = self._fault(Rung.LOST if short == "device-gone" else Rung.GPU, short, text or cause)
-            self._gpu.receiver.urgent(lambda: self._disable(hardware, fault), "disabling the GPU")
+            self._gpu.receiver.urgent(partial(self._disable, hardware, cause, text or cause), "disabling the GPU")
 
     def meet_grant(self, grant: GpuGrant, cause: str, text: str = "") -> None:
         """A fault that one channel's end did not cure. Disables every channel of the grant now."""
-        if self._down():
-            return
-        grant.kill()
-        fault = self._fault(Rung.GRANT, cause, text, grant)
-        told = self._tell(fault, grant, "channels disabled, owner told")
-        self._gpu.life.post(lambda: self._climb_grant(fault, grant, told), "fault of a grant")
+        if not self._down():
+            grant.kill()
+            self._meet(Rung.GRANT, cause, text, "channels disabled, owner told", partial(self._climb_grant, grant), grant)
 
     def _down(self) -> bool:
         """Whether the GPU is down: then its own rung's way back covers everything below."""
         return self._gpu.hardware is None or not self._gpu.hardware.gate.open
 
-    def _fault(self, rung: Rung, cause: str, text: str, grant: GpuGrant | None = None, **where: Any) -> Fault:
-        if grant is not None:
-            where |= {"grant": grant.name, "owner": grant.client}
-        return Fault(rung, cause, _LADDER[rung].code, self._gpu.name, self._gpu.generation, text=text, **where)
-
-    def _tell(self, fault: Fault, grant: GpuGrant | None, action: str) -> _Told:
-        """Log a fault and tell the owner of the grant, or everybody."""
-        self.counts[fault.rung] += 1
-        about = grant.about if grant is not None else {}
-        text = f"{fault.cause}: {fault.text}" if fault.text else fault.cause
-        self._gpu.publish("fault", text, code=fault.code, channel=fault.channel, action=action, fault=fault, **about)
-        owners = [one for one in tuple(self._gpu.attachments) if grant is None or one.function.name == grant.function]
-        return [(attachment, attachment.tell(fault)) for attachment in owners]
+    def _meet(
+        self, rung: Rung, cause: str, text: str, action: str, climb: Callable[[Fault, _Told], None], grant: GpuGrant | None = None,
+        **where: Any,
+    ) -> None:  # fmt: skip
+        """Log a fault, tell the owner of the grant, or everybody, and have its rung climbed on the life-cycle thread."""
+        gpu, about = self._gpu, grant.about if grant is not None else {}
+        where |= {key: about.get(key) for key in ("grant", "owner")}
+        fault = Fault(rung, cause, _LADDER[rung].code, gpu.name, gpu.generation, text=text, **where)
+        self.counts[rung] += 1
+        said = f"{cause}: {text}" if text else cause
+        gpu.publish("fault", said, code=fault.code, channel=fault.channel, action=action, fault=fault, **about)
+        owners = [one for one in tuple(gpu.attachments) if grant is None or one.function.name == grant.function]
+        told = [(one, one.tell(fault)) for one in owners]
+        gpu.life.post(lambda: climb(fault, told), f"fault at rung {rung.value}")
 
     # receiver thread, outside of its interrupt section
 
-    def _disable(self, hardware: Hardware, fault: Fault) -> None:
+    def _disable(self, hardware: Hardware, cause: str, text: str) -> None:
         """The GPU rung's "disable": no call into the firmware. Bus master off, doorbells and leases revoked, interrupts masked; then all
         owners told."""
-        cause = hardware.gate.cause or fault.cause
-        done = ["GPU disabled, all owners told"]
+        done, short = ["GPU disabled, all owners told"], cause.split(":")[0]
         hardware.session.declare_dead(cause)
         hardware.invalidator.fail_all(cause)
         fails(done, "bus master", hardware.device.set_bus_master, False)
@@ -162,8 +153,7 @@ class Ladder:
             grant.set_quiescing(True)
             fails(done, "leases", grant.revoke_leases, cause)
         fails(done, "interrupts", hardware.tree.mask_all)
-        told = self._tell(fault, None, "; ".join(done))
-        self._gpu.life.post(lambda: self._climb_gpu(fault, told), "fault of the GPU")
+        self._meet(Rung.LOST if short == "device-gone" else Rung.GPU, short, text, "; ".join(done), self._climb_gpu)
 
     # life-cycle thread
 
@@ -192,11 +182,11 @@ class Ladder:
         gpu.publish("recovery", f"recovered from {fault.cause}", channel=fault.channel, action=step.action, fault=fault, **about)
 
     def _quiesce(self, told: _Told, step: _Step) -> list[Attachment]:
-        """Have clients leave the hardware before the deadline; those that did."""
+        """Have clients leave the hardware before the deadline, the last one first; those that did."""
         gpu, left = self._gpu, []
-        for attachment, job in told:
-            deadline = gpu.clock.now() + gpu.settings.quiesce
-            if self._stays(attachment, attachment.quiesce(job, step.reason, deadline, gpu.generation), "missed-deadline"):
+        for attachment, job in reversed(told):
+            obeyed = attachment.quiesce(job, step.reason, gpu.settings.quiesce, gpu.generation)
+            if self._stays(attachment, obeyed, "missed-deadline"):
                 left.append(attachment)
         return left
 
@@ -214,18 +204,16 @@ class Ladder:
         self.tried[what] = now
         return None
 
-    @may_sleep
-    def _climb_channel(self, fault: Fault, grant: GpuGrant, channel: GpuChannel | None, told: _Told) -> None:
+    def _climb_channel(self, grant: GpuGrant, channel: GpuChannel | None, fault: Fault, told: _Told) -> None:
         def cure() -> int:
-            if channel is not None and not channel.closed:
+            if channel is not None:
                 channel.disable()
             return self._gpu.generation
 
         if not self._down():
             self._climb(fault, told, cure, lambda why: self.meet_grant(grant, "channel-stuck", why), grant)
 
-    @may_sleep
-    def _climb_grant(self, fault: Fault, grant: GpuGrant, told: _Told) -> None:
+    def _climb_grant(self, grant: GpuGrant, fault: Fault, told: _Told) -> None:
         def cure() -> int:
             generation = next(self._gpu.generations)
             grant.renew(generation, "grant reset")
@@ -241,17 +229,11 @@ class Ladder:
         grant.set_quiescing(True)
         self._climb(fault, told, cure, lambda why: self.meet_gpu("grant-reset-failed", f"{grant.name}: {why}"), grant)
 
-    @may_sleep
     def _climb_gpu(self, fault: Fault, told: _Told) -> None:
-        def cure() -> int:
-            gpu.restart_firmware()
-            return gpu.generation
-
         gpu, why, since = self._gpu, fault.text or fault.cause, self._tried_lately(self._gpu.name)
         gpu.set_state("resetting", cause=why, code=fault.code)
-        told = [(attachment, job) for attachment, job in reversed(told) if attachment in gpu.attachments]
         if fault.rung is Rung.LOST or since is not None:
             self._quiesce(told, _LADDER[Rung.LOST])
             gpu.lose(why if since is None else f"{why}; {since:.1f} s after a reset")
         else:
-            self._climb(fault, told, cure, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"))
+            self._climb(fault, told, gpu.restart_firmware, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"))

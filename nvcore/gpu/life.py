@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from nvcore.api.client import Function
 from nvcore.api.device import Device, VirtualFunction
 from nvcore.api.errors import BootError, ConflictError, DeviceGone, NotSupportedError, NvcoreError
 from nvcore.api.events import EventKind
 from nvcore.api.firmware import BootReport, BootStage, FirmwareBackend, FirmwareSession, OpenContext, UnloadReport
-from nvcore.api.function import Function
 from nvcore.api.identity import GpuIdentity
 from nvcore.api.marks import may_sleep
 from nvcore.api.needs import NO_NEEDS
@@ -195,12 +195,13 @@ class Gpu:
     # what the ladder asks for
 
     @may_sleep
-    def restart_firmware(self) -> None:
-        """Take the dead firmware down and start it again. Raises NvcoreError."""
+    def restart_firmware(self) -> int:
+        """Take the dead firmware down and start it again; the new generation. Raises NvcoreError."""
         assert self.device is not None and self.identity is not None and self._session is not None
         self._unload(self.device, self._session)
         self.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
         self._start(self.device, self.identity)
+        return self.generation
 
     @may_sleep
     def lose(self, cause: str) -> None:
