@@ -21,10 +21,9 @@ from nvcore.locks import Lock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nvcore.api.client import ClientDriver
+    from nvcore.api.client import ClientDriver, Function
     from nvcore.api.device import Bus, BusEvent, Device
     from nvcore.api.firmware import FirmwareBackend
-    from nvcore.api.function import Function
     from nvcore.api.offers import BusOffer, ClientOffer, Finding, FirmwareOffer, Offer
     from nvcore.gpu.life import Gpu
     from nvcore.gpu.threads import Job

@@ -6,10 +6,9 @@ any thread, the other methods as `nvcore.api.client` says; that is also where th
 # ruff: noqa: D101, D102, D103
 
 from nvcore.api import hookimpl
-from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus
+from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, Function
 from nvcore.api.errors import FirmwareDead, NvcoreError
 from nvcore.api.events import Fault
-from nvcore.api.function import Function
 from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, may_sleep, signalling_safe

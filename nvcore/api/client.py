@@ -1,4 +1,4 @@
-"""Clients: drivers of functions. Match, probe, and what a client must answer when hardware fails under it.
+"""Clients: drivers of functions. What a GPU offers them, match, probe, and what a client must answer when hardware fails under it.
 
 The order on a fault: the core disables the channels first, then tells the owner (`on_fault`), the owner errors its own fences without
 waiting for hardware, then `quiesce` with a deadline, then `resume` with a new generation. A missed deadline: the core revokes alone.
@@ -17,15 +17,32 @@ from nvcore.api.clock import Clock
 from nvcore.api.device import VirtualFunction
 from nvcore.api.events import EventKind, Fault, VgpuPluginEvent
 from nvcore.api.families import Family
-from nvcore.api.function import Function
 from nvcore.api.grant import Grant, GrantRequest, LedgerRow
 from nvcore.api.identity import GpuIdentity
 from nvcore.api.inventory import Inventory
 from nvcore.api.marks import may_sleep, signalling_safe
 
-__all__ = ["Client", "ClientContext", "ClientDriver", "ClientStatus", "QuiesceReason"]
+__all__ = ["Client", "ClientContext", "ClientDriver", "ClientStatus", "Function", "FunctionKind", "QuiesceReason"]
 
+FunctionKind = Literal["vgpu", "graphics", "display"]
 QuiesceReason = Literal["channel-fault", "grant-reset", "gpu-reset", "gpu-lost", "unload", "operator"]
+
+
+@attrs.frozen
+class Function:
+    """One function of one GPU, published on a registry much like the kernel's auxiliary bus. name: "0000:41:00.0/vgpu".
+
+    published: clients may match it; otherwise `reason` and `remedy` say why not. owner: client that holds it, or None. One owner per
+    function; an owner may leave at any time.
+    """
+
+    name: str
+    kind: FunctionKind
+    gpu: GpuIdentity
+    published: bool
+    reason: str | None = None
+    remedy: str | None = None
+    owner: str | None = None
 
 
 @attrs.frozen

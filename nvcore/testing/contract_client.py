@@ -20,11 +20,10 @@ from unittest.mock import patch
 
 import attrs
 
-from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, QuiesceReason
+from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, Function, FunctionKind, QuiesceReason
 from nvcore.api.clock import SYSTEM
 from nvcore.api.errors import ContractError
 from nvcore.api.events import Fault
-from nvcore.api.function import Function, FunctionKind
 from nvcore.api.identity import ChipId, GpuIdentity
 from nvcore.api.marks import LOCKDEP
 from nvcore.api.needs import BootNeeds

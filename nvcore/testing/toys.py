@@ -13,10 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from nvcore.api.client import ClientContext, ClientStatus, QuiesceReason
+from nvcore.api.client import ClientContext, ClientStatus, Function, FunctionKind, QuiesceReason
 from nvcore.api.errors import FirmwareDead, NvcoreError
 from nvcore.api.events import Fault
-from nvcore.api.function import Function, FunctionKind
 from nvcore.api.grant import Channel, Grant, GrantRequest, Lease
 from nvcore.api.marks import may_sleep, signalling_safe
 from nvcore.api.needs import BootNeeds

@@ -12,10 +12,9 @@ from typing import Any
 import attrs
 import pytest
 
-from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus
+from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, Function
 from nvcore.api.errors import FirmwareDead, NvcoreError
 from nvcore.api.events import Fault
-from nvcore.api.function import Function
 from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, may_sleep, signalling_safe

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nvcore.api.client import Function
 from nvcore.api.clock import SYSTEM
 from nvcore.api.errors import FirmwareRefused, NotFoundError, OutOfResources
 from nvcore.api.events import VgpuPluginEvent
 from nvcore.api.families.vgpu import VgpuSpec, VgpuTypeSpec
-from nvcore.api.function import Function
 from nvcore.api.grant import GrantRequest
 from nvcore.api.identity import ChipId, GpuIdentity
 from nvcore.api.inventory import Inventory, MemoryRegion, Range, VgpuSupport

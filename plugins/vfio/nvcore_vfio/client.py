@@ -14,9 +14,8 @@ from nvcore_vfio.errors import NoVgpuHost
 if TYPE_CHECKING:  # everything heavy is imported when a GPU is probed: a host without GPUs starts without it
     from typing import Literal
 
-    from nvcore.api.client import Client, ClientContext, ClientStatus, QuiesceReason
+    from nvcore.api.client import Client, ClientContext, ClientStatus, Function, QuiesceReason
     from nvcore.api.events import Fault
-    from nvcore.api.function import Function
     from nvcore_vfio.manager import Manager
 
 __all__ = ["VfioDriver"]
