@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, Function, QuiesceReason
 from nvcore.api.device import VirtualFunction
-from nvcore.api.errors import ContractError, NotFoundError, PluginError, WaitTimeout
+from nvcore.api.errors import ContractError, NotFoundError, PluginError
 from nvcore.api.events import EventKind, Fault, VgpuPluginEvent
 from nvcore.api.families import Family
 from nvcore.api.grant import Grant, GrantRequest, LedgerRow
@@ -116,18 +116,15 @@ class Attachment:
         cause, code, _ = describe_error(error)
         self.publish(f"{what} raised: {cause}", code=code)
 
-    def _ask(self, what: str, call: Callable[[], Any], timeout: float) -> Any:
-        return self._calls.call(call, f"{self.name}: {what}", timeout, abandon=True)
-
     def _obeys(self, client: Client | None, what: str, timeout: float, call: Callable[[Client], object], told: Job | None = None) -> bool:
         """Have the client do something, after `told` ended; False when it fails, hangs, or hung before."""
         end = self._clock.now() + timeout
         if client is None or self.hung is not None:
             return self.hung is None
         try:
-            if told is not None and not (self._clock.wait(told.done, max(0.0, timeout)) or told.done.is_set()):
-                raise WaitTimeout(f"{self.name}: on_fault did not return in time")
-            self._ask(what, partial(call, client), max(0.0, end - self._clock.now()))
+            if told is not None:
+                told.wait(self._clock, timeout)
+            self._calls.call(partial(call, client), f"{self.name}: {what}", max(0.0, end - self._clock.now()), abandon=True)
         except Exception as error:  # isolation boundary: worker
             self.hung = describe_error(error)[0]
         return self.hung is None
@@ -135,7 +132,7 @@ class Attachment:
     def probe(self, timeout: float) -> bool:
         """Have the driver take the function. Raises what it raises, WaitTimeout, PluginError."""
         self.delivery.start()
-        self.client = self._ask("probe", lambda: self.driver.probe(self.context), timeout)
+        self.client = self._calls.call(lambda: self.driver.probe(self.context), f"{self.name}: probe", timeout, abandon=True)
         if self.client is None:
             raise PluginError(f"{self.name} took {self.function.name} and gave no client")
         return True
@@ -190,7 +187,7 @@ class Attachment:
 def attach_clients(gpu: Gpu, host: Host) -> None:
     """Probe every client on every published function that is its own."""
     for function in gpu.functions:
-        if not function.published or function.owner is not None:
+        if not function.published:
             continue
         offers = [offer for offer in host.clients if function.kind in offer.functions]
         claims = [(offer, driver) for offer in offers if (driver := _matching(gpu, host, offer, function)) is not None]

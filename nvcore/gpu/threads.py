@@ -46,10 +46,10 @@ class Job:
 
     @may_sleep
     def wait(self, clock: Clock, timeout: float) -> Any:
-        """The result, or what the call raised. Raises WaitTimeout."""
+        """The result, or what the call raised where that is awaited. Raises WaitTimeout."""
         if not clock.wait(self.done, timeout) and not self.done.is_set():
             raise WaitTimeout(f"{self.what} did not end", expected=f"within {timeout:g} s")
-        if self.error is not None:
+        if self.error is not None and self.awaited:
             raise self.error
         return self.result
 
