@@ -60,9 +60,8 @@ def parse(text: str, path: str) -> tuple[dict[str, Any], dict[Path, int]]:
         return tomllib.loads(text), find_lines(text)
     except tomllib.TOMLDecodeError as error:
         what, _, at = str(error).partition(" (at line ")
-        line = at.partition(",")[0]
-        where = f"{path}:{line}" if line.isdigit() else f"{path}:{text.count(chr(10)) + 1}"
-        raise ConfigError(f"not TOML: {what}", where=where, remedy="correct the line") from error
+        line = at.partition(",")[0] or text.count("\n") + 1  # without a number it is the end of the text
+        raise ConfigError(f"not TOML: {what}", where=f"{path}:{line}", remedy="correct the line") from error
     except (RecursionError, ValueError, OverflowError) as error:  # tables nested beyond the parser, numbers beyond int's text limit
         raise ConfigError(f"not TOML that can be read: {type(error).__name__}", where=path, remedy="simplify the file") from error
 

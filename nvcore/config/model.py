@@ -74,8 +74,6 @@ class Configuration:
     """Everything that was configured. tree: the merged tables; origins: path to "file:line" (or "command line"); files: those read;
     sections: those of plugins, by name."""
 
-    __slots__ = ("files", "gpus", "host", "origins", "plugins", "sections", "tree")
-
     def __init__(self, tables: Tables, tree: dict[str, Any], origins: dict[Path, str], files: list[str]) -> None:
         self.host, self.gpus, self.plugins = tables
         self.tree, self.origins, self.files = tree, origins, files

@@ -17,7 +17,7 @@ from typing import Any
 
 from nvcore.plugins.index import Index
 from nvcore.plugins.loader import load_objects
-from nvcore.plugins.names import components, normalise
+from nvcore.plugins.names import normalise
 from nvcore.plugins.states import Plugin
 from nvcore.plugins.versions import VersionSyntax, applies, parse
 
@@ -85,9 +85,8 @@ def matches(name: str, pattern: str) -> bool:
     name, pattern = name.lower(), pattern.lower()
     if _literal(pattern) not in name:
         return False  # thousands of files, and hardly one that needs the glob
-    return any(fnmatch.fnmatchcase(part, pattern) for part in components(name)) or (
-        any(mark in pattern for mark in "-_.") and fnmatch.fnmatchcase(name, pattern)
-    )
+    whole = any(mark in pattern for mark in "-_.") and fnmatch.fnmatchcase(name, pattern)
+    return whole or any(fnmatch.fnmatchcase(word, pattern) for word in normalise(name).split("-") if word)
 
 
 def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
@@ -127,14 +126,6 @@ def _brought(index: Index, name: str) -> list[str]:
     return names
 
 
-def _bytes(index: Index, names: list[str]) -> tuple[int, int]:
-    """Files and bytes on the disk, by the records of the distributions."""
-    places = [index.distributions[name].metadata for name in names]
-    paths = [os.path.join(os.path.dirname(metadata), path) for metadata in places for path in recorded(metadata)]
-    sizes = [os.path.getsize(path) for path in paths if os.path.exists(path)]
-    return len(sizes), sum(sizes)
-
-
 def footprint(index: Index, plugins: list[Plugin]) -> list[dict[str, Any]]:
     """Import every selected plugin and say what that brought. The plugins' states become imported or failed."""
     from nvcore.api import hooks, offers  # noqa: F401  # the host's own share, so that the first plugin is not charged with it
@@ -145,20 +136,14 @@ def footprint(index: Index, plugins: list[Plugin]) -> list[dict[str, Any]]:
 def _measured(index: Index, plugin: Plugin) -> dict[str, Any]:
     """One row of schema nvcore.footprint/1; what only an import can tell is None without one."""
     names = _brought(index, normalise(plugin.distribution))
-    files, size = _bytes(index, names)
+    metadata = [index.distributions[one].metadata for one in names]
+    paths = [os.path.join(os.path.dirname(place), path) for place in metadata for path in recorded(place)]
+    sizes = [os.path.getsize(path) for path in paths if os.path.exists(path)]
     before, (memory, descriptors) = set(sys.modules), _held()
     if plugin.state == "selected":
         load_objects(plugin)
     new = sorted(set(sys.modules) - before)
     memory_now, descriptors_now = _held()
     brought = {"module_count": len(new), "memory_bytes": memory_now - memory, "descriptors": descriptors_now - descriptors}
-    return {
-        "name": plugin.name,
-        "state": plugin.state,
-        "distributions": names,
-        "files": files,
-        "disk_bytes": size,
-        "modules": new,
-        **(brought if plugin.import_ms is not None else dict.fromkeys(brought)),
-        "import_ms": plugin.import_ms,
-    }
+    row = {"name": plugin.name, "state": plugin.state, "distributions": names, "files": len(sizes), "disk_bytes": sum(sizes)}
+    return {**row, "modules": new, **(brought if plugin.import_ms is not None else dict.fromkeys(brought)), "import_ms": plugin.import_ms}

@@ -188,10 +188,9 @@ class PluginHost:
     def teardown(self) -> ExceptionGroup[PluginError] | None:
         """Stop everything, the last started first; all run, whatever the others do. Returns the grouped errors, None without any."""
         errors: list[PluginError] = []
-        for plugin in reversed(list(self._leaving)):
+        for plugin in reversed(self.plugins):
             errors += self._leave(plugin)
             if plugin.state == "started":
                 plugin.state = "registered"
-        for plugin in self.plugins:
             self._hooks.drop(plugin)
         return ExceptionGroup("plugins that did not stop cleanly", errors) if errors else None

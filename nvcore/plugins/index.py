@@ -70,8 +70,6 @@ class Index:
     """The result of a scan: `folders` of the path with the names in them, `distributions` by normalised name (all of them), `problems`, and
     `leftovers` of pip (`~name`)."""
 
-    __slots__ = ("distributions", "folders", "leftovers", "problems")
-
     def __init__(self) -> None:
         self.folders: dict[str, list[str]] = {}
         self.distributions: dict[str, Distribution] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from importlib import import_module
-from types import TracebackType
 
 from nvcore.api.errors import PluginError
 from nvcore.plugins.states import Plugin
@@ -32,20 +31,17 @@ class ImportMissing(ImportFailed):
     code = "NVC-1103"
 
 
-def _blame(trace: TracebackType | None) -> str | None:
+def _blame(error: BaseException) -> str | None:
     """File and line of the innermost frame that is not the import machinery's."""
-    where = None
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if not name.startswith("<frozen"):
-            where = f"{name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return where
+    from traceback import walk_tb
+
+    places = [f"{frame.f_code.co_filename}:{line}" for frame, line in walk_tb(error.__traceback__)]
+    return next((place for place in reversed(places) if not place.startswith("<frozen")), None)
 
 
 def raised(error: BaseException) -> str:
     """What a plugin's exception said, and where, for the reason of a state."""
-    where = _blame(error.__traceback__)
+    where = _blame(error)
     return f"raised {type(error).__name__}: {error}" + (f" at {where}" if where else "")
 
 
@@ -62,10 +58,10 @@ def import_object(plugin: Plugin, value: str, *, make: bool = False) -> object:
         raise _missing(plugin, module_name, error) from error
     except SystemExit as error:
         what = f"import of {module_name} called sys.exit({error.code!r})"
-        raise ImportExited(what, where=_blame(error.__traceback__), remedy=plugin.complaint) from error
+        raise ImportExited(what, where=_blame(error), remedy=plugin.complaint) from error
     except Exception as error:  # isolation boundary: plugin import
         what = f"import of {value} raised {type(error).__name__}: {error}"
-        raise ImportFailed(what, where=_blame(error.__traceback__), remedy=plugin.complaint) from error
+        raise ImportFailed(what, where=_blame(error), remedy=plugin.complaint) from error
 
 
 def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> ImportFailed:
@@ -75,7 +71,7 @@ def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> Im
         what = f"module {name} of {plugin.distribution} is not there, though its metadata names it"
         return ImportMissing(what, remedy=f"pip install --force-reinstall {plugin.distribution}")
     remedy = f"install the distribution that provides {name}; {plugin.distribution} should require it"
-    return ImportMissing(f"{module_name} imports {name}, which is not installed", where=_blame(error.__traceback__), remedy=remedy)
+    return ImportMissing(f"{module_name} imports {name}, which is not installed", where=_blame(error), remedy=remedy)
 
 
 def load_objects(plugin: Plugin) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Names: as PyPA normalises them, their components, and the one that a misspelt word was meant to be. Pure functions, any thread.
+"""Names: as PyPA normalises them, and the one that a misspelt word was meant to be. Pure functions, any thread.
 
 Source: PyPA name normalisation (PEP 503).
 """
@@ -14,11 +14,6 @@ def normalise(name: str) -> str:
     while "--" in name:
         name = name.replace("--", "-")
     return name
-
-
-def components(name: str) -> list[str]:
-    """The words of a distribution, module or file name, split at `-`, `_` and `.`, lower case."""
-    return [word for word in normalise(name).split("-") if word]
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

@@ -20,8 +20,6 @@ class Selection:
     """What the operator asked for. only: names to keep, or None for all, and `only_by`, where that was said; disabled: names, or each name
     and where that was said; required: must work; none: no plugin at all."""
 
-    __slots__ = ("disabled", "none", "only", "only_by", "required")
-
     def __init__(
         self, only: Iterable[str] | None = None, *, disabled: Mapping[str, str] | Iterable[str] = (), required: Iterable[str] = (),
         none: bool = False, only_by: str = "--only",

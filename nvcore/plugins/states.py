@@ -67,9 +67,6 @@ class Plugin:
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON views and the control socket carry it (schema nvcore.plugins/1)."""
-        shown = {field: value for field, value in vars(self).items() if field not in _INSIDE}
-        return {
-            **{field: list(value) if isinstance(value, list) else value for field, value in shown.items()},
-            "families": {family: point.value for family, point in self.families.items()},
-            "generations": {family: point.generation for family, point in self.families.items()},
-        }
+        shown = {field: list(value) if isinstance(value, list) else value for field, value in vars(self).items() if field not in _INSIDE}
+        families = {family: point.value for family, point in self.families.items()}
+        return {**shown, "families": families, "generations": {family: point.generation for family, point in self.families.items()}}
