@@ -8,6 +8,7 @@ import os
 import pytest
 
 from nvcore.api.errors import BootError
+from nvcore.api.identity import ChipId
 from nvcore.api.needs import BootNeeds
 
 from .soft import CASES, Bench, bench
@@ -45,10 +46,11 @@ def test_scattered_host_memory_boots_too(chip):
         check_quiet(gpu)
 
 
-def test_ten_cycles_leave_nothing_behind():
-    with bench("ga100", "570.144") as gpu:
+@pytest.mark.parametrize(("chip", "cycles"), [("ga100", 10), ("gh100", 4)])
+def test_cycles_leave_nothing_behind(chip, cycles):
+    with bench(chip, "570.144") as gpu:
         counts = []
-        for _ in range(10):
+        for _ in range(cycles):
             session = gpu.open()
             tenant = session.open_tenant("cycle")
             session.family("memory").create_space(tenant)
@@ -177,8 +179,6 @@ def test_without_files_nothing_is_touched(tmp_path):
 
 
 def test_another_chip_is_not_supported_by_a_neighbour_s_files(tmp_path):
-    from nvcore.api.identity import ChipId
-
     with bench("ga100", "570.144") as gpu:
         assert gpu.backend.supports(ChipId("AD102", "ada", "a1")) == ()
 
@@ -193,6 +193,27 @@ def test_a_boot_sleeps_for_nothing(chip, version):
         assert session.family("inventory").read().engines and session.unload().clean
         assert clock.now() == 0
         assert sum(stage.seconds for stage in gpu.stages) == 0
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_an_unload_needs_no_receiver_thread_though_one_was_there(chip, version):
+    from nvcore.testing import VirtualClock
+
+    clock = VirtualClock(limit=1.0)  # stands still: a wait for somebody else to receive would end the test
+    with bench(chip, version, clock=clock, scale=1.0) as gpu:
+        session = gpu.open()
+        session.receive()
+        assert session.port.attended
+        assert session.unload().clean and clock.now() == 0
+
+
+def test_another_chip_than_the_one_that_was_identified_is_not_booted():
+    with bench("ga100", "570.144") as gpu:
+        gpu.chip = ChipId("GH100", "", "")
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        assert (caught.value.report.code, caught.value.report.cause.partition(":")[0]) == ("NVC-2001", "identify")
+        assert "GA100" in str(caught.value) and "GH100" in str(caught.value)
 
 
 def test_a_limit_is_the_declared_one_on_the_caller_s_clock():

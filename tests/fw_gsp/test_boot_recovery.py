@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import attrs
 import pytest
 
 from nvcore.api.errors import BootError
 from nvcore.api.firmware import SavedState
+from nvcore_fw_gsp.backend import GspBackend
 from nvcore_fw_gsp.boot import wpr
 
-from .soft import Bench, bench
+from .soft import Bench, bench, synthetic_root
 
 
 def leave_running(gpu: Bench) -> SavedState:
@@ -105,6 +108,29 @@ def test_a_rom_that_cannot_be_read_any_more_is_the_reason_told_for_its_part_of_t
         assert report.clean and stage.outcome == "skipped" and "all ones" in stage.detail and "this chip" not in stage.detail
 
 
+def test_a_file_of_the_saved_unload_that_is_damaged_is_the_cause_told_and_a_reset_does_the_rest(tmp_path):
+    shutil.copytree(synthetic_root(), tmp_path, symlinks=True, dirs_exist_ok=True)
+    with bench("ga100", "570.144", root=str(tmp_path)) as gpu:
+        saved = leave_running(gpu)
+        (booter,) = tmp_path.glob("ga100/gsp/booter_unload-570.144.bin")
+        booter.unlink()
+        booter.write_bytes(b"not a container")
+        report = gpu.backend.recover(gpu.context(saved))
+        assert report.clean and report.cause is not None and str(booter) in report.cause
+        assert [stage.outcome for stage in report.stages if stage.name in ("unload-bundle", "region-down")] == ["failed", "ok"]
+
+
+def test_without_files_it_is_only_said_whether_a_firmware_is_up(tmp_path):
+    with bench("ga100", "570.144") as gpu:
+        saved = leave_running(gpu)
+        gpu.backend = GspBackend(lambda: [str(tmp_path)])
+        report = gpu.backend.recover(gpu.context(saved))
+        assert not report.clean and not report.needs_reset and "nothing to unload it with" in (report.cause or "")
+        gpu.inspector.arm("all-ones:0x1FA828,read")
+        report = gpu.backend.recover(gpu.context(saved))
+        assert not report.clean and report.needs_reset and "WPR2_ADDR_HI" in (report.cause or "")
+
+
 def test_recover_of_a_foreign_firmware_says_so_and_wants_no_reset_by_us():
     with bench("ga100", "570.144") as gpu:
         leave_running(gpu)
@@ -135,6 +161,17 @@ def test_a_region_that_stays_up_is_reset_and_if_that_fails_the_report_says_needs
         with pytest.raises(BootError) as caught:
             gpu.open(None)
         assert caught.value.report.code == "NVC-2120"
+
+
+def test_an_exchange_with_the_fsp_that_nobody_saw_end_is_followed_by_a_reset_and_a_finished_one_is_not():
+    with bench("gh100", "570.144", faults=["fsp-silent"]) as gpu:
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        down = next(stage for stage in caught.value.report.stages if stage.name == "region-down")
+        assert down.detail == "gone after a function reset"  # there is no region yet, and the FSP may still make one
+        gpu.inspector.disarm()
+        down = next(stage for stage in gpu.open().unload().stages if stage.name == "region-down")
+        assert down.detail == "no protected region"
 
 
 def test_the_first_cause_stays_the_cause_when_the_unload_fails_too():
@@ -184,6 +221,8 @@ def test_a_refusal_while_booting_is_a_named_state(monkeypatch):
         with pytest.raises(BootError) as caught:
             gpu.open()
         assert (caught.value.report.code, caught.value.report.stages[-1].outcome) == ("NVC-2136", "ok")
+        failed = next(stage for stage in caught.value.report.stages if stage.outcome == "failed")
+        assert failed.name == "flush-page" and "Input/output error" in failed.detail
 
 
 def test_a_bug_in_an_unload_s_stage_passes_through_and_leaves_no_memory_and_no_dma(monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from nvcore.api.clock import SYSTEM
 from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead, QueueFull
 from nvcore_fw_gsp.queue.memory import SharedBlock, block_size
-from nvcore_fw_gsp.queue.port import RpcPort
+from nvcore_fw_gsp.queue.port import Call, RpcPort
 
 from .peer import Buffer, Peer
 from .test_queue_rings import Clock, data
@@ -308,3 +308,54 @@ def test_a_death_declared_on_the_receiver_thread_fails_the_waiting_call_at_once(
     threading.Timer(0.05, desk.port.declare_dead, ("gone",)).start()
     with pytest.raises(FirmwareIsDead, match="gone"):
         desk.call(timeout=20)
+
+
+def test_a_receiver_thread_that_is_left_is_not_waited_for_even_if_it_comes_once_more():
+    desk = Desk()
+    desk.port.receive()
+    assert desk.port.attended
+    desk.port.leave_receiver()
+    assert desk.call() == b"gnip" and desk.clock.time == 0
+    desk.port.receive()
+    assert desk.call() == b"gnip" and desk.clock.time == 0
+
+
+def test_an_answer_of_the_same_function_between_the_parts_of_another_is_nobody_s():
+    desk = Desk()
+
+    def answer(function: int, sequence: int, payload: bytes) -> None:
+        desk.peer.put(function, payload[:0xFFB0], 0, sequence)
+        desk.peer.put(function, b"?", 0, sequence)
+        desk.peer.put(0x47, payload[0xFFB0:], 0, sequence)
+
+    desk.peer.answer = answer
+    assert desk.call(data(70_000)) == data(70_000)
+    assert [name for name, _ in desk.notes] == ["unknown-answer"]
+
+
+def test_a_death_declared_in_the_moment_before_a_call_is_known_is_that_call_s_too(monkeypatch):
+    desk = Desk()
+
+    def dying(*words: object) -> Call:
+        desk.port.declare_dead("in between")
+        return Call(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nvcore_fw_gsp.queue.port.Call", dying)
+    with pytest.raises(FirmwareIsDead, match="in between"):
+        desk.call()
+    assert desk.port.sender.sent == 0 and desk.clock.time == 0
+
+
+def test_once_forgotten_the_queues_memory_can_be_freed_and_the_last_pointers_are_still_told():
+    desk = Desk()
+    desk.call()
+    port, memory = desk.port, desk.peer.buffer.memory
+    pointers = (port.sender.pointers, port.receiver.pointers)
+    assert pointers == ((1, 1), (1, 1))
+    with pytest.raises(BufferError):
+        desk.peer.buffer.view.release()
+        memory.clear()
+    port.forget()
+    memory.clear()  # possible only when nobody looks into it any more
+    assert (port.sender.pointers, port.receiver.pointers) == pointers
+    assert port.drain() == 0 and port.dead == "the firmware was unloaded" and desk.deaths == []

@@ -153,6 +153,20 @@ def test_a_reader_that_stands_still_ends_the_wait_with_what_was_seen():
     assert sender.sent == 62
 
 
+def test_a_reader_that_is_slow_is_waited_for_as_long_as_it_goes_on():
+    peer, sender, _, clock = pair()
+    for _ in range(62):
+        sender.send(0x4C, 1, b"")
+
+    def slow() -> None:
+        if clock.time >= 0.9 * (peer.records + 1):
+            peer.take_command()
+
+    clock.on_sleep.append(slow)
+    sender.send(0x4C, 1, data(0x3000))  # four slots
+    assert 3.6 <= clock.time < 3.7 and peer.records == 4
+
+
 def test_a_message_longer_than_the_ring_is_drained_while_it_is_written():
     peer, sender, _, clock = pair()
     blob = data(334_344)
@@ -188,6 +202,29 @@ def test_a_corrupted_record_is_refused():
     peer.put(0x4C, data(300), bad=True)
     with pytest.raises(QueueCorrupt, match="checksum"):
         receiver.take()
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3])
+def test_a_record_whose_last_bytes_are_still_on_their_way_is_read_again_but_not_for_ever(reads, monkeypatch):
+    peer, _, receiver, _ = pair()
+    peer.put(0x4C, data(300))
+    last = peer.status + 0x1000 + 0x50 + 299
+    peer.memory[last] ^= 0xFF
+    done = 0
+
+    def fold(view: memoryview) -> int:
+        nonlocal done
+        found, done = fold32(view), done + 1
+        if done == reads:
+            peer.memory[last] ^= 0xFF
+        return found
+
+    monkeypatch.setattr("nvcore_fw_gsp.queue.status.fold32", fold)
+    if reads < 3:
+        assert receiver.take() == (0x4C, 0, 0, data(300))
+    else:
+        with pytest.raises(QueueCorrupt, match="checksum"):
+            receiver.take()
 
 
 def test_an_old_record_is_skipped_and_counted_and_a_new_one_is_an_error():
