@@ -64,11 +64,6 @@ class BootReport:
     logs: Mapping[str, str] = attrs.field(factory=dict)
     unload: UnloadReport | None = None
 
-    @property
-    def seconds(self) -> float:
-        """Duration of all stages."""
-        return sum(stage.seconds for stage in self.stages)
-
 
 @attrs.frozen
 class UnloadReport:

@@ -82,7 +82,7 @@ def describe_gpu(gpu: Gpu) -> dict[str, Any]:
         "functions": plain(gpu.functions),
         "clients": [_client(attachment) for attachment in tuple(gpu.attachments)],
         "needs": plain(gpu.needs),
-        "boot": {**plain(report), "seconds": report.seconds} if report else None,
+        "boot": {**plain(report), "seconds": sum(stage.seconds for stage in report.stages)} if report else None,
         "progress": plain(gpu.stages),
         "unload": plain(gpu.unload_report),
     }
