@@ -1,33 +1,36 @@
 """Arguments: a small parser for options in front of, between and behind words. Pure; argparse costs more than all of `plugins list`.
 
-An option table maps each spelling to the key of its value; a key that ends in `?` is a flag, in `*` may be given again, in `=` takes its
-value only when attached (`--watch=2`) and is otherwise true. `--` ends the options.
+An option table maps each spelling to the key of its value; a key that ends in `?` is a flag, in `=` takes its value only when attached
+(`--watch=2`) and is otherwise true. Every option may be given again. `--` ends the options.
 """
 
 from __future__ import annotations
 
 from nvcore.api.errors import UsageError
 
-__all__ = ["Arguments", "parse"]
+SELECTION_OPTIONS = {"--only": "only", "--no-plugins": "none?", "-p": "p"}
+"""What every command that looks at plugins accepts."""
+
+GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
+"""Read anywhere on the line, before the command sees it; a command must not give them another meaning."""
 
 
 class Arguments:
-    """What was said: `words` in order, `values` by key (a string, or True for a flag), all values of `repeated` options by key."""
+    """What was said: `words` in order, and of each option by its key the `values`: texts, or True where it has none."""
 
-    __slots__ = ("repeated", "values", "words")
+    __slots__ = ("values", "words")
 
     def __init__(self) -> None:
         self.words: list[str] = []
-        self.values: dict[str, str | bool] = {}
-        self.repeated: dict[str, list[str]] = {}
+        self.values: dict[str, list[str | bool]] = {}
 
     def flag(self, key: str) -> bool:
-        """Whether a flag (or an option with an optional value) was given."""
-        return bool(self.values.get(key))
+        """Whether an option was given."""
+        return key in self.values
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        """The value of an option, `default` when it was not given or had no value."""
-        value = self.values.get(key)
+        """The value of an option, the last one given; `default` when it was not given or had no value."""
+        value = self.values.get(key, [default])[-1]
         return value if isinstance(value, str) else default
 
     def seconds(self, option: str, default: float, *, least: float = 1e-3, most: float = 1e9, wrong: str = "is no time-out") -> float:
@@ -42,8 +45,8 @@ class Arguments:
         return seconds
 
     def many(self, key: str) -> list[str]:
-        """All values of a repeatable option, split at commas."""
-        return [part for value in self.repeated.get(key, ()) for part in value.split(",") if part]
+        """All values of an option, split at commas."""
+        return [part for value in self.values.get(key, ()) for part in str(value).split(",") if part]
 
 
 def parse(
@@ -58,19 +61,19 @@ def parse(
     out.words = []
     while rest:
         word = rest.pop(0)
-        if not word and not others:
-            raise UsageError("a word is empty", expected="a name")
+        name = word.partition("=")[0] if word[:2] == "--" else word[:2]
         if word == "--":
             out.words += [word, *rest] if others else rest
             break
-        name = word.partition("=")[0] if word[:2] == "--" else word[:2]
         if len(word) > 1 and word[0] == "-" and (not others or name in options):
             _option(out, word, rest, options)
-            continue
-        out.words.append(word)
-        if stop_at_word:
-            out.words += rest
-            return out
+        elif not word and not others:
+            raise UsageError("a word is empty", expected="a name")
+        else:
+            out.words.append(word)
+            if stop_at_word:
+                out.words += rest
+                break
     return out
 
 
@@ -79,14 +82,10 @@ def _option(out: Arguments, word: str, rest: list[str], options: dict[str, str])
     key = options.get(name)
     if key is None:
         raise UsageError(f"unknown option {name}", expected="one of " + ", ".join(sorted(options)) if options else "no option")
-    kind, key = key[-1], key.rstrip("?*=")
-    if kind == "?" and equals:
+    if key[-1] == "?" and equals:
         raise UsageError(f"option {name} takes no value", expected=name)
-    if not equals and kind not in "?=":
+    if not equals and key[-1] not in "?=":
         equals, value = "=", rest.pop(0) if rest else ""
     if equals and not value:
         raise UsageError(f"option {name} needs a value", expected=f"{name} VALUE")
-    if kind == "*":
-        out.repeated.setdefault(key, []).append(value)
-    else:
-        out.values[key] = value if equals else True
+    out.values.setdefault(key.rstrip("?="), []).append(value if equals else True)

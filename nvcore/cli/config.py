@@ -8,8 +8,6 @@ from typing import Any
 from nvcore.cli.context import Context
 from nvcore.config.model import Path
 
-__all__ = ["check", "show"]
-
 
 def check(context: Context) -> int:
     """`nvcore config check`."""

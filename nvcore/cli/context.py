@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from nvcore.api.command import CommandIO
 from nvcore.api.errors import UsageError
 from nvcore.cli.args import Arguments
-from nvcore.cli.output import ascii_only, chosen, document, safe, table, view, width
+from nvcore.cli.output import ascii_only, chosen, document, safe, table, view
 from nvcore.config.places import config_files, socket_path
 from nvcore.plugins.index import Index, scan
 from nvcore.plugins.select import Selection, inventory, select
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from nvcore.api.offers import ConfigSection
     from nvcore.config.model import Configuration
 
-__all__ = ["GLOBAL_OPTIONS", "SELECTION_OPTIONS", "Context"]
-
-SELECTION_OPTIONS = {"--only": "only*", "--no-plugins": "none?", "-p": "p*"}
-"""What every command that looks at plugins accepts."""
-
-GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
-"""Read anywhere on the line, before the command sees it; a command must not give them another meaning."""
-
 
 class Context(CommandIO):
     """Streams, options, configuration, selection.
@@ -45,7 +37,6 @@ class Context(CommandIO):
         self.stdout: TextIO = sys.stdout
         self.stderr: TextIO = sys.stderr
         self.given, self.verb, self.output = given, "-", "table"
-        self.config_path = given.text("config")
         self._configuration: Configuration | None = None
 
     @property
@@ -55,8 +46,11 @@ class Context(CommandIO):
 
     @property
     def columns(self) -> int | None:
-        """Width of the terminal; None where unknown."""
-        return width(self.stdout)
+        """Width of the terminal; None where there is none or it does not know (some report 0)."""
+        try:
+            return os.get_terminal_size(self.stdout.fileno()).columns or None
+        except (OSError, ValueError, AttributeError):
+            return None
 
     @property
     def socket(self) -> str:
@@ -76,22 +70,17 @@ class Context(CommandIO):
         if self._configuration is None:
             from nvcore.config.files import load
 
-            self._configuration = load(self.config_path, command_line=tables)
+            self._configuration = load(self.given.text("config"), command_line=tables)
         return self._configuration
 
     @property
     def has_files(self) -> bool:
         """Whether there is any configuration file; where there is none nothing needs to be read."""
-        return bool(config_files(self.config_path))
-
-    @property
-    def selects(self) -> bool:
-        """Whether the command line itself selects plugins."""
-        return bool(self.given.repeated.keys() & {"only", "p"}) or self.given.flag("none")
+        return bool(config_files(self.given.text("config")))
 
     def selection(self) -> Selection:
         """The command line's selection laid over the configuration's; files are read only where there are any. Raises UsageError."""
-        only = self.given.many("only") if "only" in self.given.repeated else None
+        only = self.given.many("only") if self.given.flag("only") else None
         for word in self.given.many("p"):
             if not word.startswith("no:") or len(word) == 3:
                 raise UsageError(f"-p {word} has no meaning", expected="-p no:NAME")
@@ -125,8 +114,7 @@ class Context(CommandIO):
         name: str = "name", extra: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Print rows; see CommandIO.show. A kind may be "wide right" too; extra: other members of the JSON document."""
-        chosen({"output": output})
-        if output == "json":
+        if chosen(output) == "json":
             self.stdout.write(document(schema, {**(extra or {}), key: list(rows)}))
         elif output == "jsonl":
             import json
@@ -145,8 +133,10 @@ class Context(CommandIO):
     def view(self, name: str, rows: Sequence[dict[str, Any]], output: str | None = None, **extra: Any) -> None:
         """Print rows of one of the core's views, as `tables.txt` declares it. output: another format than asked for; extra: other members
         of the JSON document."""
-        key, row, columns = view(name)
-        self.show(output or self.output, schema=f"nvcore.{name}/1", key=key, rows=rows, columns=columns, name=row, extra=extra)
+        key, row, none, columns = view(name)
+        if none and not rows and self.tabular:
+            return self.say(none)
+        return self.show(output or self.output, schema=f"nvcore.{name}/1", key=key, rows=rows, columns=columns, name=row, extra=extra)
 
     def section(self, offer: ConfigSection) -> Any:
         """The record of a plugin's section; see CommandIO.section."""

@@ -14,8 +14,6 @@ from typing import Any
 from nvcore.api import errors
 from nvcore.daemon.varlink import BadMessage, Gone, Link, error_from
 
-__all__ = ["call", "stream"]
-
 _LIMIT = 64 << 20  # a dump is passed by path, so an answer this long is damage
 
 

@@ -13,14 +13,14 @@ from nvcore.api.errors import NotFoundError
 from nvcore.cli.context import Context
 from nvcore.plugins.index import Index, scan
 
-__all__ = ["explain", "pages"]
-
 
 def explain(context: Context) -> int:
     """Print the page of a code; without a code, every code with the first line of its page."""
-    found = pages(scan())
+    found = _pages(scan())
     if not context.given.words:
-        context.out("".join(f"{code}  {_title(found[code])}\n" for code in sorted(found)))
+        for code in sorted(found):
+            with open(found[code], encoding="utf-8") as file:
+                context.out(f"{code}  {file.readline().lstrip('# ').partition(': ')[2].strip()}\n")
         return 0
     code = context.given.words[0].upper()
     code = code if code.startswith("NVC-") else f"NVC-{code}"
@@ -31,12 +31,7 @@ def explain(context: Context) -> int:
     return 0
 
 
-def _title(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.readline().lstrip("# ").partition(": ")[2].strip()
-
-
-def pages(index: Index) -> dict[str, str]:
+def _pages(index: Index) -> dict[str, str]:
     """Code to the path of its page: those in the folder `explain` of the core and of each plugin's package, without importing it."""
     packages = ["nvcore", *(point.module.partition(".")[0] for dist in index.plugins() for point in dist.entry_points)]
     found: dict[str, str] = {}

@@ -14,10 +14,6 @@ from nvcore.bus.pci import scan
 from nvcore.cli.context import Context
 from nvcore.cli.output import document
 
-__all__ = [
-    "devices", "doctor", "dump", "event_line", "events", "list_gpus", "restart_gpu", "show_gpu", "stop",
-]  # fmt: skip
-
 _LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
 
 
@@ -64,17 +60,14 @@ def _details(gpu: dict[str, Any]) -> str:
             if stage["outcome"] == "failed":
                 lines += [f"              {name} = {value}" for name, value in stage["registers"].items()]
         lines += [f"  log {name}: {text}" for name, text in boot["logs"].items()]
-    for title, words, rows in (("books", _book, gpu["ledger"]), ("functions", _function, gpu["functions"])):
-        lines += [title, *(f"  {row['kind']}: {words(row)}" for row in rows)] if rows else []
+    lines += ["books"] if gpu["ledger"] else []
+    for row in gpu["ledger"]:
+        parts = " + ".join(f"{row[part]} {part}" for part in ("free", "owned", "quarantined", "retired"))
+        lines.append(f"  {row['kind']}: {row['total']} {row['unit']} = {parts}")
+    lines += ["functions"] if gpu["functions"] else []
+    for row in gpu["functions"]:
+        lines.append(f"  {row['kind']}: " + (f"owner {row['owner'] or 'none'}" if row["published"] else f"not published: {row['reason']}"))
     return "\n".join(lines) + "\n"
-
-
-def _book(row: dict[str, Any]) -> str:
-    return f"{row['total']} {row['unit']} = " + " + ".join(f"{row[part]} {part}" for part in ("free", "owned", "quarantined", "retired"))
-
-
-def _function(row: dict[str, Any]) -> str:
-    return f"owner {row['owner'] or 'none'}" if row["published"] else f"not published: {row['reason']}"
 
 
 def events(context: Context) -> int:
@@ -89,11 +82,10 @@ def events(context: Context) -> int:
         context.view("events", [{**row, "at": _clock(row["wall"])} for row in found] if context.tabular else found)
         return 0
     for answer in context.stream("io.nvcore.Event.Watch", parameters):
-        for event in answer.get("events", ()):
-            if context.tabular:
-                context.out(event_line(event) + "\n")
-            else:
-                context.view("events", [event], "name" if context.output == "name" else "jsonl")
+        if context.tabular:
+            context.out("".join(event_line(event) + "\n" for event in answer["events"]))
+        else:
+            context.view("events", answer["events"], "name" if context.output == "name" else "jsonl")
         context.stdout.flush()
     return 0
 
@@ -134,11 +126,7 @@ def _outside(error: UnreachableError) -> list[dict[str, Any]]:
 
 def devices(context: Context) -> int:
     """`nvcore devices`; needs no daemon."""
-    found = scan()
-    if not found and context.tabular:
-        context.say("no NVIDIA PCI functions on this machine")
-    else:
-        context.view("devices", found)
+    context.view("devices", scan())
     return 0
 
 

@@ -1,8 +1,8 @@
 """The entry of `nvcore`: global options, the noun, its command, and how errors, closed pipes and interrupts end.
 
 Owns the exit code. Main thread. Parses plugin selection before any import; imports a command only when its noun is used, a plugin only when
-the noun is the plugin's. Help lists nouns from the index without importing any. `nvcore run` becomes `python -I -m nvcore run` before
-anything is parsed or imported: a `*.dist-info` in the current folder or on PYTHONPATH must not become code in a daemon.
+the noun is the plugin's. Help lists nouns from the index without importing any. `nvcore run` becomes `python -I -m nvcore run` as soon as
+the noun is known, before plugins are looked for: a `*.dist-info` in the current folder or on PYTHONPATH must not become code in a daemon.
 """
 
 from __future__ import annotations
@@ -13,22 +13,17 @@ import sys
 from nvcore import __version__
 from nvcore.api.errors import NvcoreError
 
-__all__ = ["main"]
-
 _PIPE_CLOSED = 141  # what a shell reports for a program ended by SIGPIPE
 _INTERRUPTED = 130
-_WITH_VALUE = ("--only", "-p", "--config", "--socket", "--timeout")  # options that may stand before the noun, their value behind them
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line, `sys.argv` by default; returns its exit code (`nvcore --help` lists them)."""
-    if argv is None:
-        _isolate(sys.argv[1:])
     if sys.stdout is None or sys.stderr is None:
         nowhere = open(os.devnull, "w")  # noqa: SIM115  # started with a closed stream: nothing to write to is no reason to fail
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = _dispatch(sys.argv[1:] if argv is None else argv, isolate=argv is None and not sys.flags.isolated)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -45,26 +40,12 @@ def main(argv: list[str] | None = None) -> int:
         return _report(error)
 
 
-def _isolate(argv: list[str]) -> None:
-    """Where the noun is `run`, become the isolated interpreter, unless this is it."""
-    words = iter(argv)
-    for word in words:
-        if word in _WITH_VALUE:
-            next(words, None)
-        elif word[:1] != "-":
-            if word == "run" and not sys.flags.isolated:
-                os.execv(sys.executable, [sys.executable, "-I", "-m", "nvcore", *argv])
-            return
-
-
 def _close_quietly() -> None:
     """Point the stream at nothing, so that the interpreter's last flush has no second error to show."""
-    try:
-        descriptor = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(descriptor, sys.stdout.fileno())
-        os.close(descriptor)
-    except (OSError, ValueError):
-        pass  # a stream without a descriptor: nothing will be flushed to a pipe
+    from contextlib import suppress
+
+    with suppress(OSError, ValueError):  # a stream without a descriptor: nothing will be flushed to a pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: NvcoreError) -> int:
@@ -83,10 +64,8 @@ def _report(error: NvcoreError) -> int:
     return error.exit_code or 1
 
 
-def _dispatch(argv: list[str]) -> int:
-    from nvcore.cli.args import parse
-    from nvcore.cli.context import GLOBAL_OPTIONS, SELECTION_OPTIONS, Context
-    from nvcore.cli.nouns import NOUNS, dispatch, help_text
+def _dispatch(argv: list[str], *, isolate: bool) -> int:
+    from nvcore.cli.args import GLOBAL_OPTIONS, SELECTION_OPTIONS, parse
 
     ours = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS}
     given = parse(argv, {**ours, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}, stop_at_word=True)
@@ -94,6 +73,11 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.write(f"nvcore {__version__}\n")
         return 0
     noun = given.words[0] if given.words else "help"
+    if noun == "run" and isolate:
+        os.execv(sys.executable, [sys.executable, "-I", "-m", "nvcore", *argv])
+    from nvcore.cli.context import Context
+    from nvcore.cli.nouns import NOUNS, help_text, run_core, run_plugin
+
     asked = bool(given.words) or given.flag("help")
     if noun not in NOUNS:
         ours = {name: key for name, key in GLOBAL_OPTIONS.items() if name != "--socket"}  # behind its noun that is the plugin's word
@@ -101,4 +85,4 @@ def _dispatch(argv: list[str]) -> int:
     if given.flag("help") or noun == "help":
         context.out(help_text(context.plugins()))
         return 0 if asked else 2
-    return dispatch(noun, context)
+    return run_core(noun, context) if noun in NOUNS else run_plugin(noun, context)

@@ -13,8 +13,6 @@ from nvcore.cli.output import OUTPUT_OPTIONS, beside, chosen
 from nvcore.plugins.names import did_you_mean
 from nvcore.plugins.states import Plugin
 
-__all__ = ["NOUNS", "dispatch", "help_text"]
-
 NOUNS: dict[str, dict[str, list[str]]] = {}
 """Nouns of the core: verb to function, word and options, as `verbs.txt` has them."""
 
@@ -24,12 +22,8 @@ for _line in beside("verbs.txt").splitlines():
         NOUNS.setdefault(_noun, {})[_verb] = _rest
 
 
-def dispatch(noun: str, context: Context) -> int:
-    """Run the command line behind a noun; the exit code. The context has then what was given to it."""
-    return _core(noun, context) if noun in NOUNS else _plugin(noun, context)
-
-
-def _core(noun: str, context: Context) -> int:
+def run_core(noun: str, context: Context) -> int:
+    """Run the command line behind a noun of the core; the exit code. The context has then what was given to it."""
     argv = context.given.words
     if "--help" in argv or "-h" in argv:
         context.out(beside(f"help/{noun}.txt"))
@@ -47,12 +41,13 @@ def _core(noun: str, context: Context) -> int:
         usage = " ".join(part for part in ("nvcore", noun, verb, word) if part != "-")
         what = "too many words" if words else f"{word} is missing"
         raise UsageError(what, expected=usage, seen=" ".join(words), remedy=f"nvcore {noun} --help")
-    context.verb, context.output = verb, chosen(context.given.values)
+    context.verb, context.output = verb, chosen(context.given.text("output", "json" if context.given.flag("json") else "table"))
     module, _, function = place.partition(":")
     return int(getattr(__import__(f"nvcore.{module}", fromlist=[function]), function)(context))
 
 
-def _plugin(noun: str, context: Context) -> int:
+def run_plugin(noun: str, context: Context) -> int:
+    """Run the command line behind a noun of a plugin; the exit code. Raises where no plugin, or more than one, may serve it."""
     from nvcore.plugins.loader import import_object
 
     plugins = context.plugins()
@@ -61,23 +56,17 @@ def _plugin(noun: str, context: Context) -> int:
         known = sorted({*NOUNS, *(name for plugin in plugins for name in plugin.commands)})
         remedy = did_you_mean(noun, known, "if a plugin offers it, install that plugin; nvcore --help lists what is here")
         raise UsageError(f"no noun {noun!r}", expected="one of " + ", ".join(known), remedy=remedy)
-    owner = _usable(noun, owners)
+    usable = [plugin for plugin in owners if plugin.state == "selected"]
+    names = list(dict.fromkeys(plugin.distribution for plugin in usable))
+    if len(names) > 1:
+        raise ConflictError(f"command {noun!r} is offered by {' and '.join(names)}", remedy=f"pip uninstall one, or -p no:{names[0]}")
+    owner = (usable or owners)[0]
+    if not usable:
+        raise PluginError(f"command {noun!r} is of plugin {owner.name}, which is {owner.state}: {owner.reason}", remedy=owner.remedy)
     command = import_object(owner, owner.commands[noun])
     if not callable(command):
         raise PluginError(f"command {noun} of {owner.distribution} cannot be called", expected="a callable", seen=type(command).__name__)
     return int(command(context.given.words, context))
-
-
-def _usable(noun: str, owners: list[Plugin]) -> Plugin:
-    """The plugin whose command is run. Raises where none, or more than one, may be."""
-    usable = [plugin for plugin in owners if plugin.state == "selected"]
-    names = [plugin.distribution for plugin in usable]
-    if len(set(names)) > 1:
-        raise ConflictError(f"command {noun!r} is offered by {' and '.join(names)}", remedy=f"pip uninstall one, or -p no:{names[0]}")
-    if not usable:
-        plugin = owners[0]
-        raise PluginError(f"command {noun!r} is of plugin {plugin.name}, which is {plugin.state}: {plugin.reason}", remedy=plugin.remedy)
-    return usable[0]
 
 
 def help_text(plugins: list[Plugin]) -> str:
@@ -85,10 +74,7 @@ def help_text(plugins: list[Plugin]) -> str:
     theirs: dict[str, str] = {}
     for plugin in plugins:
         state = "" if plugin.state == "selected" else f" ({plugin.state})"
-        for noun in plugin.commands:
-            theirs.setdefault(noun, f"{plugin.distribution} {plugin.version}{state}")
-    if not theirs:
-        return beside("help/nvcore.txt")
-    size = max(map(len, theirs))
-    lines = [f"  {noun.ljust(size)}  {of}" for noun, of in sorted(theirs.items())]
-    return beside("help/nvcore.txt").replace("\noptions\n", "\n".join(["\nnouns of plugins", *lines, "\noptions\n"]))
+        theirs = {**dict.fromkeys(plugin.commands, f"{plugin.distribution} {plugin.version}{state}"), **theirs}
+    size = max(map(len, theirs), default=0)
+    lines = ["\nnouns of plugins", *(f"  {noun.ljust(size)}  {of}" for noun, of in sorted(theirs.items()))] if theirs else []
+    return beside("help/nvcore.txt").replace("\noptions\n", "\n".join([*lines, "\noptions\n"]))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, TextIO
 
-__all__ = ["FORMATS", "OUTPUT_OPTIONS", "UNKNOWN", "ascii_only", "beside", "chosen", "document", "safe", "table", "view", "width"]
 
 FORMATS = ("table", "wide", "json", "jsonl", "name")
 """What `-o` may ask for."""
@@ -38,14 +37,6 @@ def ascii_only(stream: TextIO) -> bool:
     return False
 
 
-def width(stream: TextIO) -> int | None:
-    """Columns of the terminal behind `stream`; None where there is none or it does not know (some report 0)."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or None
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
 def safe(text: str, plain: bool) -> str:
     """`text` with control characters, escapes and bidirectional overrides shown as escapes, and in ASCII where the stream is."""
     if text.isascii() and text.isprintable():
@@ -60,12 +51,11 @@ def safe(text: str, plain: bool) -> str:
     return "".join(out)
 
 
-def chosen(values: dict[str, Any]) -> str:
-    """The format that parsed `OUTPUT_OPTIONS` ask for. Raises UsageError."""
-    name = values.get("output") or ("json" if values.get("json") else "table")
+def chosen(name: str | None) -> str:
+    """The name of a format. Raises UsageError for any other."""
     if name not in FORMATS:
         raise UsageError(f"no output format {name!r}", expected=f"one of {', '.join(FORMATS)}")
-    return str(name)
+    return name
 
 
 def beside(name: str) -> str:
@@ -74,14 +64,17 @@ def beside(name: str) -> str:
         return file.read()
 
 
-def view(name: str) -> tuple[str, str, list[tuple[str, ...]]]:
-    """One of the core's views by `tables.txt`: key of the array in its document, what `-o name` prints, columns as CommandIO.show has."""
+def view(name: str) -> tuple[str, str, str, list[tuple[str, ...]]]:
+    """One of the core's views by `tables.txt`: key of the array in its document, what `-o name` prints, what is said where there are no
+    rows (or nothing), columns as CommandIO.show has."""
     head, *lines = next(part for part in beside("tables.txt").split("\n[") if part.startswith(name + " ")).rstrip().split("\n")
-    _, key, row = head.strip("]").split()
-    return key, row, [tuple(word.strip() for word in line.split("  ") if word) for line in lines]
+    keys, _, none = head.partition("]")
+    _, key, row = keys.split()
+    return key, row, none.strip(), [tuple(word.strip() for word in line.split("  ") if word) for line in lines]
 
 
-def _cell(value: object, plain: bool) -> str:
+def cell(value: object, plain: bool) -> str:
+    """A value as a table shows it: one line, inert; lists with commas; UNKNOWN where there is nothing."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -92,14 +85,11 @@ def _cell(value: object, plain: bool) -> str:
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, ...]], plain: bool) -> str:
     """A plain table, cells padded and never cut, ending in a newline. columns: (key, heading, kind) as CommandIO.show has them."""
-    lines = [[heading for _, heading, _ in columns], *([_cell(row.get(key), plain) for key, _, _ in columns] for row in rows)]
+    lines = [[heading for _, heading, _ in columns], *([cell(row.get(key), plain) for key, _, _ in columns] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    kinds = [kind for _, _, kind in columns]
-    out = ""
-    for line in lines:
-        parts = [cell.rjust(size) if "right" in kind else cell.ljust(size) for cell, size, kind in zip(line, widths, kinds, strict=True)]
-        out += "  ".join(parts).rstrip() + "\n"
-    return out
+    sides = [">" if "right" in kind else "<" for _, _, kind in columns]
+    form = "  ".join(f"{{:{side}{size}}}" for side, size in zip(sides, widths, strict=True))
+    return "".join(form.format(*line).rstrip() + "\n" for line in lines)
 
 
 def document(schema: str, content: dict[str, Any], *, indent: int | None = 2) -> str:

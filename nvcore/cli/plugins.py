@@ -11,15 +11,12 @@ import os
 
 from nvcore.api.errors import NotFoundError, UnreachableError
 from nvcore.cli.context import Context
-from nvcore.cli.output import UNKNOWN
+from nvcore.cli.output import cell
 from nvcore.plugins.index import Index, scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-__all__ = ["list_plugins", "show_footprint", "stop"]
 
 
 def _of_daemon(context: Context, index: Index) -> list[dict[str, Any]] | None:
@@ -53,7 +50,8 @@ def _registered(context: Context, index: Index) -> list[dict[str, Any]]:
 def list_plugins(context: Context) -> int:
     """`nvcore plugins list`, `show` where one is named, and `doctor`, which imports and registers them too where no daemon has."""
     index, names, load = scan(), context.given.words, context.verb == "doctor"
-    found = None if context.given.flag("installed") or context.selects else _of_daemon(context, index)
+    selects = context.given.values.keys() & {"installed", "only", "p", "none"}  # another set than the daemon's
+    found = None if selects else _of_daemon(context, index)
     source = "daemon" if found is not None else "doctor" if load else "index"
     if found is None:
         found = _registered(context, index) if load else [plugin.as_dict() for plugin in context.plugins(index)]
@@ -65,28 +63,18 @@ def list_plugins(context: Context) -> int:
     if not context.tabular:
         context.view("plugins", found, source=source, problems=problems)
     elif names:
-        context.out("".join(f"{key}: {_words(value)}\n" for row in found for key, value in row.items()))
+        context.out("".join(f"{key}: {cell(_pairs(value), context.plain)}\n" for row in found for key, value in row.items()))
     else:
-        _table(context, "plugins", [{**row, "generations": [f"{of}.v{n}" for of, n in row["generations"].items()]} for row in found])
+        shown = [{**row, "generations": [f"{of}.v{n}" for of, n in row["generations"].items()]} for row in found]
+        context.view("plugins", shown)
         context.out(_explained(found, problems))
     wrong = any(row["state"] in ("failed", "incompatible") or row["conflicts"] for row in found)
     refused = source == "doctor" and any(row["required"] and row["state"] != "registered" for row in found)
     return 7 if problems or wrong or refused else 0
 
 
-def _words(value: object) -> str:
-    if isinstance(value, dict):
-        value = ", ".join(f"{key} = {what}" for key, what in value.items())
-    if isinstance(value, list):
-        value = "; ".join(map(str, value))
-    return UNKNOWN if value is None or value == "" else str(value)
-
-
-def _table(context: Context, view: str, shown: list[dict[str, Any]]) -> None:
-    if shown:
-        context.view(view, shown)
-    else:
-        context.out("no plugins\n")
+def _pairs(value: object) -> object:
+    return [f"{key} = {what}" for key, what in value.items()] if isinstance(value, dict) else value
 
 
 def _explained(found: list[dict[str, Any]], problems: list[dict[str, Any]]) -> str:
@@ -114,19 +102,16 @@ def show_footprint(context: Context) -> int:
         found = footprint(index, context.plugins(index))
     patterns = context.given.many("deny") or list(context.configuration().plugins.deny)
     hits, left = denied(index, patterns), residue(index)
-    if not context.tabular:
-        context.view("footprint", found, deny=patterns, denied=hits, residue=left)
-        return 6 if hits else 0
-    _table(context, "footprint", found)
-    for path in left:
-        context.out(f"residue: {path} (left by an uninstall; remove it) → nvcore explain NVC-1118\n")
-    if hits:  # one row for all files of a distribution, all parts of a module
-        rows: dict[tuple[str, str], dict[str, Any]] = {}
+    context.view("footprint", found, deny=patterns, denied=hits, residue=left)
+    if context.tabular:
+        context.out("".join(f"residue: {path} (left by an uninstall; remove it) → nvcore explain NVC-1118\n" for path in left))
+        rows: dict[tuple[str, str], dict[str, Any]] = {}  # one for all files of a distribution, all parts of a module
         for hit in hits:
             rows.setdefault((hit["kind"], hit["of"]), {**hit, "name": hit["of"], "count": 0})["count"] += 1
-        context.view("denied", list(rows.values()))
-    elif patterns:
-        context.out(f"deny {' '.join(patterns)}: nothing matches\n")
+        if hits:
+            context.view("denied", list(rows.values()))
+        elif patterns:
+            context.out(f"deny {' '.join(patterns)}: nothing matches\n")
     return 6 if hits else 0
 
 

@@ -12,8 +12,6 @@ from nvcore.api.errors import UnreachableError, UsageError
 from nvcore.cli.context import Context
 from nvcore.cli.output import document
 
-__all__ = ["status"]
-
 
 def status(context: Context) -> int:
     """Show the state once, or with `--watch` until interrupted."""
@@ -22,16 +20,15 @@ def status(context: Context) -> int:
         raise UsageError(f"--color {color} has no meaning", expected="auto, always or never")
     if context.output == "name":
         raise UsageError("nvcore status has no names", expected="table, json or jsonl")
+    watch, seconds = context.given.flag("watch"), context.given.seconds("watch", 2, least=0.1, most=86400, wrong="has no meaning")
     console = _console(context, color) if context.tabular else None
-    if not context.given.flag("watch"):
-        state = _ask(context)
-        _print(context, context.output, state, console)
-        return 5 if "error" in state else 7 if state["partial"] else 0
-    seconds = context.given.seconds("watch", 2, least=0.1, most=86400, wrong="has no meaning")
-    if console is not None and context.stdout.isatty():
+    if watch and console is not None and context.stdout.isatty():
         return _live(context, console, seconds)
     while True:
-        _print(context, "jsonl" if context.output == "json" else context.output, _ask(context), console)
+        state = _ask(context)
+        _print(context, "jsonl" if watch and context.output == "json" else context.output, state, console)
+        if not watch:
+            return 5 if "error" in state else 7 if state["partial"] else 0
         time.sleep(seconds)
 
 
@@ -60,9 +57,8 @@ def _screen(context: Context, state: dict[str, Any]) -> Any:
     from nvcore.cli.views.overview import no_daemon, overview
     from nvcore.cli.views.theme import ASCII, UNICODE
 
-    plain = context.given.flag("ascii") or context.plain
-    glyphs = ASCII if plain else UNICODE
-    return no_daemon(state["plugins"], context.socket, glyphs, plain) if "error" in state else overview(state, glyphs, plain=plain)
+    glyphs = ASCII if context.given.flag("ascii") or context.plain else UNICODE
+    return no_daemon(state["plugins"], context.socket, glyphs) if "error" in state else overview(state, glyphs)
 
 
 def _live(context: Context, console: Any, seconds: float) -> int:

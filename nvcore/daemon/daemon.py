@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from nvcore.config.model import Configuration
     from nvcore.plugins.select import Selection
 
-__all__ = ["Daemon"]
 
 RECENT: Final = 20  # events in a description
 DENY_AGE: Final = 60.0  # seconds

@@ -28,7 +28,6 @@ from nvcore.plugins.index import scan
 if TYPE_CHECKING:
     from nvcore.daemon.daemon import Daemon
 
-__all__ = ["SETS", "core_interfaces", "deny_state", "findings", "panels", "sets_of"]
 
 SETS: Final = {"vgpu-host": {"fw_gsp", "vfio"}, "demo": {"fw_gsp", "vfio", "softgpu"}}
 """Named plugin sets (the extras of the distribution nvcore) by the plugins that make them up."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import socket
 
-__all__ = ["notify"]
-
 
 def notify(*lines: str) -> None:
     """Tell the service manager, as in `notify("READY=1", "STATUS=two GPUs")`, in one message."""

@@ -18,8 +18,6 @@ from nvcore.cli.context import Context
 from nvcore.daemon.daemon import Daemon
 from nvcore.daemon.notify import notify
 
-__all__ = ["run"]
-
 _STOP_LIMIT: Final = 60.0
 _PRIORITIES: Final = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
 

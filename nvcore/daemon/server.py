@@ -27,8 +27,6 @@ from nvcore.daemon.varlink import BadMessage, Gone, Link, Refusal, Request, erro
 from nvcore.locks import Lock, start_thread
 from nvcore.vfio_user.listening import listen
 
-__all__ = ["ControlServer", "text_of"]
-
 MAX_CONNECTIONS: Final = 64
 MAX_OTHERS: Final = 48  # for callers who may only observe: they cannot shut out who may control
 _CREDENTIALS: Final = struct.Struct("3i")

@@ -16,8 +16,6 @@ from typing import Any, Final, NamedTuple
 
 from nvcore.api.errors import ConflictError, DeniedError, NotFoundError, NotRunningError, NvcoreError, UsageError
 
-__all__ = ["MAX_REQUEST", "BadMessage", "Gone", "Link", "Refusal", "Request", "error_from", "error_reply", "methods_of"]
-
 MAX_REQUEST: Final = 1 << 20
 """Bytes of the longest request that is read."""
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from nvcore.cli.args import parse
+from nvcore.cli.args import Arguments, parse
+from nvcore.cli.context import Context
 from nvcore.cli.main import main
-from nvcore.cli.output import safe, table, width
+from nvcore.cli.output import safe, table
 from tests.plugins.building import CLIENT, OBSERVER, SECTION, distribution, plugin
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +119,8 @@ def test_a_plugin_that_hangs_in_start_ends_with_the_process(site: Site) -> None:
 
 def test_a_terminal_that_reports_width_0_has_an_unknown_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.get_terminal_size", lambda descriptor: os.terminal_size((0, 0)))
-    assert width(sys.__stdout__) is None  # type: ignore[arg-type]
+    monkeypatch.setattr("sys.stdout", sys.__stdout__)
+    assert Context(Arguments()).columns is None
 
 
 def test_a_disabled_plugin_is_shown_and_is_not_wrong(site: Site) -> None:
@@ -270,7 +272,7 @@ def test_text_from_outside_is_inert() -> None:
 
 
 def test_arguments_take_values_attached_or_apart_and_stop_at_two_dashes() -> None:
-    options = {"-o": "output", "--output": "output", "--watch": "watch=", "--all": "all?", "-p": "p*"}
+    options = {"-o": "output", "--output": "output", "--watch": "watch=", "--all": "all?", "-p": "p"}
     given = parse(["a", "-ojson", "--watch", "--all", "-p", "no:x", "-p", "no:y", "--", "-z"], options)
     assert given.words == ["a", "-z"] and given.text("output") == "json" and given.flag("watch") and given.flag("all")
     assert given.many("p") == ["no:x", "no:y"] and parse(["--watch=2"], options).text("watch") == "2"

@@ -55,7 +55,7 @@ def test_every_table_shows_keys_of_its_schema_and_every_column_stands_there_once
     names = re.findall(r"^\[(\w+) ", (ROOT / "nvcore" / "cli" / "tables.txt").read_text(), re.MULTILINE)
     assert len(names) == len(set(names)) == 8
     for name in set(names) - {"denied"}:
-        key, row, columns = view(name)
+        key, row, _, columns = view(name)
         schema = json.loads((SCHEMAS / f"nvcore.{name}.1.json").read_text())
         items = schema["properties"][key]["items"]
         if "$ref" in items:

@@ -60,7 +60,7 @@ def test_screens_look_as_agreed_at_120_columns(name: str) -> None:
 
 
 def test_the_screen_without_a_daemon_looks_as_agreed() -> None:
-    compare("no-daemon", svg(no_daemon(PLUGINS, "/run/nvcore/nvcore.sock", UNICODE, False), 120))
+    compare("no-daemon", svg(no_daemon(PLUGINS, "/run/nvcore/nvcore.sock", UNICODE), 120))
 
 
 @pytest.mark.parametrize("make", SCREENS.values(), ids=SCREENS)
@@ -96,8 +96,8 @@ def test_markup_and_control_characters_in_names_are_inert() -> None:
 
 def test_the_ascii_screen_is_ascii() -> None:
     for make in (*SCREENS.values(), hostile_names):
-        assert text(overview(make(), ASCII, now=NOW, plain=True), 120).isascii()
-    assert text(no_daemon(PLUGINS, "/run/x", ASCII, True), 120).isascii()
+        assert text(overview(make(), ASCII, now=NOW), 120).isascii()
+    assert text(no_daemon(PLUGINS, "/run/x", ASCII), 120).isascii()
 
 
 def test_a_synthetic_image_says_so_on_the_screen() -> None:
@@ -129,4 +129,4 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_sizes_and_unknown_states() -> None:
     assert [gib(size << 20) for size in (3776, 40960, 512, 36 << 10)] == ["3.7G", "40G", "0.5G", "36G"]
-    assert mark_of("a-new-state").glyph == "unknown"
+    assert mark_of("a-new-state") == ("unknown", "default")

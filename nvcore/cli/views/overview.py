@@ -15,9 +15,7 @@ from rich.text import Text
 
 from nvcore.cli.live import event_line
 from nvcore.cli.output import safe
-from nvcore.cli.views.theme import Glyphs, duration, gib, mark_of
-
-__all__ = ["no_daemon", "overview"]
+from nvcore.cli.views.theme import ASCII, Glyphs, duration, gib, mark_of
 
 _EVENTS = 5
 _BAR = 7  # cells
@@ -25,15 +23,15 @@ _LEFT = tuple((heading, "") for heading in ("BDF", "CHIP", "FIRMWARE", "STATE", 
 _GPU = (("GPU", "right"), *_LEFT, ("VF", "right"), ("FAULT", "right"))
 
 
-def overview(host: dict[str, Any], glyphs: Glyphs, *, now: float | None = None, plain: bool = False) -> RenderableType:
-    """The whole screen. now: seconds since the epoch, for ages; plain: ASCII only."""
-    return _Pen(glyphs, plain, time.time() if now is None else now).overview(host)
+def overview(host: dict[str, Any], glyphs: Glyphs, *, now: float | None = None) -> RenderableType:
+    """The whole screen. glyphs: with ASCII all of it is. now: seconds since the epoch, for ages."""
+    return _Pen(glyphs, time.time() if now is None else now).overview(host)
 
 
-def no_daemon(plugins: list[dict[str, Any]], socket: str, glyphs: Glyphs, plain: bool) -> RenderableType:
+def no_daemon(plugins: list[dict[str, Any]], socket: str, glyphs: Glyphs) -> RenderableType:
     """The screen without a daemon: what is installed, and what to do."""
-    pen = _Pen(glyphs, plain, 0.0)
-    head = Text.assemble(("nvcore  ", "bold"), (f"{glyphs.bad} no daemon", "bold red"), f" at {safe(socket, plain)}")
+    pen = _Pen(glyphs, 0.0)
+    head = Text.assemble(("nvcore  ", "bold"), (f"{glyphs.bad} no daemon", "bold red"), " at ", pen.text(socket))
     names = ", ".join(f"{plugin['name']} ({plugin['state']})" for plugin in plugins) or "none installed"
     start = f"start it  nvcore run   or   systemctl start nvcore   {glyphs.arrow} nvcore explain NVC-8001"
     return Group(head, pen.text(f"plugins  {names}"), Text(start))
@@ -42,13 +40,13 @@ def no_daemon(plugins: list[dict[str, Any]], socket: str, glyphs: Glyphs, plain:
 class _Pen:
     """Draws the parts of one screen."""
 
-    def __init__(self, glyphs: Glyphs, plain: bool, now: float) -> None:
-        self.glyphs, self.plain, self.now = glyphs, plain, now
+    def __init__(self, glyphs: Glyphs, now: float) -> None:
+        self.glyphs, self.plain, self.now = glyphs, glyphs is ASCII, now
 
     def text(self, value: object, style: str = "") -> Text:
         """What came from outside, made inert; unknown where there is nothing."""
         if value is None or value == "":
-            return Text(self.glyphs.unknown, style=style)
+            return Text(self.glyphs.unknown, style="dim")
         return Text(safe(str(value), self.plain), style=style)
 
     def overview(self, host: dict[str, Any]) -> RenderableType:
@@ -66,14 +64,14 @@ class _Pen:
         started, selected = host["plugins_started"], host["plugins_selected"]
         text.append(f"  plugins {started}/{selected}", style="" if started == selected else "bold red")
         for deny in host["deny"]:
-            found = safe(", ".join(map(str, deny["matches"][:3])), self.plain)
-            text.append(f"  deny {safe(deny['pattern'], self.plain)} ")
-            text.append(f"{self.glyphs.bad} {found}" if found else self.glyphs.ok, style="bold red" if found else "green")
+            found = ", ".join(deny["matches"][:3])
+            text.append_text(self.text(f"  deny {deny['pattern']} "))
+            text.append_text(self.text(f"{self.glyphs.bad} {found}", "bold red") if found else Text(self.glyphs.ok, "green"))
         return text
 
     def state(self, state: str) -> Text:
-        mark = mark_of(state)
-        return Text(f"{getattr(self.glyphs, mark.glyph)} {safe(state, self.plain)}", style=mark.style)
+        glyph, style = mark_of(state)
+        return self.text(f"{getattr(self.glyphs, glyph)} {state}", style)
 
     def gpus(self, host: dict[str, Any]) -> RenderableType:
         if not host["gpus"]:
@@ -92,7 +90,7 @@ class _Pen:
 
     def bar(self, used: int | None, total: int | None) -> Text:
         if used is None or not total:
-            return Text(self.glyphs.unknown, style="dim")
+            return self.text(None)
         cells = round(_BAR * used / total)
         return Text(f"{self.glyphs.full * cells}{self.glyphs.empty * (_BAR - cells)} {gib(used)}/{gib(total)}")
 
@@ -109,7 +107,7 @@ class _Pen:
     def plugin(self, plugin: dict[str, Any]) -> list[Text]:
         if not plugin.get("remedy"):  # then there is nothing to do about it: it works, or was not selected
             return []
-        mark = getattr(self.glyphs, mark_of(plugin["state"]).glyph)
+        mark = getattr(self.glyphs, mark_of(plugin["state"])[0])
         return self.wrong(f"{mark} plugin {plugin['name']} {plugin['state']}: {plugin['reason']}", plugin["remedy"])
 
     def panel(self, panel: dict[str, Any]) -> RenderableType:
@@ -125,9 +123,7 @@ class _Pen:
     def cell(self, key: str, value: object) -> Text:
         """A cell of a plugin's panel. The unit is in the key: `_bytes` are sizes, `_at` points in time (shown as ages), `state` gets its
         mark."""
-        if value is None or value == "":
-            return Text(self.glyphs.unknown, style="dim")
-        if key == "state":
+        if value and key == "state":
             return self.state(str(value))
         if isinstance(value, bool):
             return Text("yes" if value else "no")

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections import namedtuple
+from typing import Final
 
-__all__ = ["ASCII", "UNICODE", "Glyphs", "Mark", "duration", "gib", "mark_of"]
-
-
-class Glyphs(NamedTuple):
-    """Characters of one character set."""
-
-    on: str
-    off: str
-    bad: str
-    ok: str
-    unknown: str
-    full: str
-    empty: str
-    arrow: str
-    wait: str
-
+Glyphs = namedtuple("Glyphs", "on off bad ok unknown full empty arrow wait")
+"""Characters of one character set."""
 
 UNICODE: Final = Glyphs("●", "○", "✗", "✓", "–", "█", "░", "→", "◌")
 """For terminals that say they can."""
@@ -27,24 +14,17 @@ UNICODE: Final = Glyphs("●", "○", "✗", "✓", "–", "█", "░", "→", 
 ASCII: Final = Glyphs("*", "o", "X", "ok", "-", "#", ".", "->", "~")
 
 
-class Mark(NamedTuple):
-    """How a state looks: which glyph (a field of Glyphs) and which style."""
-
-    glyph: str
-    style: str
-
-
 _MARKS: Final = {
-    Mark("on", "green"): "running ok started registered",
-    Mark("wait", "yellow"): "booting starting resetting unloading stopping suspended",
-    Mark("off", "dim"): "stopped released found disabled",
-    Mark("bad", "bold red"): "failed lost incompatible unsupported",
+    ("on", "green"): "running ok started registered",
+    ("wait", "yellow"): "booting starting resetting unloading stopping suspended",
+    ("off", "dim"): "stopped released found disabled",
+    ("bad", "bold red"): "failed lost incompatible unsupported",
 }
 
 
-def mark_of(state: str) -> Mark:
-    """The mark of a state; a state without a row is shown plainly, never hidden."""
-    return next((mark for mark, states in _MARKS.items() if state in states.split()), Mark("unknown", "default"))
+def mark_of(state: str) -> tuple[str, str]:
+    """How a state looks: which glyph (a field of Glyphs) and which style; one without a row is shown plainly, never hidden."""
+    return next((mark for mark, states in _MARKS.items() if state in states.split()), ("unknown", "default"))
 
 
 def duration(seconds: float) -> str:
