@@ -7,9 +7,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from nvcore_softgpu.booter import SUSPEND_MAGIC
-from nvcore_softgpu.journal import Journal
-from nvcore_softgpu.memory import PhysicalMemory
-from nvcore_softgpu.wpr import BootRefusal, radix3_pages
 from tests.softgpu.device_kit import MIB, Driver, Shelf, make_card
 from tests.softgpu.test_device_boot import FMC, fsp_boot, image_and_shelf
 from tests.softgpu.test_device_programs import container, put
@@ -202,17 +199,6 @@ def behind_image(driver: Driver) -> None:
     driver.run_sec2(where)
 
 
-def more_than_three_levels() -> list[str]:
-    memory = PhysicalMemory(MIB, Journal())
-    try:
-        list(radix3_pages(memory, memory.violations, 0, (512**3 << 12) + 1))
-    except BootRefusal as refusal:
-        return [f"{refusal.name}: {refusal}"]
-    finally:
-        memory.close()
-    return []
-
-
 def suspended(revision: int) -> Callable[[Driver], object]:
     return lambda driver: driver.run_sec2(driver.buffer(struct.pack("<QQ", SUSPEND_MAGIC, revision) + bytes(240), "sr").bus_address())
 
@@ -337,8 +323,10 @@ CASES: list[tuple[str, str, Run]] = [
         )
     ),
     ("unaligned-wpr", "FRTS", fsp(patch={24: struct.pack("<QI", 2 * MIB + 0x1000, MIB)})),
-    ("empty-image", "size 0", meta(size=0)),
-    ("empty-image", "size 0", meta(boot_size=0)),
+    ("empty-image", "sizeOfRadix3Elf", meta(size=0)),
+    ("empty-image", "sizeOfBootloader", meta(boot_size=0)),
+    ("image-size", "sizeOfRadix3Elf 0x10001000", meta(size=(256 << 20) + 0x1000)),
+    ("image-size", "sizeOfBootloader 0x101000", meta(boot_size=MIB + 0x1000)),
     ("signature-size", "8 bytes", meta(signature_size=8)),
     ("bootloader-size", "0x800", meta(boot_size=0x800)),
     ("bootloader-offset", "outside", meta(code=0x2000)),
@@ -369,7 +357,6 @@ CASES: list[tuple[str, str, Run]] = [
     ("radix3-entry", "entry 1", list_entry(1, 0x123)),
     ("radix3-entry", "entry 0: 0x0", list_entry(0, 0)),
     ("radix3-padding", "level 2", list_entry(511, 0x1000)),
-    ("radix3-size", "three levels", more_than_three_levels),
     ("image-format", "not with an ELF", gpu(lambda driver: Driver(driver.device, image=b"\0" * 5000).boot())),
     ("image-padding", "last page", gpu(behind_image)),
     ("image-unknown", "bytes", filed(b"\x7fELF" + bytes(4096))),

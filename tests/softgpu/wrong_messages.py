@@ -391,6 +391,7 @@ CASES: list[tuple[str, str, Run]] = [
     ("registry", "type 7", registry(26, 1, 24, 7, 0, 0, names=b"x\0")),
     ("registry", "name at 0x18", registry(26, 1, 24, 1, 0, 0, names=b"xy")),
     ("registry", "data 0x18, length 0x9", registry(26, 1, 24, 2, 24, 9, names=b"x\0")),
+    ("registry", "more than", registry(60, 3, *(56, 2, 0, 60) * 3, names=b"abc\0")),
     ("static-info-size", "0x8 bytes", sent(0x41, bytes(8))),
     ("suspend-unprepared", "FBSR_INIT", sent(0x2F, struct.pack("<BB2xI", 1, 0, 3))),
     ("suspend-memory", "0xcaf00003", control(0x20800AC2, struct.pack("<IIB7xQ", OWN, 0xCAF00003, 1, 4096))),

@@ -24,6 +24,8 @@ __all__ = ["Host"]
 
 SLICE: Final = 1 << 16
 """Bytes of work in one slice, at most: copied, or counted for what costs as much (`channel`)."""
+BURST: Final = 1 << 10
+"""Slices that one doorbell executes before others get a turn: 64 MiB, some 20 ms. What is left goes on in the ticker's."""
 RETRY: Final = 0.001
 """Seconds until a semaphore that nobody of ours released is looked at again: its value may come from the host's memory."""
 
@@ -75,7 +77,7 @@ class Gpu(Protocol):
 
 
 class Host:
-    """Channels and their turns. eager: a doorbell executes before it returns. slices: how many were done."""
+    """Channels and their turns. eager: a doorbell executes before it returns, one burst at most. slices: how many were done."""
 
     def __init__(self, gpu: Gpu, protected: Region) -> None:
         self._gpu = gpu
@@ -168,11 +170,18 @@ class Host:
             self.drain()
 
     def drain(self) -> None:
-        """Run until nothing can go on."""
+        """Run until nothing can go on, or for one burst."""
         if self._stepping:
             return
-        while self.step():
-            pass
+        for _ in range(BURST):
+            if not self.step():
+                return
+        self._go_on_later()
+
+    def _go_on_later(self) -> None:
+        if not self._retrying:
+            self._retrying = True
+            self._gpu.ticker.call_at(self._gpu.ticker.now() + RETRY, self._retry)
 
     def step(self) -> bool:
         """One slice of one channel; whether more can be done now."""
@@ -264,9 +273,8 @@ class Host:
         self._blocked.append(channel)
         if not self.eager:
             self._look = self._gpu.ticker.now() + RETRY
-        elif not self._retrying:
-            self._retrying = True
-            self._gpu.ticker.call_at(self._gpu.ticker.now() + RETRY, self._retry)
+        else:
+            self._go_on_later()
 
     def _retry(self) -> None:
         self._retrying = False

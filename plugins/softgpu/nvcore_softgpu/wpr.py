@@ -64,6 +64,9 @@ _QUADS: Final = (
 )  # offsets 0 to 207
 
 
+_MOST: Final[Mapping[str, int]] = {"sizeOfBootloader": MIB, "sizeOfRadix3Elf": 256 * MIB}
+"""Several times the largest of any release: what is above would keep everything else waiting while it is read."""
+
 _PARTS: Final = ("bootloaderCodeOffset", "bootloaderDataOffset", "bootloaderManifestOffset")
 
 REFUSALS: Final[Mapping[int, str]] = {
@@ -121,8 +124,11 @@ def check_sources(meta: dict[str, int]) -> None:
     _aligned(meta, "sysmemAddrOfBootloader", 256)
     if meta["sizeOfSignature"] != PAGE:
         raise BootRefusal(0x06, "signature-size", f"{meta['sizeOfSignature']} bytes")
-    if not meta["sizeOfBootloader"] or not meta["sizeOfRadix3Elf"]:
-        raise BootRefusal(0x04, "empty-image", "bootloader or image of size 0")
+    for name, most in _MOST.items():
+        if not meta[name]:
+            raise BootRefusal(0x04, "empty-image", f"{name} is 0")
+        if meta[name] > most:
+            raise BootRefusal(0x04, "image-size", f"{name} {meta[name]:#x}, at most {most:#x}")
     for name in _PARTS:
         if meta[name] >= meta["sizeOfBootloader"]:
             raise BootRefusal(0x04, "bootloader-offset", f"{name} {meta[name]:#x} outside {meta['sizeOfBootloader']:#x} bytes")
@@ -260,9 +266,7 @@ def radix3_pages(memory: Memory, violations: Violations, root: int, size: int) -
     Entries behind the last one must be zero: they are a violation otherwise, since real firmware may follow them.
     """
     pages = -(-size // PAGE)
-    counts = (-(-pages // (512 * 512)), -(-pages // 512), pages)
-    if counts[0] > 512:
-        raise BootRefusal(0x04, "radix3-size", f"{size} bytes need more than three levels")
+    counts = (1, -(-pages // 512), pages)  # the largest size allowed needs one page of the first level
     tables = [root]
     for level, count in enumerate(counts):
         following: list[int] = []

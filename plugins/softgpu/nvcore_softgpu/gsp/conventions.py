@@ -34,6 +34,7 @@ FAULT_METHOD_BUFFER: Final = 0x2000  # bytes a channel
 CONTEXT_BUFFER: Final = 0x1000  # bytes and alignment of each
 ZCULL: Final = (32, 32, 512, 1, 0, 256, 256, 0, 1, 0)  # ten words of geometry
 MAX_VGPUS: Final = 32
+MAX_OBJECTS: Final = 1 << 16
 LOG_WORDS: Final = 4
 
 CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
@@ -52,6 +53,7 @@ CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("GSP log buffers", "four words at the start and at every error, format ids are CRC-32", "the real encoding needs symbol files"),
     ("GPU UUID", "made from chip, VRAM size and PCI device id", "the same GPU always shows the same"),
     ("channel ids picked by the GSP", "the lowest free one, never 0", "a driver that lets the GSP choose asks for the token"),
+    ("objects of all clients", f"at most {MAX_OBJECTS:,}", "stands for the firmware's heap: no client makes the model grow without bound"),
     ("vGPU host RPC version", "the one asked for, or 0x10", "drivers send the negotiation without a body"),
     ("vGPU tasks", f"at most {MAX_VGPUS} per GPU; VGPU_GSP_PLUGIN_TRIGGERED at start, end and death", "notifier numbers of NVA084"),
     ("vGPU heap", "48 MiB for an A100-4C, any size that holds the buffers is taken", "no type list names one for GA100"),

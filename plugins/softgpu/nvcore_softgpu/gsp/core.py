@@ -18,7 +18,7 @@ from nvcore_softgpu.gsp.identify import Identity, identify
 from nvcore_softgpu.gsp.logs import LogBuffer, read_regions
 from nvcore_softgpu.gsp.queue import CommandRing, StatusRing
 from nvcore_softgpu.gsp.rm import Reply, Rm
-from nvcore_softgpu.gsp.rpc import Assembler, Fn, Message, cut, function_name
+from nvcore_softgpu.gsp.rpc import FUNCTIONS, Assembler, Fn, Message, cut, function_name
 from nvcore_softgpu.gsp.shared_memory import BadBlock, SharedMemory
 from nvcore_softgpu.gsp.state import State
 from nvcore_softgpu.gsp.versions import VERSIONS, Version
@@ -190,7 +190,7 @@ class BehaviouralGsp:
         assert rm is not None
         if self._phase == "starting" and message.function not in (Fn.GSP_SET_SYSTEM_INFO, Fn.SET_REGISTRY):
             self._env.violations.violation("command-before-init", f"{function_name(message.function)} before GSP_INIT_DONE")
-        name = function_name(message.function)
+        name = FUNCTIONS.get(message.function, "unknown")
         self._answered[name] = self._answered.get(name, 0) + 1
         self._before(message)
         spoilt = self._spoilt()

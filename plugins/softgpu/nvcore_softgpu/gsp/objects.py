@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from nvcore_softgpu.gsp.conventions import MAX_OBJECTS
 from nvcore_softgpu.gsp.status import Status
 
 __all__ = ["Client", "Node", "Tree"]
@@ -51,12 +52,18 @@ class Client:
 class Tree:
     """All clients of the GPU."""
 
-    __slots__ = ("_on_free", "clients")
+    __slots__ = ("_count", "_on_free", "clients")
 
     def __init__(self, on_free: Callable[[Node], None]) -> None:
         """on_free: called for each object that goes, children first."""
         self.clients: dict[int, Client] = {}
+        self._count = 0
         self._on_free = on_free
+
+    @property
+    def full(self) -> bool:
+        """Whether the firmware has no memory for another object."""
+        return self._count >= MAX_OBJECTS
 
     def add_client(self, handle: int, class_id: int) -> int:
         """A new root. Answers a status."""
@@ -65,6 +72,7 @@ class Tree:
         if handle in self.clients:
             return Status.DUPLICATE_NAME
         self.clients[handle] = Client(handle, class_id)
+        self._count += 1
         return Status.OK
 
     def find(self, client: int, handle: int) -> tuple[int, Node | None]:
@@ -96,6 +104,7 @@ class Tree:
         node = Node(client, handle, class_id, kind, parent, data)
         parent.children.append(node)
         client.nodes[handle] = node
+        self._count += 1
         return node
 
     def free(self, client: int, handle: int) -> int:
@@ -109,6 +118,7 @@ class Tree:
         for gone in [*node.below(), node]:
             self._on_free(gone)
             del owner.nodes[gone.handle]
+            self._count -= 1
         if node.parent is None:
             del self.clients[client]
         else:

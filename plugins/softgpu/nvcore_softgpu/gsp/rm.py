@@ -155,6 +155,8 @@ class Rm:
         if len(params) not in row.sizes:
             state.report("alloc-size", f"class {class_id:#x}: {len(params)} bytes, {state.version.name} has {row.sizes[0]}")
             return Status.INVALID_PARAM_STRUCT
+        if state.tree.full:
+            return Status.INSUFFICIENT_RESOURCES
         if row.kind == "client":
             return self._new_client(client, parent, handle, class_id)
         status, above = state.tree.room_for(client, parent, handle, row.parents)
@@ -223,19 +225,21 @@ class Rm:
         if len(message.payload) < 0x38 + 8 * count or class_id not in (_SYSTEM_LIST, _VRAM_LIST) or count == 0:
             self.state.report("memory-list", f"class {class_id:#x}, {count} pages, {len(message.payload):#x} bytes")
             return Reply(head, Status.INVALID_FORMAT)
-        pages = struct.unpack_from(f"<{count}Q", message.payload, 0x38)
+        (first,) = struct.unpack_from("<Q", message.payload, 0x38)
         system = class_id == _SYSTEM_LIST
         if system and (length + 0xFFF) // 0x1000 != count:
             self.state.report("memory-list", f"{length:#x} bytes in {count} pages")
             return Reply(head, Status.INVALID_ARGUMENT)
-        if not system and not self.state.layout.inside(pages[0] << 12, length):
-            self.state.report("memory-list", f"{length:#x} bytes at {pages[0] << 12:#x} leave VRAM")
+        if not system and not self.state.layout.inside(first << 12, length):
+            self.state.report("memory-list", f"{length:#x} bytes at {first << 12:#x} leave VRAM")
             return Reply(head, Status.INVALID_ADDRESS)
+        if self.state.tree.full:
+            return Reply(head, Status.INSUFFICIENT_RESOURCES)
         status, above = self.state.tree.room_for(client, device, handle, ("device",))
         if above is None:
             self.state.report("alloc-parent", f"memory list {handle:#x} under {device:#x} of client {client:#x}: {status:#x}")
             return Reply(head, status)
-        self.state.tree.add(above, handle, class_id, "memory", MemoryList(system, length, pages))
+        self.state.tree.add(above, handle, class_id, "memory", MemoryList(system))
         return Reply(head)
 
     # -- page directories --------------------------------------------------------------------------------------------------------------
@@ -315,6 +319,7 @@ class Rm:
         if size > len(table) or size > _MAX_REGISTRY or 8 + 16 * count > size:
             self.state.report("registry", f"{count} entries in {size:#x} bytes, {len(table):#x} sent")
             return
+        room = size  # entries that share their bytes could hold far more than was sent
         for index in range(count):
             offset, kind, data, length = struct.unpack_from("<IB3xII", table, 8 + 16 * index)
             end = table.find(b"\0", offset, size)
@@ -327,6 +332,10 @@ class Rm:
                 value = table[data : data + length]
             elif kind == 3:
                 value = table[data : data + length].split(b"\0", 1)[0].decode("ascii", "replace")
+            room -= end - offset + (0 if kind == 1 else length)
+            if room < 0:
+                self.state.report("registry", f"entry {index}: names and values of more than the {size:#x} bytes sent")
+                return
             self.state.registry[name] = value
 
     def _unloading(self, message: Message) -> Reply:

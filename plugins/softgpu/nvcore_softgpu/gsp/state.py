@@ -22,14 +22,12 @@ __all__ = ["AddressSpace", "Channel", "Group", "MemoryList", "State", "Tasks"]
 class AddressSpace:
     """A vaspace object. external: the client owns the page directory; root: its address once set."""
 
-    __slots__ = ("aperture", "channels", "external", "reserved", "root")
+    __slots__ = ("channels", "external", "root")
 
     def __init__(self, external: bool) -> None:
         """Without a page directory."""
         self.external = external
         self.root: int | None = None
-        self.aperture = 0
-        self.reserved: tuple[int, ...] = ()
         self.channels: list[Channel] = []
 
     def instances(self) -> tuple[int, ...]:
@@ -70,15 +68,13 @@ class Channel:
 
 
 class MemoryList:
-    """A list of pages that the driver registered. aperture: 1 system, 2 VRAM."""
+    """A list of pages that the driver registered: of system memory, or of VRAM."""
 
-    __slots__ = ("length", "pages", "system")
+    __slots__ = ("system",)
 
-    def __init__(self, system: bool, length: int, pages: tuple[int, ...]) -> None:
-        """length: bytes; pages: page numbers."""
+    def __init__(self, system: bool) -> None:
+        """Nothing is saved there: VRAM stays as it is over a suspend."""
         self.system = system
-        self.length = length
-        self.pages = pages
 
 
 class Tasks(Protocol):
@@ -93,8 +89,8 @@ class State:
     """The firmware between start and unload."""
 
     __slots__ = (
-        "channels", "chip", "env", "facts", "halt", "layout", "meta", "notifications", "post_event", "promoted", "registry",
-        "registry_seen", "report", "scheduling_disabled", "suspend_prepared", "system_info", "tasks", "tree", "uuid", "version",
+        "channels", "chip", "env", "facts", "halt", "layout", "meta", "post_event", "registry", "registry_seen", "report",
+        "scheduling_disabled", "suspend_prepared", "system_info", "tasks", "tree", "uuid", "version",
     )  # fmt: skip
 
     def __init__(
@@ -120,8 +116,6 @@ class State:
         self.registry_seen = False
         self.system_info: bytes | None = None
         self.channels: dict[tuple[int, int], Channel] = {}
-        self.promoted: set[tuple[int, int]] = set()
-        self.notifications: dict[int, int] = {}
         self.scheduling_disabled = False
         self.suspend_prepared = False
         self.uuid = b""
@@ -176,7 +170,6 @@ class State:
                 self.env.channels.set_enabled(data.runlist, data.chid, False)
             self.env.channels.remove(data.runlist, data.chid)
             del self.channels[data.runlist, data.chid]
-            self.promoted.discard((data.runlist, data.chid))
             if data.space is not None:
                 data.space.channels.remove(data)
         elif isinstance(data, AddressSpace):
@@ -187,7 +180,7 @@ class State:
                 data.channels.clear()
             if data.root is not None:
                 self.report("root-left-set", f"address space {node.handle:#x} freed with its page directory set")
-                self.set_root(data, None)
+            self.set_root(data, None)
         elif node.kind == "engine object" and node.parent is not None and isinstance(node.parent.data, Channel):
             node.parent.data.objects.pop(node.handle, None)
         elif node.kind == "client" and self.tasks is not None:

@@ -93,8 +93,6 @@ class VgpuManager:
         self._state = state
         self.tasks: dict[int, Task] = {}
         self.types: dict[int, VgpuType] = {}
-        self.freed_states: set[int] = set()
-        self.heterogeneous = False
 
     def enabled(self) -> str | None:
         """None when the boot settings allow vGPUs, else what is missing."""
@@ -158,7 +156,6 @@ class VgpuManager:
         if status:
             return status
         self.tasks[gfid] = task
-        self.freed_states.discard(gfid)
         self._started(task)
         return Status.OK
 
@@ -279,10 +276,7 @@ class VgpuManager:
 
     def free_states(self, gfid: int) -> int:
         """FREE_STATES: legal before and after the shutdown."""
-        if not 1 <= gfid <= self._state.env.sriov().get("total_vfs", 0):
-            return Status.INVALID_ARGUMENT
-        self.freed_states.add(gfid)
-        return Status.OK
+        return Status.OK if 1 <= gfid <= self._state.env.sriov().get("total_vfs", 0) else Status.INVALID_ARGUMENT
 
     def client_freed(self, client: int) -> None:
         """A root client went away: its tasks should have ended before."""

@@ -75,7 +75,6 @@ def _promote(call: Call) -> int:
             fills.append((physical, size))
     for physical, size in fills:
         state.env.memory.fill(Aperture.VRAM, physical, size, 0)
-    state.promoted.add((channel.runlist, channel.chid))
     return Status.OK
 
 

@@ -16,7 +16,7 @@ __all__ = ["CONTROLS", "set_page_directory", "unset_page_directory"]
 
 _SUB = ("subdevice",)
 _SET = struct.Struct("<QIIIIII")
-_APERTURE_VRAM, _APERTURE_SYSTEM = 0, (1, 2)
+_APERTURE_VRAM: Final = 0
 _LEVEL = struct.Struct("<QQIB3x")
 _RESERVED = (0x100000000, 0x11FFFFFFF)
 _RESERVED_PAGE = 0x20000000
@@ -44,7 +44,6 @@ def set_page_directory(state: State, client: int, block: bytes | bytearray) -> i
     if address % 0x1000 or (aperture == _APERTURE_VRAM and not _root_fits(state, address)) or aperture == 3:
         state.report("page-directory-address", f"root at {address:#x}, aperture {aperture}")
         return Status.INVALID_ADDRESS
-    space.aperture = aperture
     state.set_root(space, address)
     return Status.OK
 
@@ -98,7 +97,6 @@ def _copy_reserved(call: Call) -> int:
         if shift != wanted or aperture != 1 or not state.layout.clear(address, size):
             report("reserved-levels", f"shift {shift} (expected {wanted}), aperture {aperture}, {size:#x} bytes at {address:#x}")
             return Status.INVALID_ARGUMENT
-    space.reserved = tuple(level[0] for level in levels)
     return Status.OK
 
 

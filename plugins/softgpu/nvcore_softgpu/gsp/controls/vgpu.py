@@ -109,11 +109,7 @@ def _free_states(call: Call) -> int:
 
 
 def _heterogeneous(call: Call) -> int:
-    manager = _manager(call)
-    if manager.tasks:
-        return Status.STATE_IN_USE
-    manager.heterogeneous = bool(call.params[0])
-    return Status.OK
+    return Status.STATE_IN_USE if _manager(call).tasks else Status.OK
 
 
 CONTROLS: Final[dict[int, Control]] = {
