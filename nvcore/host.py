@@ -36,22 +36,20 @@ class Host:
 
     sources: devices to drive, as in "softgpu:ga100?vram=40G". buses, backends, clients: offers. state_dir: where saved states and the
     clients' folders live; None: a temporary folder that goes with the host. Use it as a context manager, or `start` and `stop` it.
-    problems: what went wrong with buses, backends and clients, by name. changed: called after every change of a GPU's state.
+    problems: what went wrong with buses, backends and clients, by name.
     """
 
     def __init__(
         self, sources: Iterable[str] = (), *, buses: Sequence[BusOffer] = (), backends: Sequence[FirmwareOffer] = (),
         clients: Sequence[ClientOffer] = (), clock: Clock = SYSTEM, state_dir: Path | None = None, config: HostSettings | None = None,
-        events: EventLog | None = None, on_change: Callable[[], None] | None = None,
+        events: EventLog | None = None,
     ) -> None:  # fmt: skip
         self.clock = clock
         self.settings = config or HostSettings()
         self.events = events or EventLog(clock)
         self.sources = tuple(dict.fromkeys(sources))
         self.backends, self.clients = tuple(backends), tuple(clients)
-        self.changed: Callable[[], None] = on_change or (lambda: None)
         self.problems: dict[str, str] = {}  # replaced as a whole: any thread reads it
-        self.hanging: list[str] = []
         self._state_dir = state_dir
         self._bus_offers = tuple(buses)
         self._opened: dict[tuple[str, str], Any] = {}
@@ -189,9 +187,9 @@ class Host:
         The names of what hung and was abandoned. Idempotent."""
         jobs = [(gpu, gpu.life.post(gpu.take_down, "unload")) for gpu in reversed(self.gpus) if gpu.state.name != "released"]
         deadline = self.clock.now() + timeout
-        self.hanging += [f"unload of {gpu.name}" for gpu, _ in self._late(jobs, deadline)]
+        hanging = [f"unload of {gpu.name}" for gpu, _ in self._late(jobs, deadline)]
         for gpu in reversed(self.gpus):
-            self.hanging += gpu.end_threads(max(0.1, min(5.0, deadline - self.clock.now())))
+            hanging += gpu.end_threads(max(0.1, min(5.0, deadline - self.clock.now())))
         for end in reversed(self._endings):
             end()
         self._endings.clear()
@@ -200,7 +198,7 @@ class Host:
             import gc
 
             gc.collect()  # sessions, grants and channels refer to one another; the memory that they kept goes now, not at some later boot
-        return list(self.hanging)
+        return hanging
 
     def __enter__(self) -> Host:
         return self.start()
@@ -266,13 +264,8 @@ class Host:
         from nvcore import __version__
         from nvcore.hostlib.describe import describe_gpu
 
-        return {
-            "version": __version__,
-            "sources": list(self.sources),
-            "gpus": [describe_gpu(gpu) for gpu in self.gpus],
-            "problems": self.problems,
-            "last_event": self.events.last,
-        }
+        gpus, last = [describe_gpu(gpu) for gpu in self.gpus], self.events.last
+        return {"version": __version__, "sources": list(self.sources), "gpus": gpus, "problems": self.problems, "last_event": last}
 
     def summary(self) -> list[dict[str, Any]]:
         """One JSON-able row a GPU."""

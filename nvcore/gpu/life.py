@@ -87,7 +87,6 @@ class Gpu:
         """Enter a state and say so in the event log."""
         self.state = GpuState(name, self.clock.now(), cause, code, remedy)
         self.publish("state", f"{name}: {cause}" if cause else name, code=code, action=remedy)
-        self._host.changed()
 
     def _job_failed(self, what: str, error: BaseException) -> None:
         self.publish("state", f"{what} failed: {describe_error(error)[0]}", code="NVC-1000")
