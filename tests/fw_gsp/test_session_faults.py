@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nvcore.api.errors import FirmwareDead, NvcoreError
+from nvcore.api.errors import FirmwareDead, FirmwareRefused, NvcoreError, WaitTimeout
 from nvcore.api.events import FirmwareHalted, FirmwareMessage
+from nvcore.api.families import ChannelSpec
 
 from .soft import CASES, Bench, bench
 from .test_session_objects import make_channel
@@ -117,3 +118,71 @@ def test_a_device_that_leaves_while_the_receiver_works_is_a_dead_firmware_and_no
         assert gpu.device.gone and session.dead and session.receive() == 0
         assert [type(event) for event in gpu.events].count(FirmwareHalted) == 1
         session.unload()
+
+
+@pytest.mark.parametrize("what", ["tenant", "space", "channel"])
+def test_an_object_that_was_made_and_not_answered_for_is_freed_and_one_that_was_refused_is_not_there(what):
+    for fault, error in (("rpc-spoil:silent,1", WaitTimeout), ("alloc-status:,0x1a", FirmwareRefused)):
+        with bench("ga100", "570.144", scale=0.004) as gpu:
+            session = gpu.open()
+            session.family("inventory").read()
+            session.family("channel").fault_buffer_size()
+            tenant = session.open_tenant("t")
+            space = session.family("memory").create_space(tenant)
+            before = session.objects()
+            gpu.inspector.arm(fault)
+            with pytest.raises(error) as caught:
+                match what:
+                    case "tenant":
+                        session.open_tenant("another")
+                    case "space":
+                        session.family("memory").create_space(tenant)
+                    case _:
+                        session.family("channel").create(space, ChannelSpec("COPY0", 8, 0x100000, 1024, 0x500000, 0x501000, 0x1000, 0x2000))
+            assert fault.startswith("rpc") or "INSUFFICIENT_RESOURCES" in str(caught.value)
+            assert gpu.inspector.faults_acted() == [fault.partition(":")[0]]
+            assert session.objects() == before and len(session.book.clients) == 1
+            agree(gpu, session)
+            tenant.close()
+            agree(gpu, session)
+
+
+IRQSTAT, IRQSCLR, RETRIGGER = 0x110008, 0x110004, 0x1103E8
+MESSAGE, HALT = 1 << 6, 1 << 4
+
+
+@pytest.mark.parametrize(
+    ("pending", "steps"),
+    [
+        (0, ["drain"]),
+        (MESSAGE, [(IRQSCLR, MESSAGE), "drain", (RETRIGGER, 1)]),
+        (HALT, ["drain", (IRQSCLR, HALT), (RETRIGGER, 1)]),
+        (MESSAGE | HALT, [(IRQSCLR, MESSAGE), "drain", (IRQSCLR, HALT), (RETRIGGER, 1)]),
+        (0xBADF5040, ["drain"]),
+    ],
+)
+def test_a_message_s_interrupt_is_cleared_before_the_queue_is_drained_and_the_halt_s_when_the_core_runs_on(pending, steps):
+    with bench("ga100", "570.144") as gpu:
+        session = gpu.open()
+        seen: list[object] = []
+        drain = session.port.receive
+        session._read = lambda offset: pending
+        session._write = lambda offset, value: seen.append((offset, value))
+        session.port.receive = lambda: (seen.append("drain"), drain())[1]
+        assert session.receive() == 0 and session.dead is None
+        assert seen == steps
+
+
+@pytest.mark.parametrize("pending", [HALT, HALT | MESSAGE, 0xBADF5040])
+@pytest.mark.parametrize("chip", ["ga100", "gh100"])
+def test_a_core_that_stopped_is_found_by_the_receiver_and_told_once(chip, pending):
+    with bench(chip, "570.144") as gpu:
+        session = gpu.open()
+        gpu.inspector.arm("gsp-halt")
+        session.port.post(0x49, b"")  # what it dies of
+        session._read = lambda offset: pending
+        session.receive()
+        session.receive()
+        assert "the GSP's core stopped" in (session.dead or "")
+        assert [type(event) for event in gpu.events].count(FirmwareHalted) == 1
+        assert session.unload().clean

@@ -37,10 +37,14 @@ def test_a_channel_lives_from_create_to_destroy_and_both_sides_agree(chip, versi
         family.create_engine_object(channel)
         family.enable(channel)
         family.enable(channel)
+        assert [one["enabled"] for one in gpu.inspector.view()["channels"]] == [True]
         assert session.objects() == {"channel": 1, "client": 1, "device": 1, "object": 1, "space": 1, "subdevice": 1}
         family.disable(channel)
         family.disable(channel)
+        assert [one["enabled"] for one in gpu.inspector.view()["channels"]] == [False]
+        family.enable(channel)
         family.destroy(channel)
+        assert gpu.inspector.view()["channels"] == []
         family.destroy(channel)
         session.family("memory").unset_page_directory(space)
         session.family("memory").free_space(space)
