@@ -63,7 +63,7 @@ class Context:
         """A top-level grant. Raises OutOfResources with the books unchanged."""
         self._hardware.gate.check()
         grant = GpuGrant(self._hardware, self._owner, self.function.name, request)
-        grant.publish("grant", f"granted: {request.label}")
+        self._hardware.publish("grant", f"granted: {request.label}", **grant.about)
         return grant  # type: ignore[return-value]  # the Protocol names Protocols for its parts; these are the core's own
 
     def family(self, name: str) -> Family | None:

@@ -18,9 +18,8 @@ from nvcore.api.families import ChannelFamily, ChannelSpec
 from nvcore.api.grant import Grant, GrantRequest, GrantState
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
-from nvcore.gpu.interrupts import Line
 from nvcore.gpu.memory import map_behind_bar1
-from nvcore.gpu.parts import GpuChannel, GpuSpace, GrantBuffer, MemoryLease, Owned
+from nvcore.gpu.parts import GpuChannel, GpuSpace, GrantBuffer, Line, MemoryLease, Owned
 from nvcore.gpu.threads import fails
 from nvcore.vmm.mapping import Extent
 from nvcore.vmm.runs import cut
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from nvcore.api.families import Tenant
     from nvcore.gpu.hardware import Hardware
 
-_Part = TypeVar("_Part", bound="Owned | Line | GpuGrant")
+_Part = TypeVar("_Part", bound="Owned | GpuGrant")
 
 
 def _must(what: str, call: Callable[[], object]) -> bool:
@@ -41,7 +40,7 @@ def _must(what: str, call: Callable[[], object]) -> bool:
 @follows(Grant)
 class GpuGrant:
     """One grant. `client` is the owner's name, `function` the function it was asked for; `problems` what could not be taken down properly;
-    `publish` writes a line into the event log, `about` it."""
+    `about` what a line of the event log says of it."""
 
     def __init__(self, hardware: Hardware, client: str, function: str, request: GrantRequest, parent: GpuGrant | None = None) -> None:
         for share in request.shares:
@@ -58,10 +57,9 @@ class GpuGrant:
         self.problems: list[str] = []
         hardware.ledger.take(self.name, request, parent.name if parent else None)
         self.root: Tenant | None = None
-        self._parts: dict[Owned | Line | GpuGrant, None] = {}  # in the order in which they were made
+        self._parts: dict[Owned | GpuGrant, None] = {}  # in the order in which they were made
         self._extents: dict[Range, Extent] = {}
         self.about: dict[str, Any] = {"function": function, "grant": self.name, "owner": client, "vm": self.vm}
-        self.publish: Callable[..., object] = partial(hardware.publish, **self.about)
         hardware.grants[self.name] = self
 
     # what it has
@@ -178,7 +176,7 @@ class GpuGrant:
         vector = hardware.engine(engine).nonstall_vector
         if vector is None:
             raise UsageError(f"engine {engine} raises no non-stall interrupt")
-        return self._adopt(hardware.tree.route(vector))
+        return self._adopt(Line(self, hardware.tree, vector))
 
     def allocate_dma(self, size: int, *, label: str) -> GrantBuffer:
         """Host memory for the device, freed with the grant after its channels stopped."""
@@ -242,14 +240,14 @@ class GpuGrant:
         if stuck and hardware.gate.open:  # a channel that may still run may still write: its host memory stays until reset
             hardware.limbo.extend(buffers)
             buffers = []
-        endings: list[Owned | Line] = [*buffers, *self.parts(Line)]
+        endings: list[Owned] = [*buffers, *self.parts(Line)]
         for part in endings:
             fails(problems, part.what, part.close)
         for item in () if stuck else self.vram:
             stuck |= fails(problems, "scrub", self.scrub, item)
         self._leave(final, quarantine=("vram", "channels", "functions") if stuck else ())
         text = "; ".join([f"{final}: {self.label}: {cause}", *problems])
-        self.publish("grant", text, action="quarantined until reset" if stuck else "scrubbed")
+        hardware.publish("grant", text, action="quarantined until reset" if stuck else "scrubbed", **self.about)
 
     def _clear(self, cause: str, step: Callable[[str, Callable[[], object]], bool]) -> bool:
         """Channels stop, spaces unlink, the root in the firmware closes, leases are revoked. Whether hardware may still reach the memory.

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 
 from nvcore.api.errors import DeviceGone
-from nvcore.api.marks import interrupt_safe, may_sleep
+from nvcore.api.marks import interrupt_safe
 from nvcore.hw import interrupts as hw
 from nvcore.hw.chips import read_live
 from nvcore.hw.register import RegisterIo
@@ -22,22 +22,6 @@ _ONES = 0xFFFFFFFF
 _HOLD_BACK, _LET_THROUGH = hw.TOP_ENABLE_CLEAR.OFFSET, hw.TOP_ENABLE_SET.OFFSET
 
 
-class Line:
-    """One owner's count of one vector: an eventfd that the core owns."""
-
-    __slots__ = ("_tree", "fd", "vector")
-    what = "interrupt"
-
-    def __init__(self, tree: InterruptTree, vector: int) -> None:
-        self._tree, self.vector = tree, vector
-        self.fd = eventfd()
-
-    @may_sleep
-    def close(self) -> None:
-        """Stop counting and close the descriptor. Idempotent."""
-        self._tree.drop(self)
-
-
 class InterruptTree:
     """The tree of one GPU. leaves: leaf registers of the chip."""
 
@@ -45,12 +29,11 @@ class InterruptTree:
         self._io, self._leaves = io, leaves
         self._top = (1 << (leaves // hw.LEAVES_PER_TOP_BIT)) - 1
         self._lock = Lock("interrupt-routes", leaf=True)
-        self._routes: dict[int, tuple[Line, ...]] = {}
+        self._routes: dict[int, tuple[int, ...]] = {}
         self._firmware: int | None = None
         self._enabled = [0] * leaves
         self._masked = True
 
-    @may_sleep
     def open(self, firmware: int | None = None) -> None:
         """Clear every enable, then let messages through, and enable what is routed already (after a reset).
 
@@ -78,27 +61,23 @@ class InterruptTree:
             with suppress(DeviceGone):
                 self._io.write32(_HOLD_BACK, self._top)
 
-    @may_sleep
-    def route(self, vector: int) -> Line:
-        """A new line that counts `vector`; several owners may count one. Raises UsageError for a vector outside of the tree."""
+    def route(self, vector: int) -> int:
+        """A new eventfd that counts `vector`, owned by the tree; several may count one. Raises UsageError for a vector outside of the
+        tree."""
         leaf, bit = hw.place_of(vector, self._leaves)
-        line = Line(self, vector)
+        fd = eventfd()
         with self._lock:
-            self._routes[vector] = (*self._routes.get(vector, ()), line)
+            self._routes[vector] = (*self._routes.get(vector, ()), fd)
             if not self._enabled[leaf] & bit and not self._masked:
                 hw.LEAF_ENABLE_SET(bit).write(self._io, index=leaf)
             self._enabled[leaf] |= bit
-        return line
+        return fd
 
-    def drop(self, line: Line) -> None:
-        """Take a line off its vector, and the vector off the hardware with its last line."""
-        vector = line.vector
+    def drop(self, vector: int, fd: int) -> None:
+        """Take an eventfd off its vector and close it; the vector off the hardware with its last one."""
         leaf, bit = hw.place_of(vector, self._leaves)
         with self._lock:
-            fd, line.fd = line.fd, -1
-            if fd < 0:
-                return
-            self._routes[vector] = tuple(other for other in self._routes.get(vector, ()) if other is not line)
+            self._routes[vector] = tuple(other for other in self._routes[vector] if other != fd)
             if not self._routes[vector] and vector != self._firmware:
                 self._enabled[leaf] &= ~bit
                 if not self._masked:
@@ -130,6 +109,6 @@ class InterruptTree:
         while left:
             low = left & -left
             left ^= low
-            for line in self._routes.get(leaf * hw.VECTORS_PER_LEAF + low.bit_length() - 1, ()):
+            for fd in self._routes.get(leaf * hw.VECTORS_PER_LEAF + low.bit_length() - 1, ()):
                 with suppress(BlockingIOError):  # the owner has 2^64 - 2 counts to read: it will not miss this one
-                    os.eventfd_write(line.fd, 1)
+                    os.eventfd_write(fd, 1)

@@ -24,11 +24,9 @@ BAR1_ENTRY = 0x200000
 
 
 class Ledger:
-    """All pools of one GPU. functions: virtual functions that exist; retired: VRAM that is not to be used."""
+    """All pools of one GPU. functions: virtual functions that exist."""
 
-    def __init__(
-        self, *, vram: Iterable[Range], channels: Range, bar1: int = 0, functions: int = 0, heads: int = 0, retired: Iterable[Range] = ()
-    ) -> None:
+    def __init__(self, *, vram: Iterable[Range], channels: Range, bar1: int = 0, functions: int = 0, heads: int = 0) -> None:
         self._lock = Lock("ledger", leaf=True)
         pools = (
             Pool("vram", "bytes", vram, PAGE),
@@ -39,8 +37,6 @@ class Ledger:
         )
         self._pools = {pool.kind: pool for pool in pools}
         self._parents: dict[str, str | None] = {}
-        for item in retired:
-            self.retire("vram", item)
 
     def take(self, owner: str, request: GrantRequest, parent: str | None = None) -> None:
         """Give `owner` all that `request` asks for, out of what is free, or out of what `parent` owns. Raises OutOfResources or UsageError

@@ -10,14 +10,14 @@ directory itself, without an RPC.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from nvcore.api.device import Device
+from nvcore.api.device import Bar, Device
 from nvcore.api.errors import DeviceGone, NotSupportedError, NvcoreError, UsageError
 from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Range
-from nvcore.api.marks import may_sleep
 from nvcore.gpu.invalidate import TicketRing
 from nvcore.hw.mmu import WINDOW, WINDOW_HOPPER, window_steps
 from nvcore.locks import Lock
@@ -54,27 +54,26 @@ class VramAccess:
             return None
         return Extent(self._device, item, shared.fd, shared.offset)
 
-    def read(self, address: int, size: int) -> bytes:
-        """Bytes of VRAM, behind BAR1 or through the window."""
+    def _access(self, address: int, size: int, move: Callable[[Bar, int, int, int], object]) -> None:
+        """Have `move(bar, place in it, offset from address, bytes)` reach [address, address + size), behind BAR1 or through the window."""
         if self.mapped and self.bar1 is not None and address + size <= self.mapped:
-            return self.bar1.read(address, size)
-        parts = []
-        for base, place, _, step in window_steps(address, size):
+            move(self.bar1, address, 0, size)
+            return
+        for base, place, at, step in window_steps(address, size):
             with self._lock:
                 self._bar.write32(self._window, base)
-                parts.append(self._bar.read(place, step))
+                move(self._bar, place, at, step)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of VRAM."""
+        parts: list[bytes] = []
+        self._access(address, size, lambda bar, place, _, step: parts.append(bar.read(place, step)))
         return b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        """Store bytes in VRAM, behind BAR1 or through the window."""
+        """Store bytes in VRAM."""
         view = memoryview(data).cast("B")
-        if self.mapped and self.bar1 is not None and address + len(view) <= self.mapped:
-            self.bar1.write(address, view)
-            return
-        for base, place, at, step in window_steps(address, len(view)):
-            with self._lock:
-                self._bar.write32(self._window, base)
-                self._bar.write(place, view[at : at + step])
+        self._access(address, len(view), lambda bar, place, at, step: bar.write(place, view[at : at + step]))
 
     def zero(self, item: Range) -> None:
         """Fill with zeros, through a descriptor of its own where the device gives one: writing through the window what can be punched takes
@@ -90,7 +89,6 @@ class VramAccess:
             self.write(item.start + at, block)
 
 
-@may_sleep
 def map_behind_bar1(hardware: Hardware) -> None:
     """Once a generation: the static map, for a device that shares no memory. Where it cannot be made, the window serves."""
     vram = hardware.vram

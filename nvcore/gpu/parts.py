@@ -1,4 +1,4 @@
-"""What hangs below a grant: leases, the only way to touch granted memory, host memory for the device, address spaces, channels.
+"""What hangs below a grant: leases, the only way to touch granted memory; host memory, interrupts, address spaces, channels.
 
 Owns the base of all of them: closed once, by whoever comes first, and forgotten by the grant then; their state, the mapping behind a lease,
 and the counterparts in the firmware, which they let go when they are closed. The core links a root, makes a channel, hands out a doorbell;
@@ -18,7 +18,9 @@ from nvcore.api.families import ChannelRef, MemoryFamily, SpaceRef
 from nvcore.api.grant import AddressSpace, Channel, Lease
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
+from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Gate, Ticket, TicketRing
+from nvcore.gpu.memory import VramAccess
 from nvcore.hw.interrupts import USERMODE_DOORBELL
 from nvcore.vmm.mapping import Mapped
 
@@ -70,11 +72,12 @@ class GrantBuffer(Owned):
 class MemoryLease(Owned):
     """A claim on `range` (VRAM addresses). mapped: the memory in this process, or None where every access goes through the window."""
 
-    __slots__ = ("_cause", "_mapped", "_vram", "range")
+    __slots__ = ("_base", "_cause", "_memory", "range")
 
     def __init__(self, grant: GpuGrant, item: Range, mapped: Mapped | None) -> None:
         super().__init__(grant, "lease")
-        self.range, self._mapped, self._vram = item, mapped, grant.hardware.vram
+        self._memory: Mapped | VramAccess = mapped or grant.hardware.vram
+        self.range, self._base = item, 0 if mapped is not None else item.start
         self._cause: str | None = None
 
     @property
@@ -92,27 +95,19 @@ class MemoryLease(Owned):
     def read(self, offset: int, size: int) -> bytes:
         """Bytes at `offset`. Raises LeaseRevoked, ContractError."""
         self._check(offset, size)
-        mapped = self._mapped
-        if mapped is not None:
-            return bytes(mapped.view[offset : offset + size])
-        return self._vram.read(self.range.start + offset, size)
+        return self._memory.read(self._base + offset, size)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Store at `offset`. Raises LeaseRevoked, ContractError."""
-        size = data.nbytes if isinstance(data, memoryview) else len(data)
-        self._check(offset, size)
-        mapped = self._mapped
-        if mapped is not None:
-            mapped.view[offset : offset + size] = data
-        else:
-            self._vram.write(self.range.start + offset, data)
+        self._check(offset, memoryview(data).nbytes)
+        self._memory.write(self._base + offset, data)
 
     def view(self) -> memoryview:
         """The whole lease, writable. Raises LeaseRevoked; NotSupportedError where the device cannot be mapped revocably."""
         self._check(0, 0)
-        if self._mapped is None:
+        if not isinstance(self._memory, Mapped):
             raise NotSupportedError("this device's memory cannot be mapped", remedy="use read and write of the lease")
-        return self._mapped.view
+        return self._memory.view
 
     def release(self) -> None:
         """Give it back. Idempotent."""
@@ -124,9 +119,23 @@ class MemoryLease(Owned):
         self.close()
 
     def _end(self) -> None:
-        mapped, self._mapped = self._mapped, None
-        if mapped is not None:
-            mapped.revoke()
+        if isinstance(self._memory, Mapped):
+            self._memory.revoke()
+
+
+class Line(Owned):
+    """The grant's count of one vector: an eventfd that the core owns."""
+
+    __slots__ = ("_tree", "fd", "vector")
+
+    def __init__(self, grant: GpuGrant, tree: InterruptTree, vector: int) -> None:
+        super().__init__(grant, "interrupt")
+        self._tree, self.vector, self.fd = tree, vector, tree.route(vector)
+
+    def _end(self) -> None:
+        """Stop counting and close the descriptor."""
+        fd, self.fd = self.fd, -1
+        self._tree.drop(self.vector, fd)
 
 
 @follows(AddressSpace)

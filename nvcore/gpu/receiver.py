@@ -66,10 +66,8 @@ class Receiver:
     @signalling_safe
     def wake(self) -> None:
         """Look again soon: a call was sent, an invalidate began. Any thread."""
-        fd = self._wake_fd
-        if fd >= 0:
-            with suppress(OSError):  # it is awake, or gone
-                os.eventfd_write(fd, 1)
+        with suppress(OSError, ValueError):  # it is awake, or gone
+            os.eventfd_write(self._wake_fd, 1)
 
     @interrupt_safe
     @signalling_safe

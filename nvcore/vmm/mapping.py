@@ -70,6 +70,15 @@ class Mapped:
         weakref.finalize(self._array, _libc().munmap, address, self._size).atexit = False
         self.view = memoryview(self._array).cast("B")[skew : skew + size]
 
+    def read(self, at: int, size: int) -> bytes:
+        """Bytes from `at` on."""
+        return bytes(self.view[at : at + size])
+
+    def write(self, at: int, data: bytes | memoryview) -> None:
+        """Store bytes from `at` on."""
+        view = memoryview(data).cast("B")
+        self.view[at : at + len(view)] = view
+
     def revoke(self) -> None:
         """Put anonymous zeros in the place of the device's memory, under every view that was handed out. Idempotent."""
         if self._array is None:
