@@ -83,7 +83,6 @@ def recover(context: OpenContext, images: ImageSet) -> UnloadReport:
         return SKIPPED + "no firmware is up" if regions[0] is None else f"protected region {regions[0][0]:#x} to {regions[0][1]:#x}"
 
     error = log.one(Stage("wpr2-precheck", look), boot, boot.io)
-    boot.release()
     if error is not None:
         return UnloadReport(tuple(log.stages), clean=False, needs_reset=True, cause=str(error))
     if regions[0] is None:

@@ -168,15 +168,4 @@ class GspTenant:
         if cause is None:
             session.book.clients.discard(self.client)
         self._made.clear()
-        for channel in self.channels:
-            if channel.open:
-                channel.open = False
-                session.book.alive["channel"] -= 1
-                session.book.alive["object"] -= channel.objects
-        for space in self.spaces:
-            if space.open:
-                space.open = False
-                session.book.alive["space"] -= 1
-        self.channels.clear()
-        self.spaces.clear()
         return cause
