@@ -159,10 +159,6 @@ def asked(session) -> list[str]:  # type: ignore[no-untyped-def]
     return sent
 
 
-def freed(gpu: Bench) -> set[int]:
-    return gpu.card.model.gsp._vgpus.freed_states
-
-
 def test_the_way_down_is_all_four_controls_in_their_order_and_nothing_is_kept_of_it():
     with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
         session = gpu.open()
@@ -170,10 +166,9 @@ def test_the_way_down_is_all_four_controls_in_their_order_and_nothing_is_kept_of
         family, tenant, spec, lease = make(gpu, session)
         for _ in range(3):
             vgpu, sent = family.bootload(tenant, spec, lease), asked(session)
-            assert freed(gpu) == set()
             family.shutdown(vgpu)
             family.cleanup(vgpu)
-            assert sent == ["shutdown", "cleanup", "forget", "states"] and freed(gpu) == {1}
+            assert sent == ["shutdown", "cleanup", "forget", "states"]
             assert tenant.tasks == {}
 
 
