@@ -1,6 +1,7 @@
 """Offers: what hooks return. Every offer has `name` and `summary`; the host stamps the plugin's name on it.
 
-`open` and friends are called later and only for offers that are used; making an offer must cost nothing and touch nothing.
+`open` and friends are called later and only for offers that are used; making an offer must cost nothing and touch nothing. Every command
+that registers plugins makes these classes: without comparisons and texts of their own they cost a quarter of a bare start less.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ class HostInfo:
     shared: dict[str, Any] = attrs.field(factory=dict)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Offer:
-    """What every offer has. plugin: stamped by the host."""
+    """What every offer has. plugin: stamped by the host. An offer equals itself only, and is shown by these three fields."""
 
     name: str
     summary: str
     plugin: str = attrs.field(default="", kw_only=True)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class BusOffer(Offer):
     """A bus: `schemes` are the words before the colon of a source that it serves; `open(config)` makes it."""
 
@@ -61,7 +62,7 @@ class BusOffer(Offer):
     open: Callable[[Mapping[str, object]], Bus]
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class FirmwareOffer(Offer):
     """A firmware backend for `chips` (names as in "GA100") in `versions` (labels, for display)."""
 
@@ -70,7 +71,7 @@ class FirmwareOffer(Offer):
     open: Callable[[], FirmwareBackend]
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ClientOffer(Offer):
     """A client driver for `functions`; `needs(identity)` is pure and asked before boot."""
 
@@ -79,7 +80,7 @@ class ClientOffer(Offer):
     open: Callable[[], ClientDriver]
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ConfigSection(Offer):
     """The plugin's section `[plugins.NAME]`: an attrs class whose fields are its keys, and `migrate(version, table)` for older files."""
 
@@ -87,7 +88,7 @@ class ConfigSection(Offer):
     migrate: Callable[[int, dict[str, Any]], dict[str, Any]] | None = None
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class InterfaceOffer(Offer):
     """A varlink interface: `text` its description; `observe` and `control` partition its methods; `handler` serves them."""
 
@@ -97,7 +98,7 @@ class InterfaceOffer(Offer):
     handler: object
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class PanelOffer(Offer):
     """Rows for the status screen: `columns` are (key, heading, "left" | "right"); `snapshot()` gives rows of JSON-able values; the core
     draws.
@@ -119,7 +120,7 @@ class Sample:
     labels: Mapping[str, str] = attrs.field(factory=dict)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class MetricOffer(Offer):
     """A metric: `name` as in "nvcore_vgpus", unit in the name."""
 
@@ -139,7 +140,7 @@ class Finding:
     remedy: str | None = None
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class CheckOffer(Offer):
     """A doctor check; `needs_host` checks run in the daemon only."""
 
@@ -147,7 +148,7 @@ class CheckOffer(Offer):
     needs_host: bool = False
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ServiceOffer(Offer):
     """Something that runs beside the host (an exporter, a fleet agent). `start(view)` must return; `stop()` must end it within its
     time."""
