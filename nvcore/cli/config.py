@@ -28,7 +28,7 @@ def check(context: Context) -> int:
 def show(context: Context) -> int:
     """`nvcore config show`."""
     configuration = context.configuration()
-    plugins = {**configuration.plugins._asdict(), **{name: section.table for name, section in configuration.sections.items()}}
+    plugins = {**configuration.plugins._asdict(), **configuration.sections}
     values = _leaves((), {"host": configuration.host._asdict(), "plugins": plugins, "gpu": configuration.tree.get("gpu", [])})
     found = [{"key": ".".join(map(str, path)), "value": value, "origin": configuration.where(*path)} for path, value in values.items()]
     if context.output[:4] != "json":  # texts, numbers, truths and lists are written the same in TOML

@@ -142,7 +142,7 @@ class Context(CommandIO):
         """The record of a plugin's section; see CommandIO.section."""
         from nvcore.config.sections import build
 
-        return build(offer, self.configuration().section(offer.name))
+        return build(offer, self.configuration())
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         """One call to the daemon; see CommandIO.call."""

@@ -33,7 +33,8 @@ def explain(context: Context) -> int:
 
 def _pages(index: Index) -> dict[str, str]:
     """Code to the path of its page: those in the folder `explain` of the core and of each plugin's package, without importing it."""
-    packages = ["nvcore", *(point.module.partition(".")[0] for dist in index.plugins() for point in dist.entry_points)]
+    objects = [point.value for dist in index.plugins() for point in dist.entry_points]
+    packages = ["nvcore", *(place.replace(":", ".").partition(".")[0].strip() for place in objects)]
     found: dict[str, str] = {}
     for package in dict.fromkeys(packages):
         try:

@@ -2,7 +2,7 @@
 
     from nvcore.config.files import load
     configuration = load(command_line={"host": {"log_level": "debug"}})   # raises ConfigError with file and line
-    configuration.host.socket, configuration.gpus, configuration.plugins, configuration.section("vfio")
+    configuration.host.socket, configuration.gpus, configuration.plugins, configuration.sections["vfio"]
 
 Importing this package costs nothing; tomllib is imported when a file exists.
 """

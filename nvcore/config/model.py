@@ -62,27 +62,14 @@ class Tables(NamedTuple):
     plugins: Lists = Lists()
 
 
-class Section(NamedTuple):
-    """One `[plugins.NAME]` as written. origins: of the whole configuration."""
-
-    name: str
-    table: dict[str, Any]
-    origins: Mapping[Path, str]
-
-
 class Configuration:
     """Everything that was configured. tree: the merged tables; origins: path to "file:line" (or "command line"); files: those read;
-    sections: those of plugins, by name."""
+    sections: the tables `[plugins.NAME]` as written, by name."""
 
     def __init__(self, tables: Tables, tree: dict[str, Any], origins: dict[Path, str], files: list[str]) -> None:
         self.host, self.gpus, self.plugins = tables
         self.tree, self.origins, self.files = tree, origins, files
-        plugins = tree.get("plugins", {})
-        self.sections = {name: Section(name, value, origins) for name, value in plugins.items() if isinstance(value, dict)}
-
-    def section(self, name: str) -> Section | None:
-        """The section of a plugin, None without one."""
-        return self.sections.get(name)
+        self.sections = {name: value for name, value in tree.get("plugins", {}).items() if isinstance(value, dict)}
 
     def where(self, *path: str | int) -> str:
         """File and line of a key, "default" where nobody set it."""

@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from nvcore.api.errors import ConfigError, PluginError
-from nvcore.config.model import Path, Section
+from nvcore.config.model import Configuration, Path
 from nvcore.plugins.names import did_you_mean
 
 if typing.TYPE_CHECKING:
@@ -35,19 +35,23 @@ def place(origins: Mapping[Path, str], path: Path) -> str:
     return origins.get(path, "the configuration")
 
 
-def build(offer: ConfigSection, section: Section | None) -> Any:
-    """The record of a plugin, from its section (None: from defaults alone).
+def build(offer: ConfigSection, configuration: Configuration | None) -> Any:
+    """The record of a plugin, from its section, or from defaults alone where it has none. An offer without a plugin goes by its own name.
 
     Raises ConfigError with file and line for an unknown key, a wrong type, a missing key or a value that the record refuses; PluginError
     for an offer whose record is no attrs class.
     """
     if not hasattr(offer.record, "__attrs_attrs__"):
         raise PluginError(f"configuration record of {offer.plugin} is no attrs class", seen=repr(offer.record))
-    name, table, origins = section or Section(offer.plugin, {}, {(): "the defaults"})
+    name = offer.plugin or offer.name
+    if configuration is not None and name in configuration.sections:
+        table, checker = configuration.sections[name], Checker(configuration.origins)
+    else:
+        table, checker = {}, Checker({(): "the defaults"})
     if offer.migrate is not None and isinstance(table.get("version"), int):
         table = dict(table)
         table = offer.migrate(table.pop("version"), table)
-    return Checker(origins).fit(offer.record, table, ("plugins", name))
+    return checker.fit(offer.record, table, ("plugins", name))
 
 
 def _written(kind: Any) -> tuple[Any, str]:

@@ -102,8 +102,7 @@ class PluginHost:
         from nvcore.config.sections import build
 
         for plugin, offer in records.values():
-            section = None if self.configuration is None else self.configuration.section(plugin.name)
-            self._infos[plugin.key].config = build(offer, section)
+            self._infos[plugin.key].config = build(offer, self.configuration)
 
     def states(self) -> list[dict[str, Any]]:
         """Every plugin with state, reason and remedy (schema nvcore.plugins/1), problems of the index not included."""

@@ -25,11 +25,6 @@ class EntryPoint:
     def __init__(self, family: str, generation: int, name: str, value: str) -> None:
         self.family, self.generation, self.name, self.value = family, generation, name, value
 
-    @property
-    def module(self) -> str:
-        """The module to import."""
-        return self.value.partition(":")[0].strip()
-
 
 class Distribution:
     """One installed distribution, at its first place on the path.

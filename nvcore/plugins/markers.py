@@ -30,17 +30,13 @@ _TEXT: Final = {"==": eq, "===": eq, "<=": eq, ">=": eq, "!=": ne}
 def _environment(name: str) -> str:
     """The value of one marker variable."""
     about = sys.implementation.version
+    early = "" if about.releaselevel == "final" else f"{about.releaselevel[0]}{about.serial}"
     known = {
-        "extra": "",
-        "os_name": os.name,
-        "sys_platform": sys.platform,
-        "python_version": ".".join(platform.python_version_tuple()[:2]),
-        "python_full_version": platform.python_version(),
-        "implementation_name": sys.implementation.name,
-        "implementation_version": f"{about.major}.{about.minor}.{about.micro}"
-        + ("" if about.releaselevel == "final" else f"{about.releaselevel[0]}{about.serial}"),
+        "extra": "", "os_name": os.name, "sys_platform": sys.platform,
+        "python_version": ".".join(platform.python_version_tuple()[:2]), "python_full_version": platform.python_version(),
+        "implementation_name": sys.implementation.name, "implementation_version": f"{about.major}.{about.minor}.{about.micro}{early}",
         **{f"platform_{asked}": str(getattr(platform, asked)()) for asked in _PLATFORM},
-    }
+    }  # fmt: skip
     if name not in known:
         raise VersionSyntax(f"unknown marker variable {name!r}")
     return known[name]

@@ -19,7 +19,7 @@ from nvcore.api.errors import ConfigError, DeniedError, PluginError
 from nvcore.api.offers import ConfigSection
 from nvcore.config.files import check, load, parse
 from nvcore.config.lines import find_lines
-from nvcore.config.model import Configuration, Section
+from nvcore.config.model import Configuration, Tables
 from nvcore.config.places import config_files, runtime_dir, socket_path, state_dir
 from nvcore.config.sections import build, place
 
@@ -43,8 +43,7 @@ def test_later_files_win_key_by_key_and_lists_are_replaced(tmp_path: Path) -> No
     configuration = load(files=files, command_line={"host": {"log_level": "error"}})
     assert (configuration.host.log_level, configuration.host.group) == ("error", "b")
     assert [gpu.source for gpu in configuration.gpus] == ["pci:3"]
-    section = configuration.section("toy")
-    assert section is not None and section.table == {"x": 1, "y": 2}
+    assert configuration.sections == {"toy": {"x": 1, "y": 2}}
     assert configuration.plugins.only == ["a"]
     assert configuration.where("host", "log_level") == "command line"
     assert configuration.where("host", "group") == f"{files[1]}:2"
@@ -330,8 +329,9 @@ class Record:
 OFFER = ConfigSection(name="x", summary="", record=Record, plugin="toy")
 
 
-def section(table: dict[str, object]) -> Section:
-    return Section("toy", table, {("plugins", "toy"): "f:1", **{("plugins", "toy", key): f"f:{n}" for n, key in enumerate(table, 2)}})
+def section(table: dict[str, object]) -> Configuration:
+    lines: dict[tuple[str | int, ...], str] = {("plugins", "toy", key): f"f:{n}" for n, key in enumerate(table, 2)}
+    return Configuration(Tables(), {"plugins": {"toy": table}}, {("plugins", "toy"): "f:1", **lines}, [])
 
 
 def test_a_section_becomes_the_plugins_record() -> None:

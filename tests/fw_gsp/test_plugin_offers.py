@@ -9,7 +9,7 @@ import pytest
 from nvcore.api.clock import SYSTEM
 from nvcore.api.errors import ConfigError
 from nvcore.api.offers import HostInfo
-from nvcore.config.model import Section
+from nvcore.config.model import Configuration, Tables
 from nvcore.config.sections import build
 from nvcore_fw_gsp import operator, plugin
 from nvcore_fw_gsp.boot.chips import BOOT_CHIPS
@@ -22,7 +22,7 @@ def host(state_dir: Path | None = None) -> HostInfo:
 
 def configure(info: HostInfo, **table: object) -> HostInfo:
     [section] = operator.nvcore_config_sections(info)
-    info.config = build(section, Section("fw_gsp", table, {}))
+    info.config = build(section, Configuration(Tables(), {"plugins": {"fw_gsp": table}}, {}, []))
     return info
 
 
