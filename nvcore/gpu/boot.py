@@ -33,16 +33,12 @@ def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | 
         return chosen
     if len(claims) > 1:
         names = " and ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in claims)
-        raise ConflictError(
-            f"two firmware backends claim {chip.name}: {names}", expected="one backend a chip", seen=names,
-            remedy="select only one of the plugins (-p no:NAME), or name one for this GPU in the configuration",
-        )  # fmt: skip
+        remedy = "select only one of the plugins (-p no:NAME), or name one for this GPU in the configuration"
+        raise ConflictError(f"two firmware backends claim {chip.name}: {names}", expected="one backend a chip", remedy=remedy)
     if not claims:
-        known = sorted({name for offer in offers for name in offer.chips})
-        raise NotSupportedError(
-            f"no firmware backend drives {chip.name}", expected=", ".join(known) or "a firmware plugin", seen=chip.name,
-            remedy="install a plugin of family firmware that does (see: nvcore plugins list)",
-        )  # fmt: skip
+        known = ", ".join(sorted({name for offer in offers for name in offer.chips})) or "a firmware plugin"
+        remedy = "install a plugin of family firmware that does (see: nvcore plugins list)"
+        raise NotSupportedError(f"no firmware backend drives {chip.name}", expected=known, seen=chip.name, remedy=remedy)
     return claims[0]
 
 
@@ -90,13 +86,12 @@ def read_inventory(session: FirmwareSession) -> Inventory:
 
 def same_resources(old: Inventory, new: Inventory) -> None:
     """After a restart grants keep their ranges: the new firmware must leave at least the same. Raises UsageError naming the difference."""
+    usable = [region.range for region in new.regions if region.usable]
     for region in old.regions:
-        if region.usable and not any(other.usable and other.range.contains(region.range) for other in new.regions):
-            raise UsageError(
-                "the restarted firmware left other memory than before",
-                expected=f"[{region.range.start:#x}, {region.range.end:#x}) usable",
-                seen=", ".join(f"[{other.range.start:#x}, {other.range.end:#x})" for other in new.regions if other.usable),
-            )
+        if region.usable and not any(other.contains(region.range) for other in usable):
+            expected = f"[{region.range.start:#x}, {region.range.end:#x}) usable"
+            seen = ", ".join(f"[{other.start:#x}, {other.end:#x})" for other in usable)
+            raise UsageError("the restarted firmware left other memory than before", expected=expected, seen=seen)
     for what in ("first_channel", "channels", "vmmu_segment", "page_tables"):
         if getattr(old, what) != getattr(new, what):
             raise UsageError(f"the restarted firmware differs in {what}", expected=getattr(old, what), seen=getattr(new, what))
@@ -105,27 +100,22 @@ def same_resources(old: Inventory, new: Inventory) -> None:
 def functions_of(identity: GpuIdentity, inventory: Inventory, families: Mapping[str, int], needs: BootNeeds) -> tuple[Function, ...]:
     """What the GPU offers, with the reason and the remedy for what it does not."""
     vgpu, missing = inventory.vgpu, [name for name in ("memory", "channel") if name not in families]
-    other = "use a firmware version that has it (see: nvcore firmware list)"
-    again = None if needs.display else f"reset the GPU with the client selected: nvcore gpus reset {identity.address}"
+    again = f"reset the GPU with the client selected: nvcore gpus reset {identity.address}"
+    headless = None if needs.display else again
     refused: dict[FunctionKind, tuple[tuple[bool, str, str | None], ...]] = {
         "vgpu": (
-            (not needs.vgpu_host, "the GPU was not booted as a vGPU host: no client asked for it before the boot",
-             f"reset the GPU with the client selected: nvcore gpus reset {identity.address}"),
+            (not needs.vgpu_host, "the GPU was not booted as a vGPU host: no client asked for it before the boot", again),
             (vgpu.reason is not None or not vgpu.host, vgpu.reason or "the firmware runs, but not as a vGPU host",
              "see: nvcore firmware list"),
-            ("vgpu" not in families, "the firmware has no family vgpu", other),
+            ("vgpu" not in families, "the firmware has no family vgpu", "use a firmware version that has it (see: nvcore firmware list)"),
             (vgpu.functions == 0, "the GPU offers no virtual functions", "enable SR-IOV in the platform's firmware"),
         ),
         "graphics": ((bool(missing), f"the firmware has no family {' and '.join(missing)}", "use a backend that has it"),),
         "display": (
-            (not inventory.heads, "the chip has no heads", again),
-            ("display" not in families, "the firmware has no family display", again),
+            (not inventory.heads, "the chip has no heads", headless),
+            ("display" not in families, "the firmware has no family display", headless),
             (not needs.display, "no client asked for heads before the boot", again),
         ),
     }  # fmt: skip
-
-    def function(kind: FunctionKind) -> Function:
-        reason, remedy = next(((reason, remedy) for holds, reason, remedy in refused[kind] if holds), (None, None))
-        return Function(f"{identity.address}/{kind}", kind, identity, reason is None, reason, remedy)
-
-    return tuple(function(kind) for kind in refused)
+    first = {kind: next(((why, remedy) for holds, why, remedy in rows if holds), (None, None)) for kind, rows in refused.items()}
+    return tuple(Function(f"{identity.address}/{kind}", kind, identity, why is None, why, remedy) for kind, (why, remedy) in first.items())

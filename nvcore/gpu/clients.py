@@ -20,7 +20,7 @@ from nvcore.api.errors import ContractError, NotFoundError, PluginError
 from nvcore.api.events import EventKind, Fault, VgpuPluginEvent
 from nvcore.api.families import Family
 from nvcore.api.grant import Grant, GrantRequest, LedgerRow
-from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
+from nvcore.api.marks import follows, interrupt_safe, signalling_safe
 from nvcore.api.offers import ClientOffer
 from nvcore.gpu.grants import GpuGrant
 from nvcore.gpu.threads import Job, Worker, describe_error
@@ -152,19 +152,16 @@ class Attachment:
         for callback in self.context.vgpu_callbacks:
             self.delivery.post(partial(callback, event), f"{self.name}: vGPU event")
 
-    @may_sleep
     def quiesce(self, told: Job | None, reason: QuiesceReason, timeout: float, generation: int) -> bool:
         """After `told` (its on_fault) ended, quiesce, both within `timeout`. False when either missed it or failed: the core then revokes
         alone."""
         deadline = self._clock.now() + timeout
         return self._obeys(self.client, "quiesce", timeout, lambda client: client.quiesce(reason, deadline, generation), told)
 
-    @may_sleep
     def resume(self, vram: Literal["kept", "lost"], generation: int, timeout: float) -> bool:
         """Have it go on. False when it failed or hung."""
         return self._obeys(self.client, "resume", timeout, lambda client: client.resume(vram, generation))
 
-    @may_sleep
     def remove(self, timeout: float) -> str | None:
         """Have it leave; the cause when it did not do so in order. Its delivery thread ends."""
         client, self.client = self.client, None

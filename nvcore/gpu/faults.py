@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareHalted, FirmwareMessage, Rung, VgpuPluginEvent
-from nvcore.api.marks import interrupt_safe, may_sleep, signalling_safe
+from nvcore.api.marks import interrupt_safe, signalling_safe
 from nvcore.gpu.threads import Job, describe_error, fails
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _LADDER: Final = {
     Rung.GPU: _Step("NVC-5012", "gpu-reset", "lost", "GPU reset, firmware started again"),
     Rung.LOST: _Step("NVC-5002", "gpu-lost", "lost", "given up"),
 }
+
 
 def _agree(owner: GpuGrant | None, function: int, by_function: str | None) -> bool:
     """Whether the guest named by the firmware is the owner of the channel."""
@@ -157,7 +158,6 @@ class Ladder:
 
     # life-cycle thread
 
-    @may_sleep
     def _climb(
         self, fault: Fault, told: _Told, cure: Callable[[], int], higher: Callable[[str], object], grant: GpuGrant | None = None
     ) -> None:

@@ -15,7 +15,6 @@ from nvcore.api.device import Device, DmaBuffer
 from nvcore.api.errors import NotFoundError, NotSupportedError
 from nvcore.api.firmware import FirmwareSession
 from nvcore.api.inventory import Engine, Inventory, Range
-from nvcore.api.marks import may_sleep
 from nvcore.gpu.boot import same_resources
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Gate, Invalidator
@@ -76,7 +75,6 @@ class Hardware:
             raise NotFoundError(f"no engine {name!r} on {self.name}", expected=", ".join(engines), seen=name)
         return engines[name]
 
-    @may_sleep
     def admit(self, session: FirmwareSession, inventory: Inventory, generation: int) -> None:
         """A firmware was started, for the first time or after a reset: grants keep their resources, zeroed; quarantine ends; interrupts
         come through. Raises UsageError when it left other resources than the one before."""

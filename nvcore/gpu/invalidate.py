@@ -69,7 +69,6 @@ class Ticket:
             wait_until(self.poll, bool, timeout=timeout, what="an invalidate", clock=self._invalidator.clock)
         return self.done
 
-    @may_sleep
     def finish(self) -> None:
         """Wait for its end. Raises FirmwareDead with the first cause when it failed, WaitTimeout when nobody ended it."""
         limit = 2 * self._invalidator.limit

@@ -100,7 +100,6 @@ class Gpu:
 
     # up
 
-    @may_sleep
     def bring_up(self, reset: bool = False) -> None:
         """From wherever it stands to running, or to a state that says why not. reset: of the device, before anything. Life-cycle thread;
         raises nothing: buses, backends and the clients' needs are plugins, and one that breaks its contract fails this GPU, not the
@@ -193,7 +192,6 @@ class Gpu:
 
     # what the ladder asks for
 
-    @may_sleep
     def restart_firmware(self) -> int:
         """Take the dead firmware down and start it again; the new generation. Raises NvcoreError."""
         assert self.device is not None and self.identity is not None and self._session is not None
@@ -202,12 +200,10 @@ class Gpu:
         self._start(self.device, self.identity)
         return self.generation
 
-    @may_sleep
     def lose(self, cause: str) -> None:
         """The last rung: clients leave, nothing more is asked of the hardware, until an operator retries."""
         self._fall("lost", cause, cause, "NVC-5002", f"nvcore gpus retry {self.name}; if it fails again, power-cycle", reset=False)
 
-    @may_sleep
     def detach(self, attachment: Attachment, abandoned: str | None = None) -> None:
         """A client leaves; what it leaves behind, the core takes down, and its function is free again. abandoned: why it is not asked to:
         it missed its deadline, or failed. Life-cycle thread."""
@@ -265,7 +261,6 @@ class Gpu:
         if device is not None:
             device.close()
 
-    @may_sleep
     def take_down(self) -> None:
         """Back from wherever it stands, to `released`: clients leave in reverse order, the firmware is unloaded, the device released."""
         self.set_state("unloading")
@@ -301,7 +296,6 @@ class Gpu:
         self.hardware, self.functions, self.virtual_functions = None, (), ()
         return problems
 
-    @may_sleep
     def retry(self) -> None:
         """Operator: try again from a state that is not running. Raises ConflictError when it runs (reset it then)."""
         if self.state.name in ("running", "booting", "resetting"):
@@ -309,14 +303,12 @@ class Gpu:
         self._take_firmware_down("an operator retries")
         self.bring_up()
 
-    @may_sleep
     def reset(self) -> None:
         """Operator: everything down, the device reset, and up again with new needs."""
         self.set_state("unloading", "operator asked for a reset")
         self._take_firmware_down("an operator resets the GPU")
         self.bring_up(reset=True)
 
-    @may_sleep
     def end_threads(self, timeout: float) -> list[str]:
         """Stop the threads; the names of those that hang."""
         hanging = [worker.name for worker in (self.calls, self.life, self.receiver) if not worker.stop(timeout)]

@@ -43,7 +43,6 @@ class Receiver:
         self._interrupt_fd = eventfd()
         self._thread = start_thread(name, self._loop)
 
-    @may_sleep
     def attach(self, device: Device, session: FirmwareSession, tree: InterruptTree, invalidator: Invalidator) -> None:
         """Serve this generation's session from now on: the device's first vector (MSI, else MSI-X, else INTx) is counted here; where it has
         none, the receiver polls."""
@@ -53,7 +52,6 @@ class Receiver:
         self._target = (device, session, tree, invalidator, kind)
         self.wake()
 
-    @may_sleep
     def detach(self) -> None:
         """Serve none; also of a device that left."""
         target, self._target = self._target, None
