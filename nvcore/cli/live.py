@@ -17,34 +17,19 @@ from nvcore.cli.output import document
 _LONG = 400.0  # seconds: a boot of real firmware in a model can take minutes
 
 
-def _gpu(context: Context, method: str) -> Any:
-    """What a method answers about the GPU that was named."""
-    return context.call(f"io.nvcore.Gpu.{method}", {"gpu": context.given.words[0]}, timeout=None if method == "Describe" else _LONG)["gpu"]
-
-
-def _gpus(context: Context, found: list[dict[str, Any]]) -> int:
-    named = found if context.output[:4] == "json" else [{**row, "address": row["address"] or row["source"]} for row in found]
-    context.view("gpus", named)
+def gpus(context: Context) -> int:
+    """`nvcore gpus list`, and `show`, `retry`, `reset` where one is named."""
+    if context.given.words:
+        method, timeout = ("Describe", None) if context.verb == "show" else (context.verb.capitalize(), _LONG)
+        found = [context.call(f"io.nvcore.Gpu.{method}", {"gpu": context.given.words[0]}, timeout=timeout)["gpu"]]
+    else:
+        found = context.call("io.nvcore.Gpu.List")["gpus"]
+    if context.verb == "show" and context.output not in ("jsonl", "name"):
+        context.out(document("nvcore.gpu/1", {"gpu": found[0]}) if context.output == "json" else _details(found[0]))
+    else:
+        named = [{**row, "address": row["address"] or row["source"]} for row in found]
+        context.view("gpus", found if context.output[:4] == "json" else named)
     return 0 if all(row["state"] == "running" for row in found) else 7
-
-
-def list_gpus(context: Context) -> int:
-    """`nvcore gpus list`."""
-    return _gpus(context, context.call("io.nvcore.Gpu.List")["gpus"])
-
-
-def restart_gpu(context: Context) -> int:
-    """`nvcore gpus retry` and `reset`."""
-    return _gpus(context, [_gpu(context, context.verb.capitalize())])
-
-
-def show_gpu(context: Context) -> int:
-    """`nvcore gpus show`: everything about one."""
-    gpu = _gpu(context, "Describe")
-    if context.output in ("jsonl", "name"):
-        return _gpus(context, [gpu])
-    context.out(document("nvcore.gpu/1", {"gpu": gpu}) if context.output == "json" else _details(gpu))
-    return 0 if gpu["state"] == "running" else 7
 
 
 def _details(gpu: dict[str, Any]) -> str:

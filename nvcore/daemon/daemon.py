@@ -47,7 +47,7 @@ class Daemon:
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.plugin_host = PluginHost("daemon", configuration=configuration, state_dir=state_dir)
         self.host = Host()
-        self._server: ControlServer | None = None
+        self._server = ControlServer(socket, group=configuration.host.group, version=__version__)
         self._lock_fd: int | None = None
         self._deny: tuple[float, list[dict[str, Any]]] | None = None
 
@@ -62,12 +62,11 @@ class Daemon:
         self._serve()
         self.host.start(wait=False)
         deadline = time.monotonic() + self.host.settings.boot
-        while any(gpu.state.name in ("found", "identified", "booting") for gpu in self.host.gpus):  # the others say why they do not run
+        under_way = ("found", "identified", "booting")  # in any other state that is not running a GPU says why
+        while time.monotonic() < deadline and any(gpu.state.name in under_way for gpu in self.host.gpus):
             if self.stop_requested(_LOOK):
                 self.state = "stopping"
                 return
-            if time.monotonic() > deadline:
-                break
         self.plugin_host.start(self)
         self.state = "running"
 
@@ -99,17 +98,15 @@ class Daemon:
         )
 
     def _serve(self) -> None:
-        server = ControlServer(self.socket, group=self.configuration.host.group, version=__version__)
         for offer in (*core_interfaces(self), *self.plugin_host.collect("nvcore_control_interfaces")):
             try:
-                server.add(offer)
+                self._server.add(offer)
             except Exception as error:  # isolation boundary: hook
                 what = f"interface {offer.name} is not served: {error}"
                 self.plugin_host.plugin(offer.plugin).end("failed", "NVC-1108", what, f"report it to the authors of {offer.plugin}")
-        server.start()
-        self._server = server
+        self._server.start()
 
-    def stop(self, timeout: float = 60.0) -> list[str]:
+    def stop(self, timeout: float) -> list[str]:
         """Everything down in reverse order; the names of what hung. Also after a start that failed half-way."""
         self.state = "stopping"
         errors = self.plugin_host.teardown()
@@ -119,8 +116,7 @@ class Daemon:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
-        if self._server is not None:
-            self._server.stop()  # last: who waits for the socket to go may start the next daemon at once
+        self._server.stop()  # last: who waits for the socket to go may start the next daemon at once
         return hanging
 
     def request_stop(self) -> None:
@@ -193,7 +189,6 @@ class Daemon:
         if plugin.state in ("registered", "started"):
             self.host.withdraw(plugin.name)
         self.plugin_host.stop(name)
-        if self._server is not None:
-            self._server.stopped.add(plugin.name)
+        self._server.stopped.add(plugin.name)
         self.host.events.publish("plugin", f"plugin {plugin.name} stopped by the operator", action="stopped")
         return plugin.as_dict()

@@ -116,8 +116,6 @@ def panels(plugins: PluginHost) -> list[dict[str, Any]]:
 
 def deny_state(patterns: Sequence[str]) -> list[dict[str, Any]]:
     """For each denied pattern of the configuration, what on the disk now matches it: nothing, when all is well."""
-    if not patterns:
-        return []
     from nvcore.plugins.footprint import denied
 
     index = scan()

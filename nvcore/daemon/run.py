@@ -15,8 +15,11 @@ from typing import Any, Final
 
 from nvcore.api.errors import UsageError
 from nvcore.cli.context import Context
+from nvcore.cli.output import safe
+from nvcore.config.places import state_dir
 from nvcore.daemon.daemon import Daemon
 from nvcore.daemon.notify import notify
+from nvcore.locks import log_gate
 
 _STOP_LIMIT: Final = 60.0
 _PRIORITIES: Final = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
@@ -26,23 +29,15 @@ class _Formatter(logging.Formatter):
     """Lines for a terminal or, with their priority in front, for a service manager; control characters escaped: parts of them may come
     from guests or firmware."""
 
-    def __init__(self, managed: bool) -> None:
-        super().__init__("%(levelname)s %(name)s: %(message)s")
-        self._managed = managed
-
     def format(self, record: logging.LogRecord) -> str:
         """One record."""
-        from nvcore.cli.output import safe
-
-        mark = _PRIORITIES.get(record.levelno, "") if self._managed else ""
+        mark = _PRIORITIES.get(record.levelno, "") if os.environ.get("JOURNAL_STREAM") else ""
         return "\n".join(mark + safe(line, False) for line in super().format(record).split("\n"))
 
 
 def _log_to_stderr(level: str) -> None:
-    from nvcore.locks import log_gate
-
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(managed=bool(os.environ.get("JOURNAL_STREAM"))))
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     handler.addFilter(log_gate)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -57,8 +52,6 @@ def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:
 
 def run(context: Context) -> int:
     """Run until told to stop."""
-    from nvcore.config.places import state_dir
-
     configuration = context.configuration(_gpu_tables(context.given.many("gpu"), context.given.text("firmware")))
     _log_to_stderr(configuration.host.log_level)
     daemon = Daemon(configuration, context.selection(), socket=context.socket, state_dir=Path(configuration.host.state_dir or state_dir()))

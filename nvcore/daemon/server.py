@@ -23,8 +23,8 @@ from typing import Any, Final
 from nvcore.api.control import Call, Caller
 from nvcore.api.errors import ConflictError, DeniedError, NotRunningError, NvcoreError, UsageError
 from nvcore.api.offers import InterfaceOffer
-from nvcore.daemon.varlink import BadMessage, Gone, Link, Refusal, Request, error_reply, methods_of
-from nvcore.locks import Lock, start_thread
+from nvcore.daemon.varlink import BadMessage, Gone, Link, Refusal, error_reply, methods_of
+from nvcore.locks import start_thread
 from nvcore.vfio_user.listening import listen
 
 MAX_CONNECTIONS: Final = 64
@@ -45,8 +45,7 @@ class ControlServer:
     def __init__(self, path: str, *, group: str = "nvcore", version: str = "") -> None:
         self.path, self._group, self._version = path, group, version
         self._interfaces: dict[str, InterfaceOffer] = {}
-        self._lock = Lock("daemon.connections")
-        self._connections: set[socket.socket] = set()
+        self._connections: set[socket.socket] = set()  # added to, taken from and copied in one step each: needs no lock
         self._listener: socket.socket | None = None
         self._stopping = False
         self.stopped: set[str] = set()
@@ -87,9 +86,7 @@ class ControlServer:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
+        for connection in list(self._connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -101,78 +98,79 @@ class ControlServer:
             except OSError:
                 return
             caller = self._caller(connection)
-            with self._lock:
-                full = len(self._connections) >= (MAX_CONNECTIONS if caller.controller else MAX_OTHERS)
-                if not full:
-                    self._connections.add(connection)
-            if full:
+            if len(self._connections) >= (MAX_CONNECTIONS if caller.controller else MAX_OTHERS):
                 _log.warning("a connection of uid %d was refused: too many are open", caller.uid)
                 connection.close()
             else:
+                self._connections.add(connection)
                 start_thread("control-client", partial(self._serve, connection, caller))
 
     def _serve(self, connection: socket.socket, caller: Caller) -> None:
         link = Link(connection)
         try:
             while not self._stopping:
-                self._answer(link, Request.parse(link.receive()), caller)
+                self._answer(link, link.receive(), caller)
         except (BadMessage, Gone) as end:
             _log.log(logging.WARNING if isinstance(end, BadMessage) else logging.DEBUG, "connection of pid %d ended: %s", caller.pid, end)
         finally:
-            with self._lock:
-                self._connections.discard(connection)
+            self._connections.discard(connection)
             connection.close()
 
     def _caller(self, connection: socket.socket) -> Caller:
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, gid = _CREDENTIALS.unpack(raw)
-        return Caller(uid, gid, pid, uid in (0, os.geteuid()) or _in_group(uid, gid, self._group))
+        pid, uid, gid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        controls = uid in (0, os.geteuid())
+        with contextlib.suppress(KeyError):  # no such group here, or no such user
+            group = grp.getgrnam(self._group)
+            controls = controls or gid == group.gr_gid or pwd.getpwuid(uid).pw_name in group.gr_mem
+        return Caller(uid, gid, pid, controls)
 
-    def _answer(self, link: Link, request: Request, caller: Caller) -> None:
+    def _answer(self, link: Link, request: dict[str, Any], caller: Caller) -> None:
+        name, parameters, more = request.get("method"), request.get("parameters"), request.get("more") is True
+        if not isinstance(name, str) or "." not in name:
+            raise BadMessage("no method")
+        if not isinstance(parameters, dict | None):
+            raise BadMessage("parameters are no object")
+        link.mute = request.get("oneway") is True
         try:
-            return self._reply(link, request, self._call(request, caller))
+            return self._reply(link, self._call(name, parameters or {}, caller, more), more and not link.mute)
         except Gone:
             raise
         except (Refusal, NvcoreError) as error:
-            name, parameters = error_reply(error)
+            answer = error_reply(error)
         except Exception as error:  # isolation boundary: control call
-            _log.exception("%s failed", request.method)
-            what = f"{request.method} failed: {type(error).__name__}: {error}"
-            name, parameters = "io.nvcore.Failed", {"code": "NVC-1012", "what": what}
-        if not request.oneway:
-            link.send({"error": name, "parameters": parameters})
-        return None
+            _log.exception("%s failed", name)
+            answer = "io.nvcore.Failed", {"code": "NVC-1012", "what": f"{name} failed: {type(error).__name__}: {error}"}
+        return link.send({"error": answer[0], "parameters": answer[1]})
 
-    def _call(self, request: Request, caller: Caller) -> Any:
+    def _call(self, name: str, parameters: dict[str, Any], caller: Caller, more: bool) -> Any:
         """What the handler returns: one answer, or an iterator of them."""
-        interface, _, method = request.method.rpartition(".")
+        interface, _, method = name.rpartition(".")
         served = self._interfaces.get(interface)
         if served is None:
             raise Refusal("InterfaceNotFound", {"interface": interface})
         if method not in served.observe | served.control:
-            raise Refusal("MethodNotFound", {"method": request.method})
+            raise Refusal("MethodNotFound", {"method": name})
         if served.plugin in self.stopped:
             raise NotRunningError(f"plugin {served.plugin} was stopped", remedy="restart the daemon to start it again")
         if method in served.control:
-            _log.info("%s by uid %d pid %d%s", request.method, caller.uid, caller.pid, "" if caller.controller else ": denied")
+            _log.info("%s by uid %d pid %d%s", name, caller.uid, caller.pid, "" if caller.controller else ": denied")
             if not caller.controller:
                 expected, remedy = f"root, the daemon's user, or the group {self._group}", f"add the user to the group {self._group}"
-                raise DeniedError(f"{request.method} changes things", expected=expected, seen=f"uid {caller.uid}", remedy=remedy)
-        return getattr(served.handler, method)(Call(method, request.parameters, caller, request.more))
+                raise DeniedError(f"{name} changes things", expected=expected, seen=f"uid {caller.uid}", remedy=remedy)
+        return getattr(served.handler, method)(Call(method, parameters, caller, more))
 
     @staticmethod
-    def _reply(link: Link, request: Request, answer: dict[str, Any] | Iterable[dict[str, Any]]) -> None:
+    def _reply(link: Link, answer: dict[str, Any] | Iterable[dict[str, Any]], more: bool) -> None:
         answers: Any = iter([answer] if isinstance(answer, dict) else answer)
         try:
             pending: dict[str, Any] = next(answers, {})
-            for following in answers if request.more and not request.oneway else ():
+            for following in answers if more else ():
                 if pending:  # an empty answer only asks whether the client is still there
                     link.send({"parameters": pending, "continues": True})
                 if link.left:
                     return
                 pending = following
-            if not request.oneway:
-                link.send({"parameters": pending})
+            link.send({"parameters": pending})
         finally:
             getattr(answers, "close", lambda: None)()
 
@@ -189,11 +187,3 @@ class ControlServer:
         if not isinstance(name, str) or name not in self._interfaces:
             raise Refusal("InvalidParameter", {"parameter": "interface"})
         return {"description": self._interfaces[name].text}
-
-
-def _in_group(uid: int, gid: int, group: str) -> bool:
-    try:
-        entry = grp.getgrnam(group)
-        return gid == entry.gr_gid or pwd.getpwuid(uid).pw_name in entry.gr_mem
-    except KeyError:
-        return False

@@ -12,7 +12,7 @@ import re
 import select
 import socket
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from nvcore.api.errors import ConflictError, DeniedError, NotFoundError, NotRunningError, NvcoreError, UsageError
 
@@ -21,13 +21,8 @@ MAX_REQUEST: Final = 1 << 20
 
 _GONE: Final = select.POLLHUP | select.POLLRDHUP | select.POLLERR | select.POLLNVAL
 _METHOD: Final = re.compile(r"^method\s+(\w+)", re.MULTILINE)
-_ERRORS: Final[dict[str, type[NvcoreError]]] = {
-    "NotRunning": NotRunningError,
-    "NotFound": NotFoundError,
-    "Denied": DeniedError,
-    "Conflict": ConflictError,
-    "Invalid": UsageError,
-}
+_NAMED: Final = (NotRunningError, NotFoundError, DeniedError, ConflictError)
+_ERRORS: Final[dict[str, type[NvcoreError]]] = {"Invalid": UsageError, **{kind.__name__[: -len("Error")]: kind for kind in _NAMED}}
 """Our errors by their names on the wire; every other one is Failed."""
 
 
@@ -43,32 +38,13 @@ class Refusal(Exception):
     """An error of `org.varlink.service`: its name there, and its parameters."""
 
 
-class Request(NamedTuple):
-    """One call. oneway: no answer is wanted; more: several answers may come."""
-
-    method: str
-    parameters: dict[str, Any]
-    more: bool
-    oneway: bool
-
-    @classmethod
-    def parse(cls, document: dict[str, Any]) -> Request:
-        """A call from its message. Raises BadMessage."""
-        method, parameters = document.get("method"), document.get("parameters")
-        if not isinstance(method, str) or "." not in method:
-            raise BadMessage("no method")
-        if not isinstance(parameters, dict | None):
-            raise BadMessage("parameters are no object")
-        return cls(method, parameters or {}, document.get("more") is True, document.get("oneway") is True)
-
-
 class Link:
     """A connection: messages cut out of the stream, and written whole. idle: seconds the other side may take to complete a message that it
-    began, or to read one; limit: bytes of the longest message; pending: what came and was not received yet."""
+    began, or to read one; limit: bytes of the longest message; pending: what came and was not received yet; mute: send nothing."""
 
     def __init__(self, connection: socket.socket, *, idle: float = 10.0, limit: int = MAX_REQUEST) -> None:
         self._socket, self._idle, self._limit = connection, idle, limit
-        self.pending = b""
+        self.pending, self.mute = b"", False
 
     def receive(self, deadline: float | None = None) -> dict[str, Any]:
         """The next message. deadline: on the monotonic clock, None for ever. Raises Gone, BadMessage, TimeoutError at the deadline."""
@@ -99,6 +75,8 @@ class Link:
 
     def send(self, document: dict[str, Any]) -> None:
         """Write a message. Raises Gone."""
+        if self.mute:
+            return
         try:
             self._socket.settimeout(self._idle)
             self._socket.sendall(json.dumps(document).encode() + b"\0")
