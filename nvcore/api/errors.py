@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 __all__ = [
-    "BootError", "ConfigError", "ConflictError", "ContractError", "DeniedError", "DeviceGone", "FirmwareDead",
-    "FirmwareRefused", "FormatError", "GpuLost", "LeaseRevoked", "LockRuleError", "NotFoundError", "NotRunningError",
-    "NotSupportedError", "NvcoreError", "OutOfResources", "PluginError", "UnreachableError", "UsageError",
-    "WaitTimeout",
+    "BootError", "ConfigError", "ConflictError", "ContractError", "DeniedError", "DeviceGone", "FirmwareDead", "FirmwareRefused",
+    "FormatError", "GpuLost", "LeaseRevoked", "LockRuleError", "NotFoundError", "NotRunningError", "NotSupportedError", "NvcoreError",
+    "OutOfResources", "PluginError", "UnreachableError", "UsageError", "WaitTimeout",
 ]
 
 

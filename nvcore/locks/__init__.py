@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCKDEP", "NOTHING", "AcquireContext", "BackOff", "Fence", "Lock", "LockLike", "RLock", "Reserve", "WwLock", "allocate", "assert_held",
-    "assert_none_held", "atomic", "begin_signalling", "counting", "declare_order", "duplicate_fd", "end_signalling", "eventfd",
-    "live_threads", "log_gate", "memfd", "might_sleep", "might_wait", "mmap_lock", "open_fd", "refuse_in_path", "signalling",
-    "start_thread", "task_stack", "user_copy",
+    "assert_none_held", "atomic", "begin_signalling", "counting", "declare_order", "end_signalling", "eventfd", "live_threads", "log_gate",
+    "memfd", "might_sleep", "might_wait", "mmap_lock", "open_fd", "refuse_in_path", "signalling", "start_thread", "task_stack", "user_copy",
 ]  # fmt: skip
 
 NOTHING: Final = nullcontext()
@@ -72,7 +71,7 @@ else:
     signalling = atomic = counting = task_stack = begin_signalling = end_signalling = _unchecked
     might_sleep = might_wait = user_copy = mmap_lock = refuse_in_path = assert_held = assert_none_held = declare_order = _unchecked
 
-from nvcore.locks.primitives import duplicate_fd, eventfd, live_threads, log_gate, memfd, open_fd, start_thread  # noqa: E402  # they ask the half in force
+from nvcore.locks.primitives import eventfd, live_threads, log_gate, memfd, open_fd, start_thread  # noqa: E402  # they ask the half in force
 
 _ROOM = "nvcore.testing.lockdep" if LOCKDEP else "nvcore.locks"
 _ON_USE: Final = {

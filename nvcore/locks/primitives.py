@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from nvcore.locks import allocate, refuse_in_path
 
-__all__ = ["duplicate_fd", "eventfd", "live_threads", "log_gate", "memfd", "open_fd", "start_thread"]
+__all__ = ["eventfd", "live_threads", "log_gate", "memfd", "open_fd", "start_thread"]
 
 
 def open_fd(path: str | os.PathLike[str], flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
@@ -31,12 +31,6 @@ def eventfd(initial: int = 0, flags: int = os.EFD_CLOEXEC | os.EFD_NONBLOCK) -> 
     """As `os.eventfd`, non-blocking unless told otherwise. The caller owns the descriptor. Raises OSError."""
     allocate("eventfd")
     return os.eventfd(initial, flags)
-
-
-def duplicate_fd(fd: int) -> int:
-    """As `os.dup`: not inherited by children. The caller owns the new descriptor. Raises OSError."""
-    allocate(f"duplicate of descriptor {fd}")
-    return os.dup(fd)
 
 
 class _Thread(threading.Thread):

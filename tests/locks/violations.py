@@ -473,7 +473,7 @@ def less_than_reserved(tag: str) -> None:
 
 
 def descriptors_before_path(tag: str) -> None:
-    made = [locks.eventfd(), locks.memfd(tag), locks.open_fd(os.devnull, os.O_RDONLY), locks.duplicate_fd(0)]
+    made = [locks.eventfd(), locks.memfd(tag), locks.open_fd(os.devnull, os.O_RDONLY)]
     with locks.signalling():
         for fd in made:
             os.close(fd)
