@@ -235,6 +235,7 @@ def test_once_the_firmware_runs_the_image_is_let_go_of(chip):
         assert left and not set(left) & set(FREED_AFTER_BOOT)
         assert sum(buffer.size for buffer in left.values()) < 2 << 20
         assert session.boot.sources == [] and session.boot.gsp_image is None
+        assert sum(end - start for start, end in gpu.inspector.view()["dma_maps"]) < 2 << 20  # the device's side of it
 
 
 def bug(*_: object, **__: object) -> None:

@@ -111,6 +111,58 @@ def test_a_sequence_of_slow_commands_ends_with_the_stage():
     assert clock.time < 24 and "command word 21" in str(caught.value)
 
 
+@pytest.mark.parametrize(("asked", "limit"), [(1000, 0.001), (2_000_000, 2.0), (0, 4.0)])
+def test_a_poll_lasts_as_long_as_it_says_and_four_seconds_where_it_says_nothing(asked, limit):
+    clock = Clock()
+    with pytest.raises(SequencerError, match="without end"):
+        run(2, GSP + 8, 1, 1, asked, 0, clock=clock)
+    assert limit <= clock.time < limit + 0.001
+
+
+class Falcons:
+    """What a resume does with both falcons, in order; SEC2's mailbox holds `result`."""
+
+    def __init__(self, result: int = 0) -> None:
+        self.steps: list[object] = []
+        self.gsp = SimpleNamespace(
+            reset=lambda: self.steps.append("reset"), set_mailboxes=lambda low, high: self.steps.append((low, high)),
+            prepare_dma=lambda: None, start=lambda: None, wait_halted=lambda what: None,
+        )  # fmt: skip
+        self.sec2 = SimpleNamespace(start=lambda: self.steps.append("start SEC2"), mailbox0=lambda: result)
+
+
+def resume(bar: Bar, result: int = 0) -> tuple[list[object], float]:
+    falcons, clock = Falcons(result), Clock()
+    boot = SimpleNamespace(
+        io=BootIo(bar, clock, 1.0), context=SimpleNamespace(clock=clock, time_scale=1.0), gsp=falcons.gsp, sec2=falcons.sec2,  # type: ignore[arg-type]
+        libos=SimpleNamespace(bus_address=lambda offset: 0x7_1234_5000 + offset), bootloader=SimpleNamespace(app_version=7),
+    )  # fmt: skip
+    run_sequence(boot, struct.pack("<2I32xI", 9, 1, 8), 20.0)  # type: ignore[arg-type]
+    return falcons.steps, clock.time
+
+
+HANDSHAKE, OS, CORE = 0x1180F8, GSP + 0x80, GSP + 0x1240
+
+
+def test_a_resume_gives_the_core_its_arguments_again_and_waits_for_sec2_to_have_started_it():
+    bar = Bar()
+    bar.values.update({HANDSHAKE: 1 << 26, CORE: 1})
+    assert resume(bar) == (["reset", (0x1234_5000, 7), "start SEC2"], 0.0)
+    assert bar.writes == [(OS, 7)]
+
+
+@pytest.mark.parametrize(
+    ("values", "result", "text"),
+    [({CORE: 1}, 0, "SEC2 to resume the GSP"), ({HANDSHAKE: 1 << 26, CORE: 1}, 0x33, "seen 0x33"),
+     ({HANDSHAKE: 1 << 26}, 0, "not active after a resume")],
+)  # fmt: skip
+def test_a_resume_that_did_not_come_about_is_told(values, result, text):
+    bar = Bar()
+    bar.values.update(values)
+    with pytest.raises(NvcoreError, match=text):
+        resume(bar, result)
+
+
 def test_an_error_pattern_is_not_data():
     bar = Bar()
     bar.values[GSP + 0x40] = 0xBADF5040

@@ -1,5 +1,6 @@
 """`nvcore firmware`: what it prints is data, what it says is for people, and its exit codes are those of its documentation."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import nvcore_fw_gsp
 from nvcore.api.errors import UsageError
 from nvcore_fw_gsp.cli import command
 from nvcore_fw_gsp.images.errors import FirmwareFormatError, FirmwareMissing
-from nvcore_fw_gsp.provision.fetch import fetch
+from nvcore_fw_gsp.provision.fetch import NOTE, fetch
 
 from . import image_files as write
 from . import rom_files
@@ -92,6 +93,16 @@ def test_inspect_tells_the_kind_by_the_bytes(tmp_path):
         assert code == 0 and screen.rows[0]["name"] == "kind" and screen.rows[0]["value"] == kind
 
 
+def test_inspect_tells_what_a_ucode_and_an_image_hold(tmp_path):
+    (tmp_path / "ucode").write_bytes(write.hs())
+    (tmp_path / "gsp").write_bytes(write.gsp(build_id=b""))
+    values = {row["name"]: row["value"] for row in run("inspect", tmp_path / "ucode")[1].rows}
+    assert (values["code"], values["data"], values["secure_code"]) == ([0, 0x100], [0x800, 0x800], [[0x100, 0x700]])
+    assert (values["signatures"], values["patch_location"], values["ucode_id"]) == (2, 0xA00, 3)
+    values = {row["name"]: row["value"] for row in run("inspect", tmp_path / "gsp")[1].rows}
+    assert (values["release"], values["build_id"], values["image_bytes"]) == ("570.144", None, 10000)
+
+
 def test_inspect_reads_a_rom_behind_an_ifr_header_and_behind_a_vendors(tmp_path):
     path = tmp_path / "rom"
     path.write_bytes(rom_files.rom(ifr=1))
@@ -125,6 +136,13 @@ def test_verify_compares_with_the_note_of_the_fetch(tmp_path, machine):
     write.write_set(str(folder))  # the links of the package now lead to whole files
     path = folder / "tu102/gsp/gsp-570.144.bin"
     path.write_bytes(write.gsp())
+    note = json.loads((folder / NOTE).read_text())
+    sound = {**note, "files": {**note["files"], "tu102/gsp/gsp-570.144.bin": hashlib.sha256(write.gsp()).hexdigest()}}
+    (folder / NOTE).write_text(json.dumps(sound))
+    code, screen = run("verify", "--root", folder, "--chip", "TU102")
+    (row,) = [row for row in screen.rows if row["file"] == str(path)]
+    assert (row["ok"], row["checked"]) == (True, "format, sha256")
+    (folder / NOTE).write_text(json.dumps(note))
     code, screen = run("verify", "--root", folder, "--chip", "TU102")
     assert code == 1 and any("damaged: SHA-256" in row["state"] for row in screen.rows)
 

@@ -128,3 +128,36 @@ def test_absent_and_unreadable_are_told_apart(tmp_path):
         FileSource(str(tmp_path / "no"))
     with FileSource(str(tmp_path)) as folder, pytest.raises(FirmwareUnreadable, match="EISDIR"):
         folder.read(0, 1, "byte")
+
+
+def test_a_closed_file_is_closed_once_and_its_number_may_be_another_s(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+    source = FileSource(str(path))
+    number = source._fd
+    source.close()
+    other = os.open(path, os.O_RDONLY)
+    try:
+        assert other == number  # it was free again
+        source.close()
+        assert os.read(other, 1) == b"x"
+    finally:
+        os.close(other)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "text"),
+    [(0, 0x10DF, "no firmware container"), (4, 2, "no firmware container"), (20, 0, "holds no ucode"), (16, 0x7FFFFFFF, "lies outside")],
+)
+def test_a_container_that_is_none_is_refused_for_what_it_is(at, value, text):
+    data = bytearray(write.hs())
+    data[at : at + 4] = value.to_bytes(4, "little")
+    with pytest.raises(FirmwareFormatError, match=text):
+        HsUcode(MemorySource(bytes(data)))
+
+
+@pytest.mark.parametrize(("size", "text"), [(4095, "another size"), (4097, "too big")])
+def test_a_signature_of_another_size_is_refused(size, text):
+    sections = {".fwimage": bytes(4096), ".fwversion": b"570.144\0", ".fwsignature_ga100": bytes(size)}
+    with pytest.raises(FirmwareFormatError, match=text):
+        GspImage(MemorySource(write.elf64(sections))).signature("ga100")

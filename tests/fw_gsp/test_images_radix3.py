@@ -46,6 +46,11 @@ def test_page_counts_are_those_of_the_published_images(size, counts):
     assert (need.data, need.level2, need.level1) == counts
 
 
+def test_the_largest_image_fills_the_root():
+    need = Radix3Size(512 * 512 * 512 * PAGE)
+    assert (need.level1, need.level2, need.data) == (512, 512 * 512, 512 * 512 * 512)
+
+
 def test_sizes_without_a_table_are_refused():
     for size in (0, -1, 512 * 512 * 512 * PAGE + 1):
         with pytest.raises(UsageError):

@@ -240,6 +240,13 @@ def test_a_package_without_images_or_without_an_end_is_refused(tmp_path, machine
             unpack(str(tmp_path / "bad"), str(tmp_path / "out"), machine, lambda _: None)
 
 
+def test_a_file_that_is_larger_than_any_image_is_refused(tmp_path, machine, monkeypatch):
+    (tmp_path / "big").write_bytes(archive(GOOD))
+    monkeypatch.setattr("nvcore_fw_gsp.provision.unpack._MAX_FILE", 5)  # "loader" has 6
+    with pytest.raises(errors.PackageDamaged, match="implausible"):
+        unpack(str(tmp_path / "big"), str(tmp_path / "out"), machine, lambda _: None)
+
+
 def test_mirrors_come_from_apts_own_configuration():
     assert debian_mirrors(PRINTED) == ["http://mirror/debian"]
     assert debian_mirrors("'mirror+file:/etc/apt/mirrors/debian.list/dists/trixie/InRelease' x 0") == [
@@ -250,7 +257,12 @@ def test_mirrors_come_from_apts_own_configuration():
     ]
 
 
-def test_the_place_follows_the_state_directory():
+def test_the_place_follows_the_state_directory(monkeypatch):
     assert default_folder({"STATE_DIRECTORY": "/var/lib/x:/y"}) == "/var/lib/x/plugins/fw_gsp/firmware/nvidia"
-    expected = "/var/lib/nvcore" if os.geteuid() == 0 else "/s/nvcore"
-    assert default_folder({"XDG_STATE_HOME": "/s"}) == f"{expected}/plugins/fw_gsp/firmware/nvidia"
+    below = "plugins/fw_gsp/firmware/nvidia"
+    for user, environ, state in (
+        (0, {"XDG_STATE_HOME": "/s"}, "/var/lib/nvcore"), (1000, {"XDG_STATE_HOME": "/s", "HOME": "/h"}, "/s/nvcore"),
+        (1000, {"HOME": "/h"}, "/h/.local/state/nvcore"), (1000, {}, "/.local/state/nvcore"),
+    ):  # fmt: skip
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert default_folder(environ) == f"{state}/{below}"

@@ -92,12 +92,12 @@ def test_a_channel_fault_is_an_event_and_names_the_guest_where_the_version_does(
         _, channel = make_channel(gpu, session, tenant)
         session.family("channel").enable(channel)
         with gpu.card.lock:
-            gpu.card.model.gsp.channel_fault(channel.token >> 16, channel.channel, "mmu-fault", 0x1234000)
+            gpu.card.model.gsp.channel_fault(channel.token >> 16, channel.channel, "mmu-fault", 0x7_0123_4000)
         session.receive()
         faults = [event for event in gpu.events if isinstance(event, ChannelFault)]
         assert len(faults) == 1
         assert (faults[0].channel, faults[0].engine, faults[0].cause, faults[0].function) == (8, "COPY0", "mmu-fault", function)
-        assert faults[0].address == (0x1234000 if function is not None else None)
+        assert faults[0].address == (0x7_0123_4000 if function is not None else None)
         messages = [event for event in gpu.events if isinstance(event, FirmwareMessage)]
         assert any(event.name == "xid-31" and event.number == 31 for event in messages)
 

@@ -6,6 +6,7 @@ import mmap
 import os
 import uuid
 
+import attrs
 import pytest
 
 from nvcore.api.errors import ContractError, FirmwareRefused, UsageError, WaitTimeout
@@ -74,6 +75,9 @@ def test_types_are_uploaded_in_a_message_longer_than_the_ring():
         assert gpu.violations() == []
         with pytest.raises(UsageError, match="more vGPU types"):
             session.family("vgpu").upload_types([TYPE] * 65)
+        with pytest.raises(UsageError, match=r"settings that this firmware does not know.*seen colour"):
+            session.family("vgpu").upload_types([attrs.evolve(TYPE, extra={"ecc": 1, "colour": 2})])
+        assert session.port.sender.sent - before == 6
         session.unload()
 
 
