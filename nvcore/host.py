@@ -21,10 +21,7 @@ from nvcore.locks import Lock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nvcore.api.client import ClientDriver, Function
-    from nvcore.api.device import Bus, BusEvent, Device
-    from nvcore.api.firmware import FirmwareBackend
-    from nvcore.api.offers import BusOffer, ClientOffer, Finding, FirmwareOffer, Offer
+    from nvcore.api import client, device, firmware, offers
     from nvcore.gpu.life import Gpu
     from nvcore.gpu.threads import Job
 
@@ -40,9 +37,9 @@ class Host:
     """
 
     def __init__(
-        self, sources: Iterable[str] = (), *, buses: Sequence[BusOffer] = (), backends: Sequence[FirmwareOffer] = (),
-        clients: Sequence[ClientOffer] = (), clock: Clock = SYSTEM, state_dir: Path | None = None, config: HostSettings | None = None,
-        events: EventLog | None = None,
+        self, sources: Iterable[str] = (), *, buses: Sequence[offers.BusOffer] = (), backends: Sequence[offers.FirmwareOffer] = (),
+        clients: Sequence[offers.ClientOffer] = (), clock: Clock = SYSTEM, state_dir: Path | None = None,
+        config: HostSettings | None = None, events: EventLog | None = None,
     ) -> None:  # fmt: skip
         self.clock = clock
         self.settings = config or HostSettings()
@@ -60,7 +57,7 @@ class Host:
     # what there is
 
     @property
-    def functions(self) -> tuple[Function, ...]:
+    def functions(self) -> tuple[client.Function, ...]:
         """All functions of all booted GPUs."""
         return tuple(function for gpu in self.gpus for function in gpu.functions)
 
@@ -138,34 +135,34 @@ class Host:
             return opened
 
     @may_sleep
-    def open_device(self, source: str) -> Device:
+    def open_device(self, source: str) -> device.Device:
         """The device that a source names, on the one bus that serves its scheme. Raises NotFoundError, PluginError, what the bus raises."""
         scheme = source.partition(":")[0]
-        offers = [offer for offer in self._bus_offers if scheme in offer.schemes]
-        if not offers:
+        serving = [offer for offer in self._bus_offers if scheme in offer.schemes]
+        if not serving:
             known = ", ".join(scheme for offer in self._bus_offers for scheme in offer.schemes) or "none"
             remedy = f"name a device of a scheme that is served ({known}), or install the device plugin that serves {scheme}"
             if scheme == "pci":
                 remedy = f"devices on the PCI bus are not driven yet; schemes that are served: {known}"
             raise NotFoundError(f"no bus serves {scheme!r}", expected=known, remedy=remedy)
-        if len(offers) > 1:
-            both = " and ".join(offer.name for offer in offers)
+        if len(serving) > 1:
+            both = " and ".join(offer.name for offer in serving)
             raise PluginError(f"buses {both} both serve {scheme!r}", expected="one", remedy="select only one of the plugins")
 
-        def open() -> Bus:
-            bus = offers[0].open(self.settings.buses.get(scheme, {}))
+        def open() -> device.Bus:
+            bus = serving[0].open(self.settings.buses.get(scheme, {}))
             self._endings += [bus.close, bus.subscribe(self._bus_event)]
             return bus
 
         return self._once("bus", scheme, open).open(source)
 
     @may_sleep
-    def open_backend(self, offer: FirmwareOffer) -> FirmwareBackend:
+    def open_backend(self, offer: offers.FirmwareOffer) -> firmware.FirmwareBackend:
         """The backend behind an offer. Raises PluginError when it cannot be opened."""
         return self._once("firmware backend", offer.name, offer.open)
 
     @may_sleep
-    def open_driver(self, offer: ClientOffer) -> ClientDriver | None:
+    def open_driver(self, offer: offers.ClientOffer) -> client.ClientDriver | None:
         """The driver behind an offer; None when it cannot be opened: the client is then dropped."""
         try:
             return self._once("client", offer.name, offer.open)
@@ -174,7 +171,7 @@ class Host:
             self.events.publish("plugin", str(error), owner=offer.name)
             return None
 
-    def _bus_event(self, event: BusEvent) -> None:
+    def _bus_event(self, event: device.BusEvent) -> None:
         """A device came or went. Runs in the bus's thread: stores and hands over."""
         self.events.publish("device", f"{event.source} {event.kind}")
         for gpu in self.gpus:
@@ -227,7 +224,7 @@ class Host:
         """Let go of all that a plugin offered (an offer without one is its own plugin): its clients leave all GPUs, in order, and nothing
         of it is used again. The GPUs run on. Raises ConflictError, with nothing done, while a GPU runs on a bus or a backend of it."""
 
-        def theirs(offer: Offer) -> bool:
+        def theirs(offer: offers.Offer) -> bool:
             return plugin == (offer.plugin or offer.name)
 
         schemes = {scheme for offer in filter(theirs, self._bus_offers) for scheme in offer.schemes}
@@ -246,7 +243,7 @@ class Host:
                 gpu.life.call(partial(gpu.detach, one), f"stop of {one.name} on {gpu.name}", 2 * self.settings.call)
 
     @may_sleep
-    def doctor(self) -> list[Finding]:
+    def doctor(self) -> list[offers.Finding]:
         """Findings about this host: every GPU's state, its books, its objects in the firmware."""
         from nvcore.hostlib.doctor import check_gpus
 

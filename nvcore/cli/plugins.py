@@ -99,7 +99,7 @@ def show_footprint(context: Context) -> int:
 
     index = scan()
     with context.aside():
-        found = footprint(index, context.plugins(index))
+        found = [footprint(index, plugin) for plugin in context.plugins(index)]
     patterns = context.given.many("deny") or list(context.configuration().plugins.deny)
     hits, left = denied(index, patterns), residue(index)
     context.view("footprint", found, deny=patterns, denied=hits, residue=left)

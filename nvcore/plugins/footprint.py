@@ -62,10 +62,9 @@ def residue(index: Index) -> list[str]:
     A folder that is itself a source tree on the path (an editable install) is not residue: a distribution of another folder claims it.
     """
     owned: dict[str, set[str]] = {}  # folder on the path to the names in it that some distribution's record lists
-    for dist in index.distributions.values():
-        for metadata in (dist.metadata, *dist.shadowed):
-            names = {path.partition("/")[0] for path in recorded(metadata) if not path.startswith("..")}
-            owned.setdefault(os.path.dirname(metadata), set()).update(names, [os.path.basename(metadata)])
+    for dist in (copy for first in index.distributions.values() for copy in (first, *first.shadowed)):
+        names = {path.partition("/")[0] for path in recorded(dist.metadata) if not path.startswith("..")}
+        owned.setdefault(dist.location, set()).update(names, [os.path.basename(dist.metadata)])
     found = list(index.leftovers)
     for folder, here in index.folders.items():
         if folder in owned and any(name.endswith(".dist-info") for name in here):  # only folders that hold installed distributions
@@ -96,8 +95,8 @@ def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     things += [("importable module", name, name, where) for name, where in importable(index).items()]
     things += [("loaded module", name, name.partition(".")[0], "") for name in list(sys.modules)]
     things += [("residue", os.path.basename(path), os.path.basename(path), path) for path in residue(index)]
-    for of, metadata in [(dist.name, metadata) for dist in index.distributions.values() for metadata in (dist.metadata, *dist.shadowed)]:
-        things += [("file", path, of, f"{os.path.dirname(metadata)}/{path}") for path in recorded(metadata)]
+    for dist in (copy for first in index.distributions.values() for copy in (first, *first.shadowed)):
+        things += [("file", path, dist.name, os.path.join(dist.location, path)) for path in recorded(dist.metadata)]
     found: dict[tuple[str, str], dict[str, str]] = {}
     for pattern in patterns:
         for kind, name, of, where in things:
@@ -126,15 +125,11 @@ def _brought(index: Index, name: str) -> list[str]:
     return names
 
 
-def footprint(index: Index, plugins: list[Plugin]) -> list[dict[str, Any]]:
-    """Import every selected plugin and say what that brought. The plugins' states become imported or failed."""
+def footprint(index: Index, plugin: Plugin) -> dict[str, Any]:
+    """Import a selected plugin, whose state becomes imported or failed, and say what that brought: a row of schema nvcore.footprint/1. What
+    only an import can tell is None without one."""
     from nvcore.api import hooks, offers  # noqa: F401  # the host's own share, so that the first plugin is not charged with it
 
-    return [_measured(index, plugin) for plugin in plugins]
-
-
-def _measured(index: Index, plugin: Plugin) -> dict[str, Any]:
-    """One row of schema nvcore.footprint/1; what only an import can tell is None without one."""
     names = _brought(index, normalise(plugin.distribution))
     metadata = [index.distributions[one].metadata for one in names]
     paths = [os.path.join(os.path.dirname(place), path) for place in metadata for path in recorded(place)]

@@ -93,15 +93,14 @@ class PluginHost:
 
     def _configure(self) -> None:
         """Give every plugin its record, from its section or from the record's defaults."""
-        offers = self._hooks.offers("nvcore_config_sections")
-        records = {plugin.key: (plugin, offer) for plugin, offer in reversed(offers)}  # the first one counts
+        sections = dict(reversed(self._hooks.offers("nvcore_config_sections")))  # the first one of a plugin counts
         if self.configuration is not None:
-            self.configuration.check_names({plugin.name: plugin.state for plugin in self.plugins}, set(records))
-        if not records:
+            self.configuration.check_names({plugin.name: plugin.state for plugin in self.plugins}, {plugin.name for plugin in sections})
+        if not sections:
             return
         from nvcore.config.sections import build
 
-        for plugin, offer in records.values():
+        for plugin, offer in sections.items():
             self._infos[plugin.key].config = build(offer, self.configuration)
 
     def states(self) -> list[dict[str, Any]]:

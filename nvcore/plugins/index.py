@@ -30,18 +30,16 @@ class Distribution:
     """One installed distribution, at its first place on the path.
 
     name: normalised; spelled: as its metadata or folder spells it; metadata: its dist-info or egg-info; location: the folder on `sys.path`.
-    shadowed: metadata of further copies later on the path. hidden: why `python -I` does not see it ("" when it does); instead: the
-    metadata of the copy that it sees then.
+    shadowed: further copies, later on the path. hidden: why `python -I` does not see it ("" when it does).
     requires: its `Requires-Dist` lines, read only where it has entry points of ours.
     """
 
-    __slots__ = ("entry_points", "hidden", "instead", "location", "metadata", "name", "requires", "shadowed", "spelled", "version")
+    __slots__ = ("entry_points", "hidden", "location", "metadata", "name", "requires", "shadowed", "spelled", "version")
 
     def __init__(self, spelled: str, version: str, metadata: str, location: str, hidden: str) -> None:
         self.spelled, self.version, self.metadata, self.location, self.hidden = spelled, version, metadata, location, hidden
         self.name = normalise(spelled)
-        self.shadowed: list[str] = []
-        self.instead = ""
+        self.shadowed: list[Distribution] = []
         self.entry_points: list[EntryPoint] = []
         self.requires: list[str] = []
 
@@ -138,8 +136,7 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
     for dist in here.values():
         first = index.distributions.setdefault(dist.name, dist)
         if first is not dist:
-            first.shadowed += [dist.metadata, *dist.shadowed]
-            first.instead = first.instead or ("" if dist.hidden else dist.metadata)
+            first.shadowed += [dist, *dist.shadowed]
 
 
 def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribution:
@@ -150,7 +147,7 @@ def _two_here(index: Index, one: Distribution, other: Distribution) -> Distribut
         newer, older = (other, one) if Version(other.version).key >= Version(one.version).key else (one, other)
     except VersionSyntax:
         newer, older = one, other
-    newer.shadowed += [older.metadata, *older.shadowed]
+    newer.shadowed += [older, *older.shadowed]
     what = f"two versions of {newer.spelled} in one folder: {older.version or '?'} and {newer.version or '?'}"
     remedy = f"pip install --force-reinstall '{newer.spelled}=={newer.version}', then remove the older metadata"
     index.problems.append(Problem(older.metadata, what, remedy, "NVC-1111"))

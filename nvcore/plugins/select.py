@@ -67,9 +67,9 @@ def _plugin(name: str, dist: Distribution, versions: dict[str, str]) -> Plugin:
     for point in points:
         if not _spoken(point) and point.family not in plugin.families:
             _other_generation(plugin, point)
-    plugin.notes = [f"shadows {place}" for place in dist.shadowed]
+    plugin.notes = [f"shadows {other.metadata}" for other in dist.shadowed]
     if dist.hidden:
-        other = f"; it sees {dist.instead}" if dist.instead else ""
+        other = next((f"; it sees {other.metadata}" for other in dist.shadowed if not other.hidden), "")
         plugin.notes.append(f"not seen by the daemon: {dist.hidden}{other} (NVC-1117)")
     if plugin.state == "found":
         try:
