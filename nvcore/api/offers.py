@@ -14,12 +14,8 @@ import attrs
 if TYPE_CHECKING:
     from pathlib import Path  # half a bare start, and needed in no record at run time
 
-    from nvcore.api.client import ClientDriver
+    from nvcore.api import client, control, device, firmware, identity
     from nvcore.api.clock import Clock
-    from nvcore.api.control import HostView
-    from nvcore.api.device import Bus
-    from nvcore.api.firmware import FirmwareBackend
-    from nvcore.api.identity import GpuIdentity
     from nvcore.api.needs import BootNeeds
 
 __all__ = [
@@ -59,7 +55,7 @@ class BusOffer(Offer):
     """A bus: `schemes` are the words before the colon of a source that it serves; `open(config)` makes it."""
 
     schemes: Sequence[str]
-    open: Callable[[Mapping[str, object]], Bus]
+    open: Callable[[Mapping[str, object]], device.Bus]
 
 
 @attrs.define(eq=False, repr=False)
@@ -68,7 +64,7 @@ class FirmwareOffer(Offer):
 
     chips: Sequence[str]
     versions: Sequence[str]
-    open: Callable[[], FirmwareBackend]
+    open: Callable[[], firmware.FirmwareBackend]
 
 
 @attrs.define(eq=False, repr=False)
@@ -76,8 +72,8 @@ class ClientOffer(Offer):
     """A client driver for `functions`; `needs(identity)` is pure and asked before boot."""
 
     functions: Sequence[str]
-    needs: Callable[[GpuIdentity], BootNeeds]
-    open: Callable[[], ClientDriver]
+    needs: Callable[[identity.GpuIdentity], BootNeeds]
+    open: Callable[[], client.ClientDriver]
 
 
 @attrs.define(eq=False, repr=False)
@@ -153,5 +149,5 @@ class ServiceOffer(Offer):
     """Something that runs beside the host (an exporter, a fleet agent). `start(view)` must return; `stop()` must end it within its
     time."""
 
-    start: Callable[[HostView], None]
+    start: Callable[[control.HostView], None]
     stop: Callable[[], None]

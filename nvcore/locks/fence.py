@@ -18,9 +18,7 @@ from nvcore.api.errors import ContractError
 from nvcore.api.marks import may_sleep, signalling_safe
 from nvcore.locks import NOTHING, allocate, might_wait, signalling
 
-__all__ = ["Fence", "FenceState"]
-
-FenceState = Literal["unpublished", "published", "signalled"]
+__all__ = ["Fence"]
 
 
 class Fence:
@@ -32,7 +30,7 @@ class Fence:
     def __init__(self, name: str) -> None:
         allocate(f"fence {name}")
         self.name = name
-        self.state: FenceState = "unpublished"
+        self.state: Literal["unpublished", "published", "signalled"] = "unpublished"
         self.error: BaseException | None = None
         self._event = threading.Event()
         self._guard = threading.Lock()
