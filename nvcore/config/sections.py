@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from nvcore.api.errors import ConfigError, PluginError
-from nvcore.config.model import Configuration, Path
+from nvcore.config.model import Configuration, Path, Tables
 from nvcore.plugins.names import did_you_mean
 
 if typing.TYPE_CHECKING:
@@ -43,15 +43,12 @@ def build(offer: ConfigSection, configuration: Configuration | None) -> Any:
     """
     if not hasattr(offer.record, "__attrs_attrs__"):
         raise PluginError(f"configuration record of {offer.plugin} is no attrs class", seen=repr(offer.record))
-    name = offer.plugin or offer.name
-    if configuration is not None and name in configuration.sections:
-        table, checker = configuration.sections[name], Checker(configuration.origins)
-    else:
-        table, checker = {}, Checker({(): "the defaults"})
+    name, known = offer.plugin or offer.name, configuration or Configuration(Tables(), {}, {(): "the defaults"}, [])
+    table = known.sections.get(name, {})
     if offer.migrate is not None and isinstance(table.get("version"), int):
         table = dict(table)
         table = offer.migrate(table.pop("version"), table)
-    return checker.fit(offer.record, table, ("plugins", name))
+    return Checker(known.origins).fit(offer.record, table, ("plugins", name))
 
 
 def _written(kind: Any) -> tuple[Any, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import functools
 import os
 import sys
 from contextlib import suppress
@@ -73,17 +72,9 @@ def residue(index: Index) -> list[str]:
     return found
 
 
-@functools.lru_cache(maxsize=64)
-def _literal(pattern: str) -> str:
-    """The text in front of the first sign of a glob; every match contains it."""
-    return next((pattern[:at] for at, char in enumerate(pattern) if char in "*?["), pattern)
-
-
 def matches(name: str, pattern: str) -> bool:
     """Whether a glob matches one component of `name` (split at `-`, `_`, `.`), or all of it where the pattern has such a mark."""
     name, pattern = name.lower(), pattern.lower()
-    if _literal(pattern) not in name:
-        return False  # thousands of files, and hardly one that needs the glob
     whole = any(mark in pattern for mark in "-_.") and fnmatch.fnmatchcase(name, pattern)
     return whole or any(fnmatch.fnmatchcase(word, pattern) for word in normalise(name).split("-") if word)
 

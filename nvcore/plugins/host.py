@@ -55,8 +55,7 @@ class PluginHost:
         self, mode: Literal["daemon", "embedded", "command", "doctor"] = "embedded", *, configuration: Configuration | None = None,
         state_dir: Path | None = None, clock: Clock = SYSTEM, limit: float = 5.0,
     ) -> None:  # fmt: skip
-        self.mode, self.configuration, self.state_dir, self.clock = mode, configuration, state_dir, clock
-        self.limit = limit
+        self.mode, self.configuration, self.state_dir, self.clock, self.limit = mode, configuration, state_dir, clock, limit
         self.index = Index()
         self.plugins: list[Plugin] = []
         self._hooks = Hooks()
@@ -73,8 +72,7 @@ class PluginHost:
         self.plugins = select(inventory(self.index), selection or Selection())
         for plugin in self.plugins:
             folder = None if self.state_dir is None else self.state_dir / "plugins" / plugin.name
-            info = HostInfo(version=__version__, generations=GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
-            self._infos[plugin.key] = info
+            self._infos[plugin.key] = HostInfo(__version__, GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
             if plugin.state == "selected" and not plugin.families:
                 plugin.state = "registered"  # it has commands only; they are imported when they are used
             elif plugin.state == "selected" and (objects := load_objects(plugin)):
@@ -129,9 +127,7 @@ class PluginHost:
 
     def start(self, view: HostView) -> None:
         """Start services, then tell observers that the host is up. One that raises or hangs is named in its state; the others run."""
-        for plugin in self.plugins:
-            if plugin.state != "registered":
-                continue
+        for plugin in (plugin for plugin in self.plugins if plugin.state == "registered"):
             leaving = self._leaving[plugin] = []
             for owner, offer in self._hooks.offers("nvcore_services"):
                 if owner is plugin and self._began(plugin, f"service {offer.name}", partial(offer.start, view)):

@@ -90,16 +90,12 @@ def scan(path: Iterable[str] | None = None) -> Index:
         except (FileNotFoundError, NotADirectoryError):
             continue  # normal on a path; archives are not scanned
         except (OSError, ValueError) as error:
-            what = f"this folder on the path cannot be read: {_words(error)}"
+            what = f"this folder on the path cannot be read: {getattr(error, 'strerror', None) or error}"
             index.problems.append(Problem(folder, what, "give the user read access or take it off the path"))
             continue
         index.folders[os.path.abspath(folder)] = names
         _folder(index, os.path.abspath(folder), names, hidden.get(real, ""))
     return index
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _hidden_places() -> dict[str, str]:
@@ -195,7 +191,7 @@ def _read(metadata: str, name: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise _Damaged(f"{name or 'it'} cannot be read: {_words(error)}") from error
+        raise _Damaged(f"{name or 'it'} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:

@@ -47,11 +47,10 @@ def raised(error: BaseException) -> str:
 
 def import_object(plugin: Plugin, value: str, *, make: bool = False) -> object:
     """Import `module` or `module:attribute`. make: an object of a class. Raises ImportFailed or a subclass, and KeyboardInterrupt."""
-    module_name, _, attribute = value.partition(":")
-    module_name = module_name.strip()
+    module_name, _, attribute = map(str.strip, value.partition(":"))
     try:
         found: object = import_module(module_name)
-        for part in filter(None, attribute.strip().split(".")):
+        for part in filter(None, attribute.split(".")):
             found = getattr(found, part)
         return found() if make and isinstance(found, type) else found
     except ModuleNotFoundError as error:
