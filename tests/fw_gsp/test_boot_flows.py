@@ -204,7 +204,8 @@ def test_an_unload_needs_no_receiver_thread_though_one_was_there(chip, version):
         session = gpu.open()
         session.receive()
         assert session.port.attended
-        assert session.unload().clean and clock.now() == 0
+        report = session.unload()
+        assert report.clean and report.cause is None and clock.now() == 0
 
 
 def test_another_chip_than_the_one_that_was_identified_is_not_booted():

@@ -1,7 +1,9 @@
 """Arbitrary bytes and mutations of valid files end in declared errors, at once."""
 
+import json
 import random
 import time
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,10 @@ from nvcore.api.errors import NvcoreError
 from nvcore_fw_gsp.images.container import GenericBootloader, HsUcode, RiscvUcode
 from nvcore_fw_gsp.images.fmc import Fmc
 from nvcore_fw_gsp.images.gsp import GspImage
+from nvcore_fw_gsp.images.inspect import inspect_file
 
 from . import image_files as write
+from . import rom_files
 from .memory_source import MemorySource
 
 
@@ -42,6 +46,27 @@ KINDS = {
     "gsp": (use_gsp, write.gsp(image=bytes(5000))),
     "fmc": (use_fmc, write.fmc()),
 }
+
+
+INSPECTED = {"rom": rom_files.rom(rom_files.ucode_v2(), ifr=1), **{kind: valid for kind, (_, valid) in KINDS.items()}}
+
+
+@pytest.mark.parametrize("kind", INSPECTED)
+def test_two_thousand_mutations_of_a_file_are_told_or_refused_by_whoever_looks_into_it(kind, monkeypatch):
+    chooser, valid, told = random.Random(kind), INSPECTED[kind], 0
+    data = bytearray(valid)
+    monkeypatch.setattr("nvcore_fw_gsp.images.inspect.FileSource", lambda path: nullcontext(MemorySource(bytes(data))))
+    assert inspect_file("file")["bytes"] == len(valid)
+    for _ in range(2000):
+        data[:] = valid
+        for _ in range(chooser.choice((1, 1, 2, 5))):
+            at = chooser.choice((chooser.randrange(64), chooser.randrange(min(len(data), 0x800))))
+            data[at : at + 4] = chooser.choice((bytes(4), b"\xff" * 4, chooser.randbytes(4)))
+        try:
+            told += bool(json.dumps(inspect_file("file")))
+        except NvcoreError as error:
+            assert error.code.startswith("NVC-20")
+    assert 20 < told < 1980
 
 
 def attempt(use, data: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from nvcore.api.clock import SYSTEM
 from nvcore.api.errors import ConfigError
 from nvcore.api.offers import HostInfo
+from nvcore.config.files import check, parse
 from nvcore.config.model import Configuration, Tables
 from nvcore.config.sections import build
 from nvcore_fw_gsp import operator, plugin
@@ -53,3 +55,28 @@ def test_the_offer_names_what_the_backend_boots():
     """The plugin module repeats two small tables, because it may import nothing but the contracts."""
     [offer] = plugin.nvcore_firmware_backends(host())
     assert (set(offer.chips), tuple(offer.versions)) == (set(BOOT_CHIPS), VERSIONS)
+
+
+VALID = b'[plugins.fw_gsp]\nfirmware_dir = ["/first", "/second/with space"]\n'
+VALUES = ("", "5", '"/a"', "[]", '["/a"]', "[[]]", '["a"]', "[true]", "{}", '{a = "/x"}', '["/a", 5]', "1979-05-27", "inf", '["/\\u0000"]')
+
+
+def test_two_thousand_sections_of_any_bytes_or_values_are_a_record_or_a_named_error():
+    chooser, records = random.Random(0), 0
+    [section] = operator.nvcore_config_sections(host())
+    for _ in range(2000):
+        data = bytearray(VALID)
+        if chooser.random() < 0.5:
+            data[32:] = f"{chooser.choice(VALUES)}\n".encode()
+        for _ in range(chooser.randrange(3)):
+            at = chooser.randrange(len(data))
+            data[at : at + chooser.randrange(3)] = chooser.randbytes(chooser.randrange(3))
+        try:
+            tree, lines = parse(data.decode("latin-1"), "x.toml")
+            record = build(section, check(tree, {path: f"x.toml:{line}" for path, line in lines.items()}))
+        except ConfigError as error:
+            assert error.where
+            continue
+        assert all(isinstance(folder, str) and folder.startswith("/") for folder in record.firmware_dir)
+        records += 1
+    assert 100 < records < 1900
