@@ -184,21 +184,15 @@ class Attachment:
 def attach_clients(gpu: Gpu, host: Host) -> None:
     """Probe every client on every published function that is its own."""
     for function in gpu.functions:
-        if not function.published:
-            continue
-        offers = [offer for offer in host.clients if function.kind in offer.functions]
-        claims = [(offer, driver) for offer in offers if (driver := _matching(gpu, host, offer, function)) is not None]
+        offers = [offer for offer in host.clients if function.published and function.kind in offer.functions]
+        drivers = [(offer, driver) for offer in offers if (driver := host.open_driver(offer)) is not None]
+        claims = [(offer, driver) for offer, driver in drivers if _ask(gpu, host, offer, function, partial(driver.match, function))]
         if len(claims) > 1:
             names = " and ".join(offer.name for offer, _ in claims)
             gpu.conflicts.append(f"clients {names} both claim {function.name}: none got it")
             gpu.publish("client", gpu.conflicts[-1], function=function.name, code="NVC-1005", action="select only one of them")
         elif claims:
             _attach(gpu, host, *claims[0], function)
-
-
-def _matching(gpu: Gpu, host: Host, offer: ClientOffer, function: Function) -> ClientDriver | None:
-    driver = host.open_driver(offer)
-    return driver if driver is not None and _ask(gpu, host, offer, function, partial(driver.match, function)) else None
 
 
 def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, function: Function) -> None:

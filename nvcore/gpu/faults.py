@@ -53,6 +53,9 @@ def _agree(owner: GpuGrant | None, function: int, by_function: str | None) -> bo
 _Told: TypeAlias = "list[tuple[Attachment, Job | None]]"
 """Who was told of a fault, with the job in which `on_fault` runs."""
 
+_Climb: TypeAlias = "Callable[[Fault, _Told], None]"
+"""What is done about it on its rung."""
+
 
 class Ladder:
     """The ladder of one GPU. tried: when, by the name of grant or GPU. counts: faults met, by rung."""
@@ -85,25 +88,22 @@ class Ladder:
         """Attribute a fault and disable its channel at once, without a call into the firmware."""
         by_channel = hardware.ledger.owner_of("channels", event.channel)
         by_function = hardware.ledger.owner_of("functions", event.function) if event.function else None
-        owner = hardware.grants.get(by_channel) if by_channel else None
+        owner = hardware.grants.get(by_channel or "")
         if event.function is not None and not _agree(owner, event.function, by_function):
             named = f"the function of {by_function or 'nobody'}"
             text = f"channel {event.channel} is {by_channel or 'free'}, the firmware names VF {event.function}, {named}: {event.text}"
             self.meet_gpu("attribution-conflict", text)
             return
-        if owner is None and by_function:
-            owner = hardware.grants.get(by_function)
+        owner = owner or hardware.grants.get(by_function or "")
         found = [one for one in hardware.channels if one.channel == event.channel]  # one a runlist
         channel = min(found, key=lambda one: one.engine != event.engine, default=None)
         if owner is None or (channel is not None and not channel.kill()):
             text = f"fault of a channel that is gone: {event.cause}: {event.text}"
             self._gpu.publish("fault", text, channel=event.channel, action="ignored")
             return
-        self._meet(
-            Rung.CHANNEL, event.cause, event.text, "channel disabled, owner told" if channel else "owner told",
-            partial(self._climb_channel, owner, channel), owner,
-            channel=event.channel, engine=event.engine, function=event.function, address=event.address,
-        )  # fmt: skip
+        climb, action = partial(self._climb_channel, owner, channel), "channel disabled, owner told" if channel else "owner told"
+        where = {key: getattr(event, key) for key in ("channel", "engine", "function", "address")}
+        self._meet(Rung.CHANNEL, event.cause, event.text, action, climb, owner, **where)
 
     # any thread
 
@@ -125,10 +125,7 @@ class Ladder:
         """Whether the GPU is down: then its own rung's way back covers everything below."""
         return self._gpu.hardware is None or not self._gpu.hardware.gate.open
 
-    def _meet(
-        self, rung: Rung, cause: str, text: str, action: str, climb: Callable[[Fault, _Told], None], grant: GpuGrant | None = None,
-        **where: Any,
-    ) -> None:  # fmt: skip
+    def _meet(self, rung: Rung, cause: str, text: str, action: str, climb: _Climb, grant: GpuGrant | None, **where: Any) -> None:
         """Log a fault, tell the owner of the grant, or everybody, and have its rung climbed on the life-cycle thread."""
         gpu, about = self._gpu, grant.about if grant is not None else {}
         where |= {key: about.get(key) for key in ("grant", "owner")}
@@ -154,13 +151,11 @@ class Ladder:
             grant.set_quiescing(True)
             fails(done, "leases", grant.revoke_leases, cause)
         fails(done, "interrupts", hardware.tree.mask_all)
-        self._meet(Rung.LOST if short == "device-gone" else Rung.GPU, short, text, "; ".join(done), self._climb_gpu)
+        self._meet(Rung.LOST if short == "device-gone" else Rung.GPU, short, text, "; ".join(done), self._climb_gpu, None)
 
     # life-cycle thread
 
-    def _climb(
-        self, fault: Fault, told: _Told, cure: Callable[[], int], higher: Callable[[str], object], grant: GpuGrant | None = None
-    ) -> None:
+    def _climb(self, fault: Fault, told: _Told, cure: Callable[[], int], higher: Callable[[str], object], grant: GpuGrant | None) -> None:
         """One rung: clients quiesce, it is cured, and they resume under the generation that the cure returns. What does not work is the
         next rung's business, which is given the cause."""
         gpu, step = self._gpu, _LADDER[fault.rung]
@@ -236,4 +231,4 @@ class Ladder:
             self._quiesce(told, _LADDER[Rung.LOST])
             gpu.lose(why if since is None else f"{why}; {since:.1f} s after a reset")
         else:
-            self._climb(fault, told, gpu.restart_firmware, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"))
+            self._climb(fault, told, gpu.restart_firmware, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"), None)

@@ -240,8 +240,7 @@ class GpuGrant:
         if stuck and hardware.gate.open:  # a channel that may still run may still write: its host memory stays until reset
             hardware.limbo.extend(buffers)
             buffers = []
-        endings: list[Owned] = [*buffers, *self.parts(Line)]
-        for part in endings:
+        for part in (*buffers, *self.parts(Line)):
             fails(problems, part.what, part.close)
         for item in () if stuck else self.vram:
             stuck |= fails(problems, "scrub", self.scrub, item)
@@ -254,8 +253,7 @@ class GpuGrant:
         step: makes a call; whether that failed."""
         self.kill()
         stuck = False
-        parts: list[Owned] = [*self.parts(GpuChannel), *self.parts(GpuSpace)]
-        for part in parts:
+        for part in (*self.parts(GpuChannel), *self.parts(GpuSpace)):
             stuck |= step(part.what, part.close) | part.stuck
         root, self.root = self.root, None
         if root is not None:

@@ -170,14 +170,10 @@ class Invalidator:
                 return self._finish(f"invalidate-timeout: busy for {self.limit:g} s, INVALIDATE {raw:#010x}")
             self._finish()
             if self._pending:
-                self._begin()
+                self._active, self._pending, self._since = self._pending, [], self.clock.now()
+                roots = {ticket.pdb for ticket in self._active}
+                for register, value in invalidate_writes(roots.pop() if len(roots) == 1 else None):
+                    self._io.write32(register, value)
         except DeviceGone as error:
             return self._finish(f"device-gone: {error.what}")
         return None
-
-    def _begin(self) -> None:
-        self._active, self._pending, self._since = self._pending, [], self.clock.now()
-        first = self._active[0].pdb
-        one = all(ticket.pdb == first for ticket in self._active)
-        for register, value in invalidate_writes(first if one else None):
-            self._io.write32(register, value)

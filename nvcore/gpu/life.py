@@ -121,7 +121,12 @@ class Gpu:
             self.publish("boot", f"{inventory.name} booted on {inventory.firmware}")
             attach_clients(self, self._host)
         except Exception as error:  # isolation boundary: worker
-            self._boot_failed(error)
+            if isinstance(error, ConflictError):
+                self.conflicts = [error.what]
+            cause, code, remedy = describe_error(error)
+            usual = f"see the boot report (nvcore gpus show {self.name}), then: nvcore gpus retry {self.name}"
+            state: StateName = "unsupported" if isinstance(error, NotSupportedError) else "failed"
+            self._fall(state, "the boot failed", cause, code, remedy or usual)
             return
         if hardware.gate.open:
             self.set_state("running")  # else a fault came first, and the ladder's job waits for this thread
@@ -181,14 +186,6 @@ class Gpu:
             raise
         self.boot_report = session.report
         return session
-
-    def _boot_failed(self, error: Exception) -> None:
-        if isinstance(error, ConflictError):
-            self.conflicts = [error.what]
-        state: StateName = "unsupported" if isinstance(error, NotSupportedError) else "failed"
-        cause, code, remedy = describe_error(error)
-        usual = f"see the boot report (nvcore gpus show {self.name}), then: nvcore gpus retry {self.name}"
-        self._fall(state, "the boot failed", cause, code, remedy or usual)
 
     # what the ladder asks for
 

@@ -47,10 +47,8 @@ class VramAccess:
             return None
         try:
             shared = self._device.share(item.start, item.size)
-        except NotSupportedError:
-            self.shares = False
-            return None
-        except UsageError:  # not an extent that the device can give out by itself
+        except (NotSupportedError, UsageError) as error:  # the second: not an extent that the device can give out by itself
+            self.shares = isinstance(error, UsageError)
             return None
         return Extent(self._device, item, shared.fd, shared.offset)
 
