@@ -19,7 +19,7 @@ from nvcore_vfio.declared import Declared, check_name
 from nvcore_vfio.errors import BringUpFailed, NoCapacity, PinnedMismatch, UnknownVgpu, VgpuExists, VgpuInUse
 from nvcore_vfio.manager import Manager
 from nvcore_vfio.placement import room
-from nvcore_vfio.types import TYPES, channels_per_vgpu
+from nvcore_vfio.types import TYPES, channels_per_vgpu, types_for
 
 from .fake import MIB, FakeContext, FakeVgpu
 
@@ -56,6 +56,7 @@ def test_channels_are_split_in_powers_of_two_from_the_top_down(tmp_path: Path) -
     runs = [tuple(make(made)["channels"]) for _ in range(10)]
     assert runs == [(2048 - 128 * (n + 1), 128) for n in range(10)]
     assert all(grant.request.power_of_two_channels for grant in context.live)
+    assert all(grant.request.top_down for grant in context.grants)
     assert channels_per_vgpu(10) == 128 and channels_per_vgpu(1) == 2048 and channels_per_vgpu(32) == 64
 
 
@@ -85,9 +86,16 @@ def test_another_size_does_not_mix_in_equal_size_mode() -> None:
     assert here.left == 0 and "one size" in (here.reason or "")
 
 
+@pytest.mark.parametrize(("chip", "gib", "kinds"), [("GA100", 40, ["A100-4C"]), ("GA100", 39, []), ("GH100", 80, [])])
+def test_a_type_is_one_of_its_chip_and_of_memory_that_is_large_enough(chip: str, gib: int, kinds: list[str]) -> None:
+    assert [kind.name for kind in types_for(chip, gib << 30)] == kinds
+
+
 def test_a_pool_of_none_says_that_there_is_no_memory(tmp_path: Path) -> None:
     made = manager(FakeContext(tmp_path, functions=0))
-    assert made.capacity()[0]["reason"] == "no memory is set aside for vGPUs"
+    assert made.capacity()[0] | {"bring_up": ""} == {
+        "type": "A100-4C", "left": 0, "reason": "no memory is set aside for vGPUs", "bring_up": "",
+    }  # fmt: skip
     with pytest.raises(NoCapacity, match="set aside"):
         make(made)
 

@@ -190,3 +190,68 @@ def test_the_time_of_a_start_is_what_the_clock_says(tmp_path: Path) -> None:
     first = make(made, "one")["started_at"]
     clock.advance(3600.0)
     assert make(made, "two")["started_at"] - first == pytest.approx(3600.0) and abs(first - now) < 60
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [({"schema": "nvcore.vgpu-declared/2"}, "of another kind"), ({"slot": True}, "bad slot"), ({"function": 1.0}, "bad function"),
+     ({"autostart": 1}, "bad autostart"), ({"vm": 5}, "bad vm"), ({"claim": 5}, "bad claim"), ({"claim": {"pid": 1}}, "bad claim"),
+     ({"claim": {"pid": True, "started": 1}}, "bad claim"), ({"name": "../x"}, "bad name")],
+)  # fmt: skip
+def test_a_value_of_the_wrong_kind_is_a_damaged_record_that_names_it(tmp_path: Path, values: dict[str, Any], said: str) -> None:
+    path = changed(tmp_path, "odd")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    made = manager(FakeContext(tmp_path))
+    assert [(said in error.what, error.where) for error in made.damaged] == [(True, str(path))]
+    path.write_text("[]")
+    assert "another kind" in manager(FakeContext(tmp_path)).damaged[0].what
+
+
+def test_a_record_that_cannot_be_used_is_told_once_and_not_tried(tmp_path: Path) -> None:
+    changed(tmp_path, "newer", type="A100-8C")
+    context = FakeContext(tmp_path)
+    manager(context)
+    (told,) = [text for text in context.reports if "newer" in text]
+    assert told == "newer cannot be made again: its type A100-8C is not known for this GPU"
+
+
+def test_a_record_is_whole_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(number: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{number}"))
+        steps.append(path.name if path.is_dir() else f"{path.name} {json.loads(path.read_text())['name']}")
+        sync(number)
+
+    made = manager(FakeContext(tmp_path))
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", lambda self, to: (steps.append(f"{self.name} → {Path(to).name}"), replace(self, to))[1])
+    make(made, "one")
+    assert steps == ["one.new one", "one.new → one.json", "0000-41-00.0"]
+    steps.clear()
+    made.destroy("one")
+    assert steps == ["0000-41-00.0"]
+
+
+def test_a_vgpu_whose_record_somebody_removed_can_be_destroyed(tmp_path: Path) -> None:
+    made = manager(FakeContext(tmp_path))
+    make(made, "one")
+    next(tmp_path.rglob("one.json")).unlink()
+    assert made.destroy("one")["state"] == "destroyed" and made.rows() == []
+
+
+def test_while_one_goes_up_or_down_its_state_says_so(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Watched(FakeVgpu):
+        def _call(self, name: str) -> None:
+            seen.extend(f"{name} {row['state']}" for row in made.rows())
+            super()._call(name)
+
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    context.firmware = Watched()
+    make(made, "one")
+    made.stop("one")
+    assert seen == ["bootload starting", "configure starting", "shutdown stopping", "cleanup stopping"]

@@ -1,0 +1,235 @@
+"""How vGPUs are asked for and shown: which GPU serves a request, what words and parameters become, panel, checks, configuration."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nvcore.api.clock import SYSTEM
+from nvcore.api.control import Call, Caller
+from nvcore.api.errors import ConfigError, NotSupportedError, NvcoreError, UsageError
+from nvcore.api.identity import ChipId, GpuIdentity
+from nvcore.api.offers import HostInfo
+from nvcore.config.files import check, parse
+from nvcore.config.sections import build
+from nvcore_vfio import operator, plugin
+from nvcore_vfio.cli import command
+from nvcore_vfio.client import VfioClient, VfioDriver
+from nvcore_vfio.control import VgpuHandler
+from nvcore_vfio.errors import NoVgpuHost, PinnedMismatch, UnknownVgpu
+
+from .fake import FakeContext
+from .test_manager import make, manager
+
+ONE, TWO = "0000:41:00.0", "0000:c1:00.0"
+
+
+class Hosts:
+    """A driver with two GPUs, of which the first has room for one vGPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self.contexts = [FakeContext(folder / "one"), FakeContext(folder / "two")]
+        self.one, self.two = manager(self.contexts[0], 1), manager(self.contexts[1])
+        self.driver = VfioDriver()
+        self.driver.managers.update({ONE: self.one, TWO: self.two})
+        self.handler = VgpuHandler(self.driver)
+
+    def ask(self, method: str, **parameters: Any) -> Any:
+        answer = getattr(self.handler, method)(Call(method, parameters, Caller(0, 0, 1, True), False))
+        return json.loads(json.dumps(answer))
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Hosts:
+    return Hosts(tmp_path)
+
+
+def test_a_request_goes_to_the_gpu_that_is_named_that_declares_the_vgpu_or_that_has_room(hosts: Hosts) -> None:
+    driver = hosts.driver
+    assert driver.manager(TWO) is hosts.two and driver.manager(None) is hosts.one
+    make(hosts.one, "a")
+    assert driver.manager(None) is hosts.two  # the first has no room left
+    make(hosts.two, "b")
+    assert driver.manager(None, declares="a") is hosts.one and driver.manager(None, declares="b") is hosts.two
+    assert driver.manager(TWO, declares="a") is hosts.one
+    with pytest.raises(NoVgpuHost, match=r"0000:99:00\.0 hosts no vGPUs") as caught:
+        driver.manager("0000:99:00.0")
+    assert caught.value.expected == f"{ONE}, {TWO}"
+    while hosts.two.capacity()[0]["left"]:
+        make(hosts.two)
+    assert driver.manager(None) is hosts.one  # which says why there is no room
+    with pytest.raises(UnknownVgpu, match="no vGPU c"):
+        driver.manager(None, declares="c").stop("c")
+    driver.managers.clear()
+    for declares in (None, "a"):
+        with pytest.raises(NoVgpuHost, match="no GPU hosts vGPUs"):
+            driver.manager(None, declares=declares)
+
+
+def test_the_control_socket_s_verbs_do_what_they_say_on_the_gpu_that_is_meant(hosts: Hosts) -> None:
+    row = hosts.ask("Create", type="A100-4C", name="a", vm="web", gpu=TWO, start=False)["vgpu"]
+    assert (row["name"], row["vm"], row["state"]) == ("a", "web", "stopped") and hosts.two.declares("a")
+    assert hosts.ask("Create", type="A100-4C", name="b")["vgpu"]["state"] == "running" and hosts.one.declares("b")
+    assert [row["name"] for row in hosts.ask("List")["vgpus"]] == ["b", "a"]
+    assert [(row["gpu"], row["left"]) for row in hosts.ask("Types")["types"]] == [(ONE, 0), (TWO, 9)]
+    assert hosts.ask("Start", name="a")["vgpu"]["state"] == "running"
+    pid = 1
+    assert hosts.ask("Start", name="a", pid=pid)["vgpu"]["claim_pid"] == pid
+    for verb in ("Stop", "Destroy"):
+        with pytest.raises(NvcoreError, match="process 1"):
+            hosts.ask(verb, name="a")
+    assert hosts.ask("Stop", name="a", force=True)["vgpu"]["state"] == "stopped"
+    hosts.ask("Start", name="a", pid=pid)
+    assert hosts.ask("Destroy", name="a", force=True)["vgpu"]["state"] == "destroyed" and not hosts.two.declares("a")
+
+
+def test_a_client_that_leaves_is_no_host_of_vgpus_any_more(hosts: Hosts) -> None:
+    make(hosts.one, "a")
+    client = VfioClient(hosts.driver, hosts.one)
+    assert client.status().text == "1 of 1 vGPUs running"
+    client.remove()
+    assert list(hosts.driver.managers) == [TWO] and not hosts.contexts[0].live and hosts.contexts[0].grants[0].state == "released"
+    assert hosts.one.rows()[0]["state"] == "stopped" and hosts.contexts[0].subscribers == []
+
+
+def test_a_gpu_whose_firmware_has_no_vgpus_is_not_probed_and_a_probe_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    context, driver = FakeContext(tmp_path), VfioDriver(2)
+    firmware, context.firmware = context.firmware, None
+    with pytest.raises(NotSupportedError, match="no vGPU operations"):
+        driver.probe(context)  # type: ignore[arg-type]
+    context.firmware = firmware
+    assert firmware is not None
+    firmware.refuse = {"upload_types"}
+    with pytest.raises(NvcoreError, match="upload_types"):
+        driver.probe(context)  # type: ignore[arg-type]
+    assert driver.managers == {} and context.subscribers == [] and [grant.state for grant in context.grants] == ["released"]
+    firmware.refuse = set()
+    driver.probe(context)  # type: ignore[arg-type]
+    assert driver.manager(None).capacity()[0]["left"] == 2
+
+
+def test_a_vgpu_of_another_machine_type_is_not_started_and_says_both(tmp_path: Path) -> None:
+    make(manager(FakeContext(tmp_path)), "one")
+    path = next(tmp_path.rglob("one.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "nvcore-vgpu-9"}))
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    assert made.rows()[0]["state"] == "failed" and any("was not made again" in text for text in context.reports)
+    with pytest.raises(PinnedMismatch) as caught:
+        made.start("one")
+    assert (caught.value.expected, caught.value.seen) == ("nvcore-vgpu-1", "nvcore-vgpu-9")
+
+
+class Screen:
+    """The command line's side."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any] | None]] = []
+        self.shown: list[tuple[str, str, str]] = []
+
+    def call(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+        self.calls.append((method.removeprefix("io.nvcore.Vgpu."), parameters))
+        return {"vgpus": [], "types": [], "vgpu": {}}
+
+    def show(self, output: str, *, schema: str, key: str, rows: object, columns: object, name: str = "name") -> None:
+        self.shown.append((output, schema, key))
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "parameters"),
+    [
+        ("list", "List", None),
+        ("types -o wide", "Types", None),
+        ("create --type A", "Create", {"type": "A", "gpu": None, "name": None, "vm": None, "start": True}),
+        ("create --type A --gpu G --name n --vm v --no-start", "Create", {"type": "A", "gpu": "G", "name": "n", "vm": "v", "start": False}),
+        ("start n", "Start", {"name": "n", "pid": None}),
+        ("start n --pid 7", "Start", {"name": "n", "pid": 7}),
+        ("stop n", "Stop", {"name": "n", "force": False}),
+        ("destroy n --force --json", "Destroy", {"name": "n", "force": True}),
+    ],
+)
+def test_words_of_the_command_line_are_one_call(words: str, method: str, parameters: dict[str, Any] | None) -> None:
+    screen = Screen()
+    assert command(words.split(), screen) == 0  # type: ignore[arg-type]
+    assert screen.calls == [(method, parameters)]
+    output = "json" if "--json" in words else "wide" if "wide" in words else "table"
+    assert screen.shown == [(output, "nvcore.vgpu-types/1", "types") if method == "Types" else (output, "nvcore.vgpu/1", "vgpus")]
+
+
+@pytest.mark.parametrize("words", ["", "create", "create --type A --pid 3", "start", "start n --pid x", "stop n m", "list n", "grow n"])
+def test_words_that_fit_no_verb_are_a_usage_error_and_ask_nothing(words: str) -> None:
+    screen = Screen()
+    with pytest.raises(UsageError, match="nvcore vgpu"):
+        command(words.split(), screen)  # type: ignore[arg-type]
+    assert screen.calls == []
+
+
+def info(**shared: Any) -> HostInfo:
+    return HostInfo("0", {}, "daemon", SYSTEM, shared=shared)
+
+
+def test_the_panel_shows_every_gpu_s_vgpus_with_their_place(hosts: Hosts) -> None:
+    make(hosts.one, "a")
+    make(hosts.two, "b")
+    (panel,) = operator.nvcore_status_panels(info(driver=hosts.driver))
+    rows = panel.snapshot()
+    assert [(row["name"], row["place"]) for row in rows] == [("a", f"{hosts.one.context.gpu.address}/1"), ("b", f"{ONE}/1")]
+    assert all(column[0] in row for row in rows for column in panel.columns)
+
+
+def test_the_doctor_says_that_both_sides_agree_and_which_records_cannot_be_used(hosts: Hosts, tmp_path: Path) -> None:
+    make(hosts.one, "a")
+    (check,) = operator.nvcore_doctor_checks(info(driver=hosts.driver))
+    assert [(finding.severity, finding.text) for finding in check.run()] == [
+        ("ok", f"{ONE}: 1 vGPUs, here and in the firmware"), ("ok", f"{TWO}: 0 vGPUs, here and in the firmware"),
+    ]  # fmt: skip
+    folder = next((tmp_path / "one").rglob("a.json")).parent
+    (folder / "b.json").write_text(json.dumps({**json.loads((folder / "a.json").read_text()), "name": "b", "slot": 99}))
+    (folder / "c.json").write_text("{")
+    hosts.driver.managers[ONE] = manager(FakeContext(tmp_path / "one"))
+    found = list(check.run())
+    assert [finding.severity for finding in found] == ["warning", "warning", "ok", "ok"]
+    assert "c.json" in found[0].text and "b cannot be started: its slot 99" in found[1].text
+
+
+def test_one_driver_serves_a_host_with_the_limit_that_is_configured() -> None:
+    for configured, limit in ((None, None), (SimpleNamespace(vgpus_per_gpu=0), None), (SimpleNamespace(vgpus_per_gpu=3), 3)):
+        host = info()
+        host.config = configured
+        (offer,) = plugin.nvcore_client_drivers(host)
+        made = offer.open()
+        assert made is plugin.driver(host) and made._limit == limit  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("chip", "wanted"), [("GA100", (True, 16)), ("GH100", (False, 0))])
+def test_only_a_chip_that_can_host_vgpus_is_booted_for_them(chip: str, wanted: tuple[bool, int]) -> None:
+    (offer,) = plugin.nvcore_client_drivers(info())
+    needs = offer.needs(GpuIdentity(ONE, "fake:", ChipId(chip, "", ""), 0, ""))
+    assert (needs.vgpu_host, needs.virtual_functions) == wanted
+
+
+VALUES = ("0", "3", "-1", "true", "1.0", '"3"', "[]", "{}", "0x7f", "9" * 40, "nan", "1979-05-27")
+
+
+def test_two_thousand_sections_of_any_bytes_or_values_are_a_record_or_a_named_error() -> None:
+    chooser, records = random.Random(0), 0
+    (section,) = operator.nvcore_config_sections(info())
+    for _ in range(2000):
+        data = bytearray(b"[plugins.vfio]\nvgpus_per_gpu = " + chooser.choice(VALUES).encode() + b"\n")
+        for _ in range(chooser.randrange(3)):
+            at = chooser.randrange(len(data))
+            data[at : at + chooser.randrange(3)] = chooser.randbytes(chooser.randrange(3))
+        try:
+            tree, lines = parse(data.decode("latin-1"), "x.toml")
+            record = build(section, check(tree, {path: f"x.toml:{line}" for path, line in lines.items()}))
+        except ConfigError as error:
+            assert error.where
+            continue
+        assert type(record.vgpus_per_gpu) is int and record.vgpus_per_gpu >= 0
+        records += 1
+    assert 100 < records < 1900
