@@ -36,8 +36,9 @@ class Job:
         try:
             self.result = self.call()
         except (Exception, SystemExit) as error:  # isolation boundary: worker; sys.exit must end neither the host nor this thread
-            exits = isinstance(error, SystemExit)
-            self.error = ContractError(f"{self.what} called sys.exit", seen=str(error)) if exits else error
+            self.error = error
+            if isinstance(error, SystemExit):
+                self.error = ContractError(f"{self.what} called sys.exit", seen=str(error)).with_traceback(error.__traceback__)
             if on_error is not None and not self.awaited:
                 on_error(self.what, self.error)
         finally:

@@ -41,8 +41,7 @@ def _blame(error: BaseException) -> str | None:
 
 def raised(error: BaseException) -> str:
     """What a plugin's exception said, and where, for the reason of a state."""
-    where = _blame(error)
-    return f"raised {type(error).__name__}: {error}" + (f" at {where}" if where else "")
+    return f"raised {type(error).__name__}: {error} at {_blame(error)}"
 
 
 def import_object(plugin: Plugin, value: str, *, make: bool = False) -> object:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nvcore.plugins.index import EntryPoint
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # typing itself costs a whole bare start; type checkers take this name as true
 if TYPE_CHECKING:
     from typing import Any
 

@@ -261,6 +261,26 @@ def nvcore_services(host):
 """
 
 
+def test_a_service_that_calls_sys_exit_is_named_with_the_line_and_ends_nothing(site: Path) -> None:
+    plugin(site, "served", SERVICE.replace('seen.append("start")', "exit(3)").replace("seen = []", "from sys import exit"))
+    with_good(site)
+    host = loaded()
+    host.start(VIEW)
+    served = row(host, "served")
+    assert (served["state"], served["code"]) == ("failed", "NVC-1112")
+    assert "service beside of served called sys.exit; seen 3" in served["reason"] and f" at {site}/toy_served.py:8" in served["reason"]
+    assert row(host, "good")["state"] == "started" and host.teardown() is None
+
+
+def test_one_module_may_serve_two_families_but_not_two_plugins(site: Path) -> None:
+    both = GOOD + "\n@hookimpl\ndef nvcore_metrics(host): return []\n"
+    points = {"nvcore.client.v1": {"one": "toy_shared"}, "nvcore.operator.v1": {"one": "toy_shared", "two": "toy_shared"}}
+    distribution(site, "toy-shared", points=points, modules={"toy_shared": both})
+    host = loaded()
+    assert row(host, "one")["hooks"] == ["nvcore_client_drivers", "nvcore_metrics"] and row(host, "one")["offers"] == 1
+    assert (row(host, "two")["state"], row(host, "two")["code"]) == ("failed", "NVC-1113")
+
+
 def test_stop_ends_one_plugin_and_gives_back_its_offers(site: Path) -> None:
     plugin(site, "served", SERVICE)
     with_good(site)
