@@ -245,9 +245,9 @@ class Host:
     @may_sleep
     def doctor(self) -> list[offers.Finding]:
         """Findings about this host: every GPU's state, its books, its objects in the firmware."""
-        from nvcore.hostlib.doctor import check_gpus
+        from nvcore.hostlib.doctor import check_gpu
 
-        return check_gpus(self.gpus)
+        return [finding for gpu in self.gpus for finding in check_gpu(gpu)]
 
     @may_sleep
     def dump(self, folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ Owns nothing; asks each session for its own count, on that GPU's life-cycle thre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nvcore.api.errors import NvcoreError
@@ -19,12 +18,8 @@ if TYPE_CHECKING:
 _WAIT = 10.0
 
 
-def check_gpus(gpus: Iterable[Gpu]) -> list[Finding]:
-    """Findings of every GPU; "ok" ones say what was proved."""
-    return [finding for gpu in gpus for finding in _check(gpu)]
-
-
-def _check(gpu: Gpu) -> list[Finding]:
+def check_gpu(gpu: Gpu) -> list[Finding]:
+    """Findings of one GPU; "ok" ones say what was proved."""
     state, hardware = gpu.state, gpu.hardware
     if state.name in ("failed", "lost", "unsupported"):
         severity = "warning" if state.name == "unsupported" else "error"
