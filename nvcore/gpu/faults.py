@@ -155,15 +155,17 @@ class Ladder:
 
     # life-cycle thread
 
-    def _climb(self, fault: Fault, told: _Told, cure: Callable[[], int], higher: Callable[[str], object], grant: GpuGrant | None) -> None:
-        """One rung: clients quiesce, it is cured, and they resume under the generation that the cure returns. What does not work is the
-        next rung's business, which is given the cause."""
+    def _climb(
+        self, fault: Fault, told: _Told, cure: Callable[[], int | None], higher: Callable[[str], object], grant: GpuGrant | None
+    ) -> None:
+        """One rung: clients quiesce, it is cured, and they resume under the generation that the cure returns, or the GPU's. What does not
+        work is the next rung's business, which is given the cause."""
         gpu, step = self._gpu, _LADDER[fault.rung]
         staying = self._quiesce(told, step)
         if grant is not None and len(staying) < len(told):
             return  # its owner is gone, and the grant with it
         try:
-            generation = cure()
+            generation = cure() or gpu.generation
         except Exception as error:  # isolation boundary: worker
             higher(describe_error(error)[0])
             return
@@ -200,12 +202,8 @@ class Ladder:
         return None
 
     def _climb_channel(self, grant: GpuGrant, channel: GpuChannel | None, fault: Fault, told: _Told) -> None:
-        def cure() -> int:
-            if channel is not None:
-                channel.disable()
-            return self._gpu.generation
-
         if not self._down():
+            cure = channel.disable if channel is not None else lambda: None
             self._climb(fault, told, cure, lambda why: self.meet_grant(grant, "channel-stuck", why), grant)
 
     def _climb_grant(self, grant: GpuGrant, fault: Fault, told: _Told) -> None:

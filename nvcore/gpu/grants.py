@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, OutOfResources, UsageError
-from nvcore.api.families import ChannelFamily, ChannelSpec
+from nvcore.api.families import ChannelFamily, ChannelSpec, Tenant
 from nvcore.api.grant import Grant, GrantRequest, GrantState
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
@@ -25,7 +25,6 @@ from nvcore.vmm.mapping import Extent
 from nvcore.vmm.runs import cut
 
 if TYPE_CHECKING:
-    from nvcore.api.families import Tenant
     from nvcore.gpu.hardware import Hardware
 
 _Part = TypeVar("_Part", bound="Owned | GpuGrant")

@@ -88,9 +88,8 @@ class Hardware:
         for item in self.ledger.quarantined("vram"):
             self.vram.zero(item)
         self.ledger.lift_quarantine()
-        limbo, self.limbo = self.limbo, []
-        for buffer in limbo:
-            buffer.close()
+        while self.limbo:
+            self.limbo.pop().close()
         self.tree.open(inventory.firmware_vector)
         for grant in self.top_grants:
             grant.set_quiescing(False)

@@ -189,13 +189,12 @@ class Gpu:
 
     # what the ladder asks for
 
-    def restart_firmware(self) -> int:
-        """Take the dead firmware down and start it again; the new generation. Raises NvcoreError."""
+    def restart_firmware(self) -> None:
+        """Take the dead firmware down and start it again. Raises NvcoreError."""
         assert self.device is not None and self.identity is not None and self._session is not None
         self._unload(self.device, self._session)
         self.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
         self._start(self.device, self.identity)
-        return self.generation
 
     def lose(self, cause: str) -> None:
         """The last rung: clients leave, nothing more is asked of the hardware, until an operator retries."""

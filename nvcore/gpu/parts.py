@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nvcore.api.device import Bar, DmaBuffer
-from nvcore.api.errors import ContractError, DeviceGone, LeaseRevoked, NotSupportedError, NvcoreError
+from nvcore.api.errors import ContractError, DeviceGone, LeaseRevoked, NotSupportedError
 from nvcore.api.families import ChannelRef, MemoryFamily, SpaceRef
 from nvcore.api.grant import AddressSpace, Channel, Lease
 from nvcore.api.inventory import Range
@@ -167,15 +167,10 @@ class GpuSpace(Owned):
     def unlink(self) -> None:
         """Unlink the root; the hardware has left the tables when this returns. When it raises, it may not have: the memory is not free
         again before a reset."""
-        if self._root is None:
-            return
-        try:
+        if self._root is not None:
             self._family().unset_page_directory(self.ref)
             self._invalidator.start(self._ring, self._root).finish()
-        except NvcoreError:
-            self.stuck = True
-            raise
-        self._root = None
+            self._root = None
 
     def invalidate(self) -> Ticket:
         """Start dropping cached translations of this space."""
@@ -184,11 +179,11 @@ class GpuSpace(Owned):
     def _end(self) -> None:
         """Unlink and free; on a dead generation it only forgets."""
         alive, ref = self._gate.open, self.ref
-        self.stuck = self.stuck or (self._root is not None and not alive)
         try:
             if alive:
                 self.unlink()
         finally:
+            self.stuck = self._root is not None
             del self.ref
             if alive:
                 self._family().free_space(ref)

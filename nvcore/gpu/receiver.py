@@ -89,6 +89,9 @@ class Receiver:
                     with suppress(BlockingIOError):
                         os.eventfd_read(fd)
                 self._turn(self._interrupt_fd in fired)
+        fds, self._wake_fd, self._interrupt_fd = (self._wake_fd, self._interrupt_fd), -1, -1
+        for fd in fds:
+            os.close(fd)
 
     def _turn(self, fired: bool) -> None:
         target = self._target
@@ -114,13 +117,8 @@ class Receiver:
 
     @may_sleep
     def stop(self, timeout: float) -> bool:
-        """End the thread and close both descriptors; False when it hangs. Idempotent."""
+        """End the thread, which closes both descriptors; False when it hangs. Idempotent."""
         self._stopping = True
         self.detach()
         self._thread.join(timeout)
-        if self._thread.is_alive():
-            return False
-        fds, self._wake_fd, self._interrupt_fd = {self._wake_fd, self._interrupt_fd}, -1, -1
-        for fd in fds - {-1}:
-            os.close(fd)
-        return True
+        return not self._thread.is_alive()
