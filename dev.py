@@ -5,6 +5,8 @@ Every command makes what it needs under .nvcore/ (safe to delete), says what it 
 What the commands do lives in devtools/, one module a command; this file only finds the module.
 """
 
+import errno
+import signal
 import sys
 
 COMMANDS = {
@@ -27,6 +29,17 @@ USAGE = {
     "system": "  [PYTEST ARGUMENT…]: only the tests that they name\n",
     "snapshot": "  [--check]: only compare\n",
 }
+
+
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+
+class Terminated(BaseException):
+    """SIGTERM came: everything unwinds, so that nothing that was started keeps running."""
+
+
+def _terminated(*_: object) -> None:
+    raise Terminated
 
 
 def usage() -> str:
@@ -52,18 +65,24 @@ def main(argv: list[str]) -> int:
 
     from devtools.say import Failed
 
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         command = import_module(f"devtools.{argv[0]}")
         status: int = command.main(argv[1:])
     except Failed as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    except PermissionError as error:
-        sys.stderr.write(f"error: {error}\n  if .nvcore belongs to another user, use another folder: NVCORE_DEV_STATE=FOLDER\n")
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        sys.stderr.write(f"error: {error}\n  where .nvcore cannot be written to or has no room: NVCORE_DEV_STATE=FOLDER\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    except Terminated:
+        sys.stderr.write("terminated\n")
+        return 143
     return status
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from devtools import machine
 from devtools.environments import python_of
-from devtools.layout import ROOT
+from devtools.layout import ROOT, locked
 from devtools.say import Failed, clean_environment
 from devtools.test import installed
 
@@ -33,21 +33,22 @@ def main(argv: list[str]) -> int:
     environment, _ = installed()
     env = clean_environment(PYTHONSAFEPATH="1", PYTHONHASHSEED="0")
     env["PATH"] = os.pathsep.join([str(environment / "bin"), env.get("PATH", "/usr/bin:/bin")])
-    results: dict[str, Any] = {}
-    failed = []
-    for name in argv or scripts:
-        command = [str(python_of(environment)), "-P", str(scripts[name])]
+    with locked("the measurements", "tests", shared=True):
+        results = {name: _measure([str(python_of(environment)), "-P", str(scripts[name])], env) for name in argv or scripts}
+    print(json.dumps({name: found for name, (found, _) in results.items()}, indent=2))
+    if failed := [name for name, (_, good) in results.items() if not good]:
+        raise Failed(f"bench: {', '.join(failed)}")
+    return 0
+
+
+def _measure(command: list[str], env: dict[str, str]) -> tuple[Any, bool]:
+    """What a script printed, and whether that is within its bars; one that hangs or prints no JSON costs no other its figures."""
+    try:
         done = subprocess.run(
             command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=_LIMIT, check=False
         )
-        try:
-            results[name] = json.loads(done.stdout)
-        except ValueError:
-            results[name] = {"error": f"ended with {done.returncode} and printed no JSON"}
-            failed.append(name)
-        if done.returncode and name not in failed:
-            failed.append(name)
-    print(json.dumps(results, indent=2))
-    if failed:
-        raise Failed(f"bench: {', '.join(failed)}")
-    return 0
+        return json.loads(done.stdout), done.returncode == 0
+    except subprocess.TimeoutExpired:
+        return {"error": f"did not end within {_LIMIT:g} s"}, False
+    except ValueError:
+        return {"error": f"ended with {done.returncode} and printed no JSON"}, False

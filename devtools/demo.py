@@ -16,14 +16,16 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from devtools import wheels
 from devtools.environments import environment, python_of, wheelhouse
-from devtools.layout import STATE
+from devtools.layout import STATE, locked
 from devtools.say import Failed, clean_environment, say
 
-__all__ = ["Demo", "install", "main"]
+__all__ = ["Demo", "emptied", "install", "main"]
 
+FETCHED = Path("state/plugins/fw_gsp/firmware")  # in the demo's home: where `nvcore firmware fetch` puts images
 VERSION, OLDER = "570.144", "535.113.01"
 READY_LIMIT = 120.0  # seconds
 
@@ -37,28 +39,33 @@ class Demo:
     socket: Path
     ran: list[dict[str, Any]] = field(default_factory=list)
 
-    def nvcore(self, *words: str, accept: tuple[int, ...] = (0,), timeout: float = 120, show: bool = True) -> str:
-        """Run one nvcore command in the demo's environment, showing it and what it prints; its standard output."""
+    def nvcore(self, *words: str, accept: tuple[int, ...] = (0,), timeout: float = 120, show: bool = True, live: bool = False) -> str:
+        """Run one nvcore command in the demo's environment, showing it and what it prints; its standard output.
+
+        live: what it prints is shown as it comes, because it tells of its progress; nothing is returned then.
+        """
         if show:
             say(f"\n$ nvcore {' '.join(words)}")
         start = time.monotonic()
-        done = subprocess.run(
-            self.command(*words),
-            cwd=self.home,
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                self.command(*words),
+                cwd=self.home,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=not live,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Failed(f"nvcore {' '.join(words)} did not end within {timeout:g} s") from None
         if show:
             self.ran.append({"command": ["nvcore", *words], "status": done.returncode, "seconds": round(time.monotonic() - start, 3)})
-            print(done.stdout, end="", flush=True)
-            print(done.stderr, end="", flush=True)
+            print(done.stdout or "", done.stderr or "", sep="", end="", flush=True)
         if done.returncode not in accept:
-            raise Failed(f"nvcore {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
-        return done.stdout
+            raise Failed(f"nvcore {' '.join(words)} ended with {done.returncode}: {(done.stderr or '').strip() or 'see above'}")
+        return done.stdout or ""
 
     def command(self, *words: str) -> list[str]:
         """How to start nvcore out of the demo's environment."""
@@ -87,11 +94,14 @@ class Daemon:
             self._process = subprocess.Popen(
                 demo.command(*words), cwd=demo.home, env=demo.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        while "nvcore: ready" not in self.log.read_text():
-            if self._process.poll() is not None or time.monotonic() - start > READY_LIMIT:
-                self.kill()
-                raise Failed(f"the daemon did not get ready:\n{self.log.read_text()}")
-            time.sleep(0.02)
+        try:
+            while "nvcore: ready" not in self.log.read_text():
+                if self._process.poll() is not None or time.monotonic() - start > READY_LIMIT:
+                    raise Failed(f"the daemon did not get ready:\n{self.log.read_text()}")
+                time.sleep(0.02)
+        except BaseException:  # an interrupt as well
+            self.kill()
+            raise
         self.seconds = round(time.monotonic() - start, 3)
         say(next(line for line in self.log.read_text().splitlines() if "nvcore: ready" in line) + f"  ({self.seconds} s)")
 
@@ -118,23 +128,13 @@ def install() -> Path:
 
 def firmware(demo: Demo) -> tuple[str, Path]:
     """("vendor", folder) of published images, fetched once; ("synthetic", folder) where there is no way to them."""
-    say("\n$ nvcore firmware fetch\n  (Debian's package of published images, about 100 MB, once)")
-    done = subprocess.run(
-        demo.command("firmware", "fetch"),
-        cwd=demo.home,
-        env=demo.environment(),
-        stdin=subprocess.DEVNULL,
-        text=True,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=900,
-    )
-    print(done.stdout, end="", flush=True)
-    demo.ran.append({"command": ["nvcore", "firmware", "fetch"], "status": done.returncode})
-    place = demo.home / "state" / "plugins" / "fw_gsp" / "firmware" / "nvidia"
-    if done.returncode == 0 and place.is_dir():
-        return "vendor", place
+    say("\n(published images: about 100 MB out of a package of Debian's, once)")
+    try:
+        demo.nvcore("firmware", "fetch", timeout=900, live=True)
+    except Failed as problem:
+        say(str(problem))
+    else:
+        return "vendor", demo.home / FETCHED / "nvidia"
     say("\nNO PUBLISHED FIRMWARE can be had here: going on with SYNTHETIC images (seeded bytes in the real containers).")
     place = demo.home / "synthetic"
     shutil.rmtree(place, ignore_errors=True)
@@ -142,14 +142,14 @@ def firmware(demo: Demo) -> tuple[str, Path]:
     return "synthetic", place
 
 
-def configuration(demo: Demo, kind: str, images: Path, version: str, *, second: bool) -> Path:
+def configuration(demo: Demo, images: Path, version: str, *, second: bool) -> Path:
     """The daemon's configuration file: two GPUs (or the first alone), drm denied."""
     gpus = [("softgpu:ga100?vram=40G&address=0000:41:00.0", version)]
     if second:
         gpus.append(("softgpu:gh100?vram=80G&address=0000:c1:00.0", version))
-    lines = ["[plugins]", 'deny = ["drm*"]', "", "[plugins.fw_gsp]", f'firmware_dir = ["{images}"]', ""]
+    lines = ["[plugins]", 'deny = ["drm*"]', "", "[plugins.fw_gsp]", f"firmware_dir = [{json.dumps(str(images))}]", ""]
     for source, wanted in gpus:
-        lines += ["[[gpu]]", f'source = "{source}&firmware={images}"', f'firmware = "{wanted}"', ""]
+        lines += ["[[gpu]]", f'source = "{source}&firmware={quote(str(images))}"', f'firmware = "{wanted}"', ""]
     path = demo.home / "demo.toml"
     path.write_text("\n".join(lines))
     return path
@@ -185,7 +185,7 @@ def scenes(demo: Demo, with_older: bool) -> dict[str, Any]:
     kind, images = firmware(demo)
     demo.nvcore("plugins", "list")
     demo.nvcore("plugins", "footprint", "--deny", "drm*")
-    config = configuration(demo, kind, images, VERSION, second=True)
+    config = configuration(demo, images, VERSION, second=True)
     daemon = Daemon(demo, config)
     try:
         demo.nvcore("gpus")
@@ -204,7 +204,7 @@ def scenes(demo: Demo, with_older: bool) -> dict[str, Any]:
         second["exit"] = daemon.stop()
         runs = {"first": first, "again": second}
         if with_older:
-            config = configuration(demo, kind, images, OLDER, second=False)
+            config = configuration(demo, images, OLDER, second=False)
             for name in ("older", "older_again"):
                 say(f"\nGA100 on the older firmware, {OLDER}" + ("" if name == "older" else ": again"))
                 daemon = Daemon(demo, config)
@@ -216,6 +216,20 @@ def scenes(demo: Demo, with_older: bool) -> dict[str, Any]:
     return {"firmware": {"kind": kind, "version": VERSION}, "runs": runs}
 
 
+def emptied(home: Path) -> Path:
+    """The demo's home without what an earlier demo left, an interrupted one too; fetched images stay. Its lock stays as well: a daemon that
+    outlived its demo holds it."""
+    keep = home / FETCHED
+    for path in [*home.glob("*"), *home.glob("state/*"), *home.glob("state/plugins/*")]:
+        if path not in (keep, *keep.parents) and path.name != "lock":
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    (home / "state").mkdir(parents=True, exist_ok=True)
+    return home
+
+
 def main(argv: list[str]) -> int:
     """Set up and run."""
     parser = argparse.ArgumentParser(prog="dev.py demo")
@@ -224,16 +238,11 @@ def main(argv: list[str]) -> int:
     start = time.monotonic()
     say("set-up")
     folder = install()
-    home = STATE / "demo"
-    shutil.rmtree(home / "state" / "vfio", ignore_errors=True)
-    (home / "state").mkdir(parents=True, exist_ok=True)
-    runtime = Path(tempfile.mkdtemp(prefix="nvcore-demo-"))  # a socket's path may have 107 bytes, this checkout's may be longer
-    demo = Demo(folder, home, runtime / "nvcore.sock")
-    try:
+    # a socket's path may have 107 bytes, this checkout's may be longer
+    with locked("the demo", "demo"), tempfile.TemporaryDirectory(prefix="nvcore-demo-", ignore_cleanup_errors=True) as runtime:
+        demo = Demo(folder, emptied(STATE / "demo"), Path(runtime) / "nvcore.sock")
         demo.nvcore("--version")
         shown = scenes(demo, with_older=arguments.report is not None)
-    finally:
-        shutil.rmtree(runtime, ignore_errors=True)
     seconds = round(time.monotonic() - start, 1)
     bad = [gpu for run in shown["runs"].values() for gpu in run["gpus"] if gpu["state"] != "running"]
     lost = [name for name in ("first", "again") if [vgpu["state"] for vgpu in shown["runs"][name]["vgpus"]] != ["running"] * 2]

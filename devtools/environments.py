@@ -79,6 +79,7 @@ def _download(name: str, house: Path, requirements: Sequence[str]) -> None:
         shutil.rmtree(house, ignore_errors=True)
         house.mkdir(parents=True)
         with step(f"download {'the tools of test and lint' if name == 'dev' else 'what the sets need'} from the package index") as this:
+            this.remedy = "pip asks the index that its own configuration names (pip config list): it must be reachable, once"
             this.run(pip_command(python, "download", "--only-binary=:all:", "-d", house, *requirements), timeout=900)
             this.note = f"{len(list(house.glob('*.whl')))} wheels"
         (house / ".ready").touch()
@@ -101,10 +102,15 @@ def environment(name: str, requirements: Sequence[str], *, house: Path, own: Pat
 
 
 def refreshed(folder: Path, own: Path) -> None:
-    """Put our own wheels into an environment that has everything else, replacing those of an earlier state of the sources."""
+    """Put our own wheels into an environment that has everything else, replacing those of an earlier state of the sources.
+
+    Waits for whoever uses the environment (holding "tests" shared): its packages are not exchanged under a running test.
+    """
     wheels = sorted(own.glob("*.whl"))
     stamp, state = folder / ".own", digest(wheels)
-    with locked("our wheels"):
+    if stamp.exists() and stamp.read_text() == state:
+        return
+    with locked("our wheels", "tests"):
         if stamp.exists() and stamp.read_text() == state:
             return
         stamp.unlink(missing_ok=True)

@@ -81,13 +81,17 @@ def digest(parts: Iterable[str | bytes | Path]) -> str:
 
 
 @contextmanager
-def locked(what: str) -> Iterator[None]:
-    """Only one dev.py at a time changes what lies under STATE; a second one says that it waits."""
+def locked(what: str, name: str | None = None, *, shared: bool = False) -> Iterator[None]:
+    """Only one dev.py at a time changes what lies under STATE; a second one says that it waits.
+
+    name: of another lock: "pip", "tests" (their environment) or "demo". Who holds one of these never takes the first. shared: many may.
+    """
     STATE.mkdir(parents=True, exist_ok=True)
-    with open(STATE / "lock", "w") as file:
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with open(STATE / ("lock" if name is None else f"{name}.lock"), "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"  waiting: another dev.py is busy ({what} comes next)", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, kind)
         yield

@@ -25,6 +25,7 @@ def ensure(*programs: str) -> None:
         with step(f"install {' and '.join(missing)}") as this:
             env = clean_environment(DEBIAN_FRONTEND="noninteractive")
             this.run(["apt-get", "-q", "update"], env=env, timeout=300)
-            this.run(["apt-get", "-q", "-y", "install", "--no-install-recommends", *missing], env=env, timeout=600)
+            wait = ["-o", "DPkg::Lock::Timeout=300"]  # seconds: another installation may be under way
+            this.run(["apt-get", "-q", "-y", *wait, "install", "--no-install-recommends", *missing], env=env, timeout=600)
     except Failed as error:
         say(f"  {error}")

@@ -14,7 +14,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from devtools.layout import STATE, digest
+from devtools.layout import STATE, digest, locked
 from devtools.say import Failed, Step, step
 
 __all__ = ["apt_options", "pip"]
@@ -28,16 +28,21 @@ def pip() -> Path:
     bundled = _bundled()
     key = digest([bundled]) if bundled else "debian"
     home = STATE / "pip" / key
-    if not (home / ".ready").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        if bundled:
-            _unpack(bundled, home)
-        else:
-            with step(f"fetch pip from the Debian package {_PACKAGE} (this Python has no ensurepip)") as this:
-                _unpack(_from_debian(this), home)
-        (home / ".ready").touch()
+    with locked("pip", "pip"):
+        if not (home / ".ready").exists():
+            _make(home, bundled)
     return home / "pip"
+
+
+def _make(home: Path, bundled: Path | None) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    if bundled:
+        _unpack(bundled, home)
+    else:
+        with step(f"fetch pip from the Debian package {_PACKAGE} (this Python has no ensurepip)") as this:
+            _unpack(_from_debian(this), home)
+    (home / ".ready").touch()
 
 
 def _bundled() -> Path | None:

@@ -6,6 +6,7 @@ Owns standard output's progress lines and the folder of logs. A ticker thread li
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,12 +17,13 @@ from pathlib import Path
 
 from devtools.layout import STATE
 
-__all__ = ["Failed", "Step", "clean_environment", "say", "step"]
+__all__ = ["Failed", "Step", "clean_environment", "say", "step", "supervised"]
 
 _LEAKS = (
     "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV",
     "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV",
 )
+_TAKE_DOWN = 60.0  # seconds that a program has to take down what it started, when it is interrupted
 _TELL_EVERY = 15.0  # seconds between signs of life where the output is no terminal
 
 
@@ -40,13 +42,29 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONNOUSERSITE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0", **more}
 
 
+def supervised(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> int:
+    """Run a program that starts others; its exit status. An interrupt of this process goes to it, which gets time to take down its own."""
+    with subprocess.Popen([str(c) for c in command], cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL) as child:
+        try:
+            return child.wait()
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt) or not sys.stdin.isatty():  # a terminal has told both
+                child.send_signal(signal.SIGINT)
+            try:
+                child.wait(_TAKE_DOWN)
+            except BaseException:
+                child.kill()
+            raise
+
+
 class Step:
-    """One step in progress: runs commands whose output goes to the step's log."""
+    """One step in progress: runs commands whose output goes to the step's log. `note` stands in its line, `remedy` in its failure."""
 
     def __init__(self, what: str, log: Path) -> None:
         self.what = what
         self.log = log
         self.note = ""
+        self.remedy = ""
 
     def run(
         self, command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 1800
@@ -70,7 +88,8 @@ class Step:
     def failed(self, why: str) -> Failed:
         """The error that tells of this step, with the end of its log."""
         tail = self.log.read_text(errors="replace").splitlines()[-15:] if self.log.exists() else []
-        return Failed("\n".join([f"{self.what}: {why}", *(f"  | {line}" for line in tail), f"  the whole log: {self.log}"]))
+        remedy = [f"  {self.remedy}"] if self.remedy else []
+        return Failed("\n".join([f"{self.what}: {why}", *(f"  | {line}" for line in tail), *remedy, f"  the whole log: {self.log}"]))
 
 
 def _tick(what: str, start: float, done: threading.Event, terminal: bool) -> None:

@@ -45,7 +45,6 @@ BOUNDARIES: Final = ("plugin import", "hook", "worker", "control call")
 _TOO_HEAVY: Final = {"asyncio", "numpy"}
 _NOT_CORE: Final = {"hw", "testing", "vmm", "vfio_user"}
 _SILENT: Final = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def code_lines(source: str) -> int:

@@ -17,11 +17,10 @@ __all__ = ["main"]
 def main(argv: list[str]) -> int:
     """Prepare and run; pytest's status."""
     machine.ensure("mmdebstrap", "valgrind")
-    more = {"NVCORE_TEST_STATE": str(STATE)}
     if not argv or any("fresh_root" not in word for word in argv if word.startswith("tests/")):
         try:
-            more["NVCORE_LAB"] = str(lab.build().root)
+            lab.build()
         except lab.LabUnavailable as problem:
             say(f"  the lab: {problem}")
     words = argv if any(word.startswith("tests/") for word in argv) else ["-v", "tests/system", *argv]
-    return pytest(["-rP", *words], **more)  # what a test counted is part of what it shows
+    return pytest(["-rP", *words], NVCORE_TEST_STATE=str(STATE))  # what a test counted is part of what it shows

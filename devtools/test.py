@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from devtools import lint, wheels
 from devtools.environments import python_of, refreshed, wheelhouse
-from devtools.layout import ROOT, STATE
+from devtools.layout import ROOT, STATE, locked
 from devtools.pips import pip
-from devtools.say import clean_environment, say
+from devtools.say import clean_environment, say, supervised
 
 __all__ = ["installed", "main", "pytest"]
 
@@ -46,7 +45,8 @@ def pytest(arguments: list[str], **more: str) -> int:
     sys.stdout.flush()
     # a shell ignores SIGINT for what it starts in the background, and the programs that tests interrupt would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
+    with locked("the tests", "tests", shared=True):
+        return supervised(command, cwd=ROOT, env=env)
 
 
 def main(argv: list[str]) -> int:

@@ -1,8 +1,7 @@
 """The lab: programs that nobody here wrote, taken from Debian's packages, to judge nvcore by.
 
-`dev.py lab` builds it once: QEMU with `vfio-user-pci`, a Linux kernel with nouveau, busybox and the published GSP firmware, unpacked
-side by
-side into one folder and run from there by the folder's own dynamic loader: no root, no chroot, nothing installed. Standard library only.
+`dev.py lab` builds it once: QEMU with `vfio-user-pci`, a Linux kernel with nouveau, busybox and the published GSP firmware, unpacked into
+one folder and run from there by the folder's own dynamic loader: no root, no chroot, nothing installed. Standard library only.
 """
 
 from __future__ import annotations

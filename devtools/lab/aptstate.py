@@ -6,6 +6,7 @@ section 2.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -26,7 +27,10 @@ def mirror() -> str:
     """The address of a Debian archive, as the machine's own configuration names it; works without package lists."""
     if shutil.which("apt-get") is None:
         raise AptError("no apt-get on this machine")
-    result = subprocess.run(["apt-get", "--print-uris", "update"], capture_output=True, text=True, timeout=60, check=False)
+    try:
+        result = subprocess.run(["apt-get", "--print-uris", "update"], capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        raise AptError("apt-get did not name its sources within 60 s") from None
     for line in result.stdout.splitlines():
         match = _SUITE.match(line)
         if match and "security" not in match["uri"] and "debian" in match["uri"]:
@@ -71,8 +75,9 @@ class AptState:
 
     def _run(self, tool: str, *arguments: str, timeout: float) -> str:
         command = [tool, *(word for option in self._options for word in ("-o", option)), *arguments]
+        env = {**os.environ, "LC_ALL": "C"}  # its words are read below
         try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=self.archives, check=False)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=self.archives, env=env, check=False)
         except subprocess.TimeoutExpired:
             raise AptError(f"{tool} {arguments[0]} did not end within {timeout:g} s") from None
         if result.returncode:

@@ -1,6 +1,6 @@
 """Building the lab: which packages, and what of them; cached by the text of this recipe and the packages' versions.
 
-Owns `.nvcore/lab`. A lab is built beside the old one and renamed into place. Sources: reference page lab.md, sections 1 and 2.
+Owns `.nvcore/lab` (STATE). A lab is built beside the old one and renamed into place. Sources: reference page lab.md, sections 1 and 2.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -15,15 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devtools.lab.aptstate import AptError, AptState
+from devtools.layout import STATE
 
 __all__ = ["Lab", "LabUnavailable", "build", "find"]
 
-HOME = Path(__file__).resolve().parents[2] / ".nvcore" / "lab"
+HOME = STATE / "lab"
 RELEASE, BACKPORTS = "trixie", "trixie-backports"
 PROGRAMS = ("qemu-system-x86", "busybox-static", "systemd")
 KERNEL = "linux-image-amd64"
 FIRMWARE = "firmware-nvidia-graphics"
 _DRIVERS = ("gpu/drm", "media", "platform", "acpi", "i2c/algos")
+_NO_MATCH = (": Not found in archive", ": Exiting with failure status due to previous errors")  # GNU tar
 KERNEL_PARTS = ("*/vmlinuz", "*/modules.*", *(f"*/drivers/{folder}/*" for folder in _DRIVERS))
 FIRMWARE_PARTS = (*(f"*/nvidia/{chip}/*" for chip in ("tu102", "ga100", "ga102", "gh100")), "*/nvidia/gp102/acr/*", "*/copyright")
 
@@ -82,6 +85,8 @@ def find() -> Lab | None:
 
 def build(*, refresh: bool = False) -> Lab:
     """The lab of this recipe, built when it is not there. Raises LabUnavailable with the reason."""
+    if os.uname().machine != "x86_64":
+        raise LabUnavailable(f"its programs are for x86-64 and run as they are; this machine is {os.uname().machine}")
     HOME.mkdir(parents=True, exist_ok=True)
     with (HOME / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once: the second waits and finds the first one's lab
@@ -93,7 +98,10 @@ def build(*, refresh: bool = False) -> Lab:
         except AptError as problem:
             raise LabUnavailable(str(problem)) from None
         except subprocess.CalledProcessError as problem:
-            raise LabUnavailable(f"{problem.cmd[0]} failed with {problem.returncode}") from None
+            said = problem.stderr.decode(errors="replace").strip()
+            raise LabUnavailable(f"{problem.cmd[0]} failed with {problem.returncode}: {said}") from None
+        except subprocess.TimeoutExpired as problem:
+            raise LabUnavailable(f"{problem.cmd[0]} did not end within {problem.timeout:g} s") from None
 
 
 def _build() -> Lab:
@@ -137,19 +145,22 @@ def _build() -> Lab:
 
 
 def _unpack(package: Path, files: Path, patterns: Sequence[str]) -> None:
-    """Unpack what matches; links stay links inside the folder."""
+    """Unpack what matches; links stay links inside the folder. Raises AptError for anything that could not be written or read."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as source:
-        # tar exits 2 when one of the patterns matches nothing: not every package holds every part
-        subprocess.run(
+        tar = subprocess.run(
             ["tar", "-x", "-C", str(files), "--wildcards", *patterns],
             stdin=source.stdout,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
             timeout=600,
             check=False,
+            env={**os.environ, "LC_ALL": "C"},
         )
         if source.stdout is not None:
             while source.stdout.read(1 << 20):  # tar may stop early: drain, so that dpkg-deb ends by itself
                 pass
-        if source.wait(timeout=60):
-            raise AptError(f"{package.name} cannot be unpacked")
+        # tar exits 2 also when one of the patterns matches nothing: not every package holds every part
+        wrong = [line for line in tar.stderr.splitlines() if not line.endswith(_NO_MATCH)]
+        if source.wait(timeout=60) or wrong:
+            raise AptError(f"{package.name} cannot be unpacked: {wrong[0] if wrong else 'dpkg-deb failed'}")
     package.unlink()

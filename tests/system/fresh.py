@@ -9,6 +9,7 @@ else it reaches is not cut off. Needs root; changes nothing outside its folder.
 from __future__ import annotations
 
 import ast
+import fcntl
 import os
 import re
 import shutil
@@ -76,19 +77,33 @@ def _local_folders(options: dict[str, str]) -> list[Path]:
 def base(state: Path, suite: str) -> Path:
     """The untouched root of one suite."""
     folder = state / "roots" / f"{suite}-1"
-    if not (folder.parent / f"{folder.name}.ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        handed = folder.parent / "apt.conf"
-        handed.write_text(_apt_configuration())
-        command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=python3,ca-certificates"]
-        aptopts = [f"--aptopt={line.rstrip(';')}" for line in handed.read_text().splitlines()]
-        source = f"deb {mirror()} {suite} main"
-        done = subprocess.run([*command, *aptopts, suite, str(folder), source], capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            raise RuntimeError(f"mmdebstrap {suite} ended with {done.returncode}: {done.stderr[-2000:]}")
-        (folder.parent / f"{folder.name}.ready").touch()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once: the second waits and finds the first one's root
+        _forget_dead(folder.parent)
+        if not (folder.parent / f"{folder.name}.ready").exists():
+            _make(folder, suite)
     return folder
+
+
+def _forget_dead(roots: Path) -> None:
+    """What runs that were killed left of their machines: the name says which process used it."""
+    for work in roots.glob("use-*-*"):
+        if not Path(f"/proc/{work.name.split('-')[1]}").exists():
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _make(folder: Path, suite: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    handed = folder.parent / "apt.conf"
+    handed.write_text(_apt_configuration())
+    command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=python3,ca-certificates"]
+    aptopts = [f"--aptopt={line.rstrip(';')}" for line in handed.read_text().splitlines()]
+    source = f"deb {mirror()} {suite} main"
+    done = subprocess.run([*command, *aptopts, suite, str(folder), source], capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise RuntimeError(f"mmdebstrap {suite} ended with {done.returncode}: {done.stderr[-2000:]}")
+    (folder.parent / f"{folder.name}.ready").touch()
 
 
 class Machine:
@@ -163,8 +178,9 @@ class Machine:
 @contextmanager
 def machine(state: Path, suite: str, who: str) -> Iterator[Machine]:
     """A fresh machine of one suite, gone afterwards."""
-    work = state / "roots" / f"use-{uuid.uuid4().hex[:8]}"
+    lower = base(state, suite)
+    work = state / "roots" / f"use-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
-        yield Machine(base(state, suite), work, who)
+        yield Machine(lower, work, who)
     finally:
         shutil.rmtree(work, ignore_errors=True)
