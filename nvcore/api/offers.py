@@ -138,10 +138,9 @@ class Finding:
 
 @attrs.define(eq=False, repr=False)
 class CheckOffer(Offer):
-    """A doctor check; `needs_host` checks run in the daemon only."""
+    """A doctor check: `run` looks and says what it found. It runs in a host, and finds nothing where there is nothing to look at."""
 
     run: Callable[[], Iterable[Finding]]
-    needs_host: bool = False
 
 
 @attrs.define(eq=False, repr=False)

@@ -126,8 +126,6 @@ def _check_panel(panel: PanelOffer, who: str) -> None:
 
 
 def _check_check(check: CheckOffer, who: str) -> None:
-    if check.needs_host:
-        return
     with calling("module-check", who, f"check {check.name}"):
         findings = list(check.run())
     for finding in findings:

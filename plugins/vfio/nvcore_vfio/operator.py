@@ -92,4 +92,4 @@ def nvcore_doctor_checks(host: HostInfo) -> Iterable[CheckOffer]:
                 text = f"{address}: vGPUs on functions {sorted(ours)} here, {sorted(theirs)} in the firmware"
                 yield Finding("error", text, "NVC-3008", f"nvcore gpus reset {address}")
 
-    return [CheckOffer("vgpus", "vGPUs agree with the firmware", check, needs_host=True)]
+    return [CheckOffer("vgpus", "vGPUs agree with the firmware", check)]
