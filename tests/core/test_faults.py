@@ -196,6 +196,15 @@ def test_a_restart_that_leaves_less_memory_is_not_papered_over(rig: Rig) -> None
     assert "other memory than before" in rig.gpu.state.cause
 
 
+def test_whoever_finds_the_device_gone_loses_the_gpu_without_a_restart(rig: Rig) -> None:
+    rig.start()
+    rig.fake.leave()
+    ticket = rig.a.tenant.space.invalidate()
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert ticket.done and ticket.error is not None
+    assert rig.a.tenant.faults[0].rung is Rung.LOST and rig.a.tenant.faults[0].cause == "device-gone" and len(rig.backend.sessions) == 1
+
+
 @pytest.mark.parametrize("callback", ["on_fault", "quiesce"])
 def test_a_missed_deadline_means_that_the_core_revokes_alone(rig: Rig, callback: str) -> None:
     release = threading.Event()

@@ -147,6 +147,20 @@ def test_dma_maps_vanish_after_the_channels_stopped(rig: Rig) -> None:
     assert line.fd == -1
 
 
+def test_what_its_owner_closes_is_forgotten_by_the_grant(rig: Rig) -> None:
+    rig.start()
+    grant = rig.a.tenant.grant
+    held = len(grant._parts)
+    parts = [grant.interrupt("COPY0"), grant.allocate_dma(0x1000, label="ring"), grant.map(Range(grant.vram[0].start, 0x1000))]
+    assert len(grant._parts) == held + len(parts)
+    for part in parts:
+        part.close()
+        part.close()
+    assert len(grant._parts) == held
+    with pytest.raises(LeaseRevoked):
+        parts[2].read(0, 1)
+
+
 def test_a_channel_that_may_still_run_keeps_its_host_memory_until_reset(rig: Rig) -> None:
     rig.start()
     a = rig.a.tenant

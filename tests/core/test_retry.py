@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from nvcore.api.errors import FormatError
-from tests.core.conftest import Rig
+from nvcore.api.firmware import OpenContext
+from nvcore.testing.firmware import FakeSession
+from tests.core.conftest import Rig, until
 
 
 def boot_lines(rig: Rig) -> list[str]:
@@ -54,3 +56,41 @@ def test_what_a_failed_boot_of_this_process_left_is_not_called_another_processes
     assert rig.gpu.state.name == "failed" and len(list((rig.folder / "gpus").iterdir())) == 1
     host.retry("fake:one")
     assert rig.gpu.state.name == "running" and "a firmware that an earlier boot left was taken down" in boot_lines(rig)
+
+
+def test_the_record_of_a_restart_that_failed_and_left_its_firmware_is_kept(rig: Rig) -> None:
+    host = rig.start()
+    start = rig.backend.open
+
+    def fails_and_leaves_it(context: OpenContext) -> FakeSession:
+        rig.fake.faults.arm("boot-fails:no power")
+        rig.fake.faults.arm("unload-dirty")
+        return start(context)
+
+    rig.backend.open = fails_and_leaves_it  # type: ignore[method-assign]
+    rig.session.halt("dies")
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert rig.gpu.unload_report is not None and not rig.gpu.unload_report.clean
+    assert rig.fake.firmware_running and len(list((rig.folder / "gpus").iterdir())) == 1
+    rig.backend.open = start  # type: ignore[method-assign]
+    host.retry("fake:one")
+    assert rig.gpu.state.name == "running" and "a firmware that an earlier boot left was taken down" in boot_lines(rig)
+
+
+def test_a_firmware_that_came_up_is_unloaded_whatever_the_boot_dies_of_then(rig: Rig) -> None:
+    def broken(self: object) -> object:
+        raise KeyError("a bug in read")
+
+    start = rig.backend.open
+
+    def opens(context: OpenContext) -> FakeSession:
+        session = start(context)
+        session.family("inventory").read = broken.__get__(session)  # type: ignore[union-attr]
+        return session
+
+    rig.backend.open = opens  # type: ignore[method-assign]
+    rig.start()
+    assert rig.gpu.state.name == "failed" and "a bug in read" in rig.gpu.state.cause
+    assert not rig.fake.firmware_running and rig.fake.log[-2:] == ["unload", "bus master off"]
+    rig.backend.open = start  # type: ignore[method-assign]
+    assert rig.host is not None and rig.host.retry("fake:one").state.name == "running"
