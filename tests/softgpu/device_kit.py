@@ -35,7 +35,7 @@ class RecordingGsp:
         self.running = True
         return None
 
-    def resume(self, meta: Mapping[str, int]) -> str | None:
+    def resume(self) -> str | None:
         self.calls.append(("resume",))
         self.running = True
         return None
@@ -91,12 +91,9 @@ def make_card(
     scattered: bool = False,
     shelf: Shelf | None = None,
     clock: Clock = SYSTEM,
-    **columns: object,
 ) -> tuple[SoftDevice, RecordingGsp]:
-    """columns: what to change in the chip's row."""
     row = chip_named(chip)
     assert row is not None
-    row = row._replace(**columns)  # type: ignore[arg-type]
     card = Card(row, vram, 256 * MIB, RecordingGsp, faults=faults, scattered=scattered, shelf=shelf, clock=clock)
     device = SoftDevice(card, f"softgpu:{chip.lower()}")
     gsp = card.model.gsp

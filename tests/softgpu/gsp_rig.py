@@ -172,9 +172,6 @@ class Env:
     def place(self) -> Mapping[str, int]:
         return self.where
 
-    def vgpu_doorbell(self, gfid: int) -> None:
-        raise AssertionError("not used")
-
 
 def xor32(data: bytes) -> int:
     """The checksum, word by word."""

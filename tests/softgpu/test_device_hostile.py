@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nvcore.testing import VirtualClock
 from nvcore_softgpu.booter import SUSPEND_MAGIC
 from nvcore_softgpu.channel import Channel
+from nvcore_softgpu.host import BURST, RETRY
 from nvcore_softgpu.ports import Aperture
 from nvcore_softgpu.wpr import REFUSALS
 from tests.softgpu.device_kit import WPR_MAGIC, Driver, make_card
-from tests.softgpu.test_engine_channels import DATA, Kicker
+from tests.softgpu.test_engine_channels import DATA, Kicker, copy
 
 WORDS = st.one_of(st.integers(0, 0xFFFFFFFF), st.sampled_from([0, 1, 2, 0x80000001, 0xFFFFFFFF, 0x01000000, 0xFF]))
 
@@ -78,6 +80,36 @@ def test_a_mutated_meta_is_refused_or_booted(changes):
         struct.pack_into("<Q", view, 8 * index, value)
     driver.reset(0x110000)
     assert driver.run_sec2(meta) in (0, *REFUSALS)
+    device.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.sampled_from([*range(0x40, 0xC0), 0x100, 0x104, 0x2FF]), st.integers(0, 255)), max_size=12),
+    descriptor=st.lists(st.tuples(st.integers(0x20, 0x4C), st.integers(0, 255)), max_size=3),
+)
+def test_any_data_for_fwsec_is_refused_or_done(changes, descriptor):
+    device, _ = make_card()
+    driver = Driver(device)
+    original = driver.buffer
+
+    def buffer(data, label="x"):
+        made = original(data, label)
+        for place, value in changes if label == "data" else ():
+            made.view[place] = value
+        return made
+
+    driver.buffer = buffer
+    model = device.card.model
+    start = model.gsp_falcon._on_start
+
+    def changed():
+        for place, value in descriptor:
+            model.gsp_falcon.dmem[place] = value
+        start()
+
+    model.gsp_falcon._on_start = changed
+    assert driver.fwsec(0x19) in (0, *REFUSALS)
     device.close()
 
 
@@ -151,6 +183,22 @@ def test_a_copy_of_endless_short_lines_leaves_room_for_others():
     assert device.model.counters["slices"] == walks + 1
     kicker.host.set_enabled(1, 3, False)
     assert not kicker.host.step()
+    device.close()
+
+
+def test_a_copy_without_end_in_the_process_of_its_driver_leaves_others_their_turn():
+    clock = VirtualClock()
+    device, _ = make_card(clock=clock)
+    kicker = Kicker(device)
+    kicker.submit(*copy(DATA, DATA + (2 << 20), 1 << 16, lines=0xFFFFFFFF))
+    kicker.ring_doorbell()
+    assert device.model.counters["slices"] == BURST and device.bars[0].read32(0) == 0x170000A1
+    clock.advance(2 * RETRY)
+    assert device.model.counters["slices"] >= 2 * BURST
+    kicker.host.set_enabled(1, 3, False)
+    done = device.model.counters["slices"]
+    clock.advance(1.0)
+    assert device.model.counters["slices"] == done
     device.close()
 
 

@@ -31,7 +31,7 @@ def container(fill: int) -> tuple[bytes, bytes, bytes, bytes]:
 
 @pytest.fixture
 def gpu():
-    programs = [parse_program(container(fill)[0], role, "570.144", role) for role, fill in (("load", 10), ("unload", 20))]
+    programs = [parse_program(container(fill)[0], role, "570.144") for role, fill in (("load", 10), ("unload", 20))]
     device, gsp = make_card()
     device.card.model.programs = programs
     yield device, gsp, Driver(device)
@@ -99,7 +99,7 @@ def test_a_mutated_file_is_understood_or_refused(changes, length):
     for place, value in changes:
         raw[place] = value
     try:
-        program = parse_program(bytes(raw[:length]) if length else bytes(raw), "load", "x", "x")
+        program = parse_program(bytes(raw[:length]) if length else bytes(raw), "load", "x")
     except FormatError:
         return
     assert program.code and program.data and program.signatures

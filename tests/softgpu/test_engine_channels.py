@@ -120,6 +120,21 @@ def test_a_doorbell_runs_the_channel_and_moves_get(gpu):
     assert names(gpu[0]) == []
 
 
+def test_a_channel_may_keep_its_userd_in_host_memory(gpu):
+    device, _, _ = gpu
+    kicker = Kicker(device)
+    buffer = device.allocate_dma(4096, label="userd")
+    kicker.state.userd, kicker.state.userd_aperture = buffer.bus_address(0x200), Aperture.SYSTEM
+    kicker.submit(*release(DATA, 0xCAFE))
+    kicker.ring_doorbell()
+    assert kicker.space.read(DATA, 4) == bytes(4), "what lies in VRAM is not its USERD"
+    struct.pack_into("<I", buffer.view, 0x28C, 1)
+    kicker.ring_doorbell()
+    assert kicker.space.read(DATA, 4) == (0xCAFE).to_bytes(4, "little")
+    assert struct.unpack_from("<II", buffer.view, 0x288) == (1, 1) and kicker.get == 0
+    assert names(device) == []
+
+
 def test_the_ring_wraps(gpu):
     kicker = Kicker(gpu[0])
     for number in range(40):

@@ -20,9 +20,9 @@ def test_static_info_offsets(version: Version) -> None:
     layout, own = abi.load(version.name).struct("GspStaticConfigInfo"), version.static_info
     expected = {
         "gidInfo": own.gid, "fbRegionInfoParams": own.regions, "sriovCaps": own.sriov, "sriovMaxGfid": own.max_gfid,
-        "engineCaps": own.engine_caps, "fb_length": own.fb_length, "fb_bus_width": own.fb_bus_width, "fb_ram_type": own.fb_ram_type,
+        "fb_length": own.fb_length, "fb_bus_width": own.fb_bus_width, "fb_ram_type": own.fb_bus_width + 4,
         "l2_cache_size": own.l2_size, "gpuNameString": own.name, "gpuShortNameString": own.short_name,
-        "gpuNameString_Unicode": own.unicode_name, "bar1PdeBase": own.bar1_pde, "bar2PdeBase": own.bar2_pde,
+        "gpuNameString_Unicode": own.unicode_name, "bar1PdeBase": own.bar1_pde, "bar2PdeBase": own.bar1_pde + 8,
         "hInternalClient": own.handles, "hInternalDevice": own.handles + 4, "hInternalSubdevice": own.handles + 8,
     }  # fmt: skip
     if own.gpc is not None:
@@ -47,6 +47,8 @@ def test_message_and_allocation_sizes(version: Version) -> None:
     }  # fmt: skip
     assert {name: load(name).size for name in own} == own
     assert load("GspSystemInfo").offset("gspVFInfo") == version.vf_info
+    info = load("GspSystemInfo")
+    assert {name: (info.offset(name), info.field(name).size) for name in version.identity} == dict(version.identity)
     assert load("GSP_ARGUMENTS_CACHED").offset("srInitArguments") == version.resume_arguments
 
 

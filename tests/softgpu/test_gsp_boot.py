@@ -166,7 +166,7 @@ def test_suspend_and_resume_keep_objects_queues_and_channels(version: str) -> No
     driver.gsp.stop()
     driver.env.memory.granted -= set(range(driver.libos // 4096, driver.libos // 4096 + 0x100))
     messages = driver.env.messages
-    assert driver.gsp.resume(driver.meta) is None
+    assert driver.gsp.resume() is None
     assert driver.wait(0x1001) is not None
     assert driver.env.messages == messages
     if not old:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nvcore_softgpu.gsp import objects
+from nvcore_softgpu.ports import Aperture
 from tests.softgpu.gsp_rig import MIB, Driver, Env
 
 CLIENT, DEVICE, SPACE = 0xC1D00000, 0xDE1D0000, 0x90F10000
@@ -78,6 +80,27 @@ def test_a_channel_with_a_wrong_parameter_is_refused(driver: Driver, patch: tupl
     assert driver.env.violations.names == [name] and driver.env.channels.channels == {}
 
 
+@pytest.mark.parametrize(("aperture", "place"), [(1, Aperture.SYSTEM), (2, Aperture.VRAM)])
+def test_userd_and_fault_buffer_may_lie_in_host_memory_or_in_vram(driver: Driver, aperture: int, place: Aperture) -> None:
+    driver.space(CLIENT)
+    driver.env.memory.grant(0x40000000, 0x4000)
+    params = bytearray(driver.channel_params(3, 9, 0x700000))
+    where = 0x40000000 if place is Aperture.SYSTEM else 0x800000
+    struct.pack_into("<QQI", params, 0xA8, where, 0x200, aperture)
+    struct.pack_into("<QQI", params, 0xD8, where + 0x1000, 0x2000, aperture)
+    assert driver.alloc(CLIENT, DEVICE, 0x55, 0xC56F, bytes(params)) == 0
+    channel = driver.env.channels.channels[1, 3]
+    assert (channel.userd, channel.userd_aperture) == (where, place) and driver.env.violations.names == []
+
+
+def test_a_graphics_channel_may_describe_its_fault_buffer_as_it_likes(driver: Driver) -> None:
+    """One driver gives it a place in VRAM and calls it host memory; only copy engines write there."""
+    driver.space(CLIENT)
+    params = bytearray(driver.channel_params(3, 1, 0x700000))
+    struct.pack_into("<QQI", params, 0xD8, 0x800000, 0x2000, 1)
+    assert driver.alloc(CLIENT, DEVICE, 0x55, 0xC56F, bytes(params)) == 0 and driver.env.violations.names == []
+
+
 def test_a_channel_inside_the_firmwares_memory_is_refused(driver: Driver) -> None:
     driver.space(CLIENT)
     params = driver.channel_params(3, 9, driver.meta["gspFwWprStart"])
@@ -98,6 +121,18 @@ def test_without_a_fixed_page_the_firmware_picks_the_id_and_the_token_tells_it(d
     struct.pack_into("<I", params, 0x14, 0)
     assert driver.alloc(CLIENT, DEVICE, 0x55, 0xC56F, bytes(params)) == 0
     assert driver.control(CLIENT, 0x55, 0xC36F0108, bytes(4)) == (0, struct.pack("<I", 1))
+
+
+def test_a_client_cannot_make_objects_without_end(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.space(CLIENT)
+    made = sum(driver.gsp.view()["objects"].values()) + 3  # type: ignore[attr-defined]
+    monkeypatch.setattr(objects, "MAX_OBJECTS", made + 2)
+    assert [driver.alloc(CLIENT, DEVICE, 0x900 + number, 0xA06C, struct.pack("<5I", 0, 0, 0, 1, 0)) for number in range(3)] == [0, 0, 0x1A]
+    assert driver.alloc(0xC1D00099, 0xC1D00099, 0xC1D00099, 0, bytes(120)) == 0x1A
+    head = struct.pack("<7I4xQI4xI4xQ", 0xC2000001, 0xABCD0080, 0xCAF00003, 0x81, 0, 0, 6, 0x1000, 1, 1 << 16, 1)
+    assert driver.call(4, head).result == 0x1A
+    assert driver.free(CLIENT, 0x900) == 0 and driver.alloc(CLIENT, DEVICE, 0x902, 0xA06C, struct.pack("<5I", 0, 0, 0, 1, 0)) == 0
+    assert driver.env.violations.names == []
 
 
 def test_scheduling_before_binding_is_named(driver: Driver) -> None:

@@ -48,13 +48,18 @@ def booted(step: Callable[[Driver], object]) -> Run:
     return gpu(both)
 
 
-def filed(image: bytes | None = None, signature: bytes | None = None, *, bootloader: object = None) -> Run:
-    """A boot with an image of its own, on a GPU that knows the file."""
+def filed(
+    image: bytes | None = None, signature: bytes | None = None, *, bootloader: object = None, step: Callable[[Driver], object] | None = None
+) -> Run:
+    """A boot with an image of its own, on a GPU that knows the file; then a step."""
 
     def run() -> list[str]:
         good, sign, _ = image_and_shelf()
         device, _ = make_card(shelf=Shelf(good, sign, ".fwsignature_ga100", bootloader=bootloader))
-        Driver(device, good if image is None else image, sign if signature is None else signature).boot()
+        driver = Driver(device, good if image is None else image, sign if signature is None else signature)
+        driver.boot()
+        if step is not None:
+            step(driver)
         return said(device)
 
     return run
@@ -170,7 +175,7 @@ def programs(fill: int, address: int = 0, **options: bytes) -> Run:
 
         device, _ = make_card()
         roles = {"load": 10, "unload": 20}
-        device.card.model.programs = [parse_program(container(number)[0], role, "x", role) for role, number in roles.items()]
+        device.card.model.programs = [parse_program(container(number)[0], role, "x") for role, number in roles.items()]
         driver = Driver(device)
         driver.reset(GSP)
         put(driver, fill, address=address or driver.meta(), **options)
@@ -271,6 +276,11 @@ def start_twice(driver: Driver) -> None:
         driver.bar0.write32(SEC2 + 0x100, 2)
 
 
+def wrong_version(driver: Driver) -> None:
+    driver.bar0.write32(GSP + 0x80, 3)
+    driver.bar0.write32(GSP + 0xC00, 0)
+
+
 def write_pair(driver: Driver, control: int, place: int) -> None:
     """One word through a data port."""
     driver.bar0.write32(control, place)
@@ -290,22 +300,12 @@ def unread_answer(driver: Driver) -> None:
         driver.bar0.write32(0x8F2C00, 0)
 
 
-def dma_load(config: int, target: int) -> Run:
-    """A transfer into a falcon of a chip that loads so."""
-
-    def step(driver: Driver) -> None:
-        driver.bar0.write32(SEC2 + 0x600, config)
-        driver.bar0.write32(SEC2 + 0x114, target)
-        driver.bar0.write32(SEC2 + 0x118, 0x610)
-
-    return gpu(step, load="dma")
-
-
 def boot_and(offset: int, value: int) -> Run:
     return booted(lambda driver: driver.bar0.write32(offset, value))
 
 
 HOST_HEAP = {name: (lambda value: value - 490 * MIB) for name in ("heap", "start", "other", "reserved")}
+OWN_BOOTLOADER = SimpleNamespace(image=b"boot" * 0x400, code=(0, 0), data=(0, 0), manifest=(0, 0), app_version=5)
 OTHER_BOOTLOADER = SimpleNamespace(image=b"else" * 0x400, code=(0, 0), data=(0, 0), manifest=(0, 0))
 
 CASES: list[tuple[str, str, Run]] = [
@@ -369,13 +369,13 @@ CASES: list[tuple[str, str, Run]] = [
     ("wpr2-already-up", "FMC", gpu(twice_on_hopper, "GH100")),
     ("gsp-not-reset", "ran last", gpu(lambda driver: driver.run_sec2(driver.meta()))),
     ("gsp-not-reset", "in reset", started(SEC2, lambda driver: (driver.load(SEC2), driver.bar0.write32(GSP + 0x3C0, 1)))),
-    ("frts-missing", "did not run", gpu(lambda driver: driver.boot(), frts_size=MIB)),
-    ("frts-command", "pages", fwsec(0x15)),
+    ("frts-command", "itself", fwsec(0x15)),
     ("fwsec-code", "not that of the ROM", gpu(lambda driver: driver.fwsec(0x19, b"evil" * 64))),
     ("fwsec-command", "command 0x77", fwsec(0x77)),
     ("fwsec-command", "version 9", fwsec(patch={0x100: struct.pack("<I", 9)})),
     ("fwsec-command", "outside", fwsec(patch={0x88: struct.pack("<I", 0x2F0)})),
     ("fwsec-interface", "no command mapper", fwsec(patch={0x80: b"NONE"})),
+    ("fwsec-interface", "no command mapper", fwsec(patch={0x43: b"\xff", 0x50: bytes(4)})),
     ("fwsec-size", "in the ROM", fwsec(size=0x200)),
     ("fwsec-without-rom", "no FWSEC", gpu(fwsec_without_rom, "GH100")),
     ("imem-tag", "block 2", started(SEC2, block(2, tag=0, secure=True))),
@@ -395,8 +395,6 @@ CASES: list[tuple[str, str, Run]] = [
     ("start-without-code", "1 blocks", started(SEC2, loaded(code=b"\xaa" * 256))),
     ("start-in-reset", "SEC2", started(SEC2, lambda driver: driver.bar0.write32(SEC2 + 0x3C0, 1))),
     ("start-running-falcon", "RISC-V", boot_and(GSP + 0x100, 2)),
-    ("falcon-dma-virtual", "SEC2", dma_load(0, 0)),
-    ("falcon-memory-outside", "transfer", dma_load(4, 0xFFF0)),
     ("falcon-memory-outside", "write", gpu(lambda driver: write_pair(driver, GSP + 0x180, 0x10000))),
     ("boot-program", "no booter", programs(10, code=b"\x77" * len(container(10)[1]))),
     ("boot-program", "belongs", programs(20)),
@@ -408,7 +406,8 @@ CASES: list[tuple[str, str, Run]] = [
     ("unload-without-sb", "FWSEC-SB", booted(unload_without_sb)),
     ("unload-without-sb", "FWSEC-SB", booted(suspend_without_sb)),
     ("reset-running-gsp", "serves", booted(lambda driver: driver.reset(GSP))),
-    ("version-unwritten", "OS", boot_and(0x110C00, 0)),
+    ("version-unwritten", "OS is 0x0", boot_and(0x110C00, 0)),
+    ("version-unwritten", "OS is 0x3, the bootloader's version is 0x5", filed(bootloader=OWN_BOOTLOADER, step=wrong_version)),
     ("startup-unawaited", "before", gpu(without_waiting)),
     ("startup-unawaited", "before", gpu(without_waiting, "GH100")),
     ("flush-page", "0x0", gpu(without_flush_page)),

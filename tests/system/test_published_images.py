@@ -106,10 +106,9 @@ def test_published_files_verify(roots: tuple[str, ...]) -> None:
 
 def test_the_models_parser_reads_them_and_the_synthetic_ones_are_made_alike(roots: tuple[str, ...]) -> None:
     made = {row.chip: row for row in synthetic.SETS if row.version == "570.144"}
-    for chip, family in (("ga100", "tu10x"), ("gh100", "ga10x")):
+    for chip in ("ga100", "gh100"):
         folder = Path(chosen(roots, chip.upper(), "570.144").folder).parent
         image = next(image for image in open_shelf(folder).candidates(chip.upper()) if image.version == "570.144")
-        assert (image.family, image.synthetic) == (family, False)
         assert image.signature(f".fwsignature_{chip}") is not None
     ga100, gh100 = (chosen(roots, chip, "570.144").files for chip in ("GA100", "GH100"))
     booter, model = parse_hs(Path(ga100["booter_load"]).read_bytes()), parse_hs(synthetic.booter(made["ga100"], "booter_load"))

@@ -20,7 +20,7 @@ from nvcore_softgpu.ports import Aperture, Environment, Gsp, ImageShelf
 from nvcore_softgpu.prepared import check_booter_code, check_context, check_loader_code, check_prepared
 from nvcore_softgpu.programs import BootProgram
 from nvcore_softgpu.registers.file import OGKM, RegisterFile
-from nvcore_softgpu.vbios import DMAP, FWSEC_FRTS, FWSEC_SB, Rom
+from nvcore_softgpu.vbios import DMAP, FWSEC_FRTS, FWSEC_SB, Fwsec, Rom
 from nvcore_softgpu.wpr import (
     WPR_MAGIC,
     BootRefusal,
@@ -111,6 +111,7 @@ class BootFirmware:
         self._faults_before = 0
         self._flush_page = 0
         self._awaited = False
+        self._version: int | None = None
         source = OGKM + " dev_fb.h"
         (low, what), (high, rest) = gpu.chip.flush_page
         registers.stored(high, "SYSMEM_FLUSH_PAGE_HI", f"flush page: {rest}", source)
@@ -214,7 +215,7 @@ class BootFirmware:
 
     def _load(self, address: int) -> None:
         gpu = self._gpu
-        if self.wpr2 is not None and not gpu.chip.frts_size:
+        if self.wpr2 is not None:
             raise BootRefusal(0x08, "wpr2-already-up", f"WPR2 {self.wpr2[0]:#x} to {self.wpr2[1]:#x} before the boot")
         if gpu.gsp_falcon.in_reset or not gpu.gsp_falcon.clean:
             how = "is held in reset" if gpu.gsp_falcon.in_reset else "was not reset since it ran last"
@@ -223,8 +224,6 @@ class BootFirmware:
         meta = parse_meta(raw)
         check_sources(meta)
         check_layout(meta, gpu.chip, gpu.memory.vram_size)
-        if gpu.chip.frts_size and (self.wpr2 is None or self.wpr2[0] != meta["frtsOffset"]):
-            raise BootRefusal(0x05, "frts-missing", "WPR2 does not begin at frtsOffset: FWSEC-FRTS did not run")
         self._accept(meta, raw)
         self._run(meta, gpu.gsp_falcon.mailbox())
 
@@ -234,7 +233,8 @@ class BootFirmware:
         if gpu.faults.take("bad-signature") is not None:
             raise BootRefusal(0x06, "injected", "bad-signature")
         known = check_image(gpu.memory, gpu.violations, meta, gpu.chip, gpu.shelf)
-        check_bootloader(gpu.memory, meta, gpu.chip, known, gpu.shelf)
+        file = check_bootloader(gpu.memory, meta, gpu.chip, known, gpu.shelf)
+        self._version = None if file is None else file.app_version
         self._set_wpr2((meta["gspFwWprStart"], meta["gspFwWprEnd"]))
         gpu.memory.write(_VRAM, meta["gspFwWprStart"], raw[:248] + struct.pack("<Q", VERIFIED))
         self.meta = meta
@@ -269,6 +269,14 @@ class BootFirmware:
     def orderly(self) -> bool:
         """Whether the running firmware is owed an order: its driver is still there, and no fault came between them."""
         return not (self._orphaned or self._gpu.faults.armed() or len(self._gpu.faults.acted) > self._faults_before)
+
+    def check_version(self, falcon: Falcon) -> None:
+        """The firmware is spoken to: what its bootloader is called should stand in OS by now."""
+        found = falcon.register(0x80)
+        if not falcon.version_written or self._version not in (None, found):
+            wanted = "" if self._version is None else f", the bootloader's version is {self._version:#x}"
+            self._gpu.violations.violation("version-unwritten", f"the firmware runs and OS is {found:#x}{wanted}")
+        falcon.version_written, self._version = True, None
 
     def driver_left(self) -> None:
         """Bus mastering went off: whoever drove the firmware is gone, with the memory that they shared."""
@@ -312,7 +320,7 @@ class BootFirmware:
         falcon.clean = falcon.version_written = False
         self.suspended = False
         self._firmware_starts()
-        reason = gpu.gsp.resume(self.meta)
+        reason = gpu.gsp.resume()
         if reason is not None:
             falcon.riscv_active = False
             raise BootRefusal(0x0B, "gsp-not-resumed", reason)
@@ -336,24 +344,21 @@ class BootFirmware:
             injected = gpu.faults.take("fwsec-error")
             self._check_startup()
             try:
-                if gpu.chip.load == "pio":
-                    check_loader_code(falcon)
+                if gpu.rom is None:
+                    raise BootRefusal(0x09, "fwsec-without-rom", "this chip has no FWSEC")
+                check_loader_code(falcon)
                 check_prepared(falcon, gpu.chip)
-                self._fwsec(falcon, 0 if injected is None else value_of(injected, 0x21))
+                self._fwsec(falcon, gpu.rom.fwsec, 0 if injected is None else value_of(injected, 0x21))
             except BootRefusal as refusal:
                 gpu.violations.violation(refusal.name, f"FWSEC: {refusal}")
                 falcon.set_mailbox(0, refusal.code)
         falcon.halted = True
 
-    def _fwsec(self, falcon: Falcon, error: int) -> None:
-        gpu = self._gpu
-        if gpu.rom is None:
-            raise BootRefusal(0x09, "fwsec-without-rom", "this chip has no FWSEC")
-        data = self._fwsec_data(falcon)
-        own = gpu.rom.fwsec
+    def _fwsec(self, falcon: Falcon, own: Fwsec, error: int) -> None:
+        data = self._fwsec_data(falcon, own)
         entries = data[own.interface + 3]
         mapper = 0
-        for index in range(entries):
+        for index in range(min(entries, (len(data) - own.interface - 4) // 8)):
             kind, offset = struct.unpack_from("<II", data, own.interface + 4 + 8 * index)
             mapper = offset if kind == 4 else mapper
         if mapper + 64 > len(data) or int.from_bytes(data[mapper : mapper + 4], "little") != DMAP:
@@ -366,24 +371,17 @@ class BootFirmware:
         if (version, size) != (1, 24):
             raise BootRefusal(0x0A, "fwsec-command", f"read-VBIOS block version {version}, size {size}")
         if command == FWSEC_FRTS:
-            self._values[SCRATCH + 4 * 0x0E] = error << 16
-            if not error:
-                self._frts(struct.unpack_from("<IIIII", data, place + 24))
-        elif command == FWSEC_SB:
+            raise BootRefusal(0x05, "frts-command", "the booter of this chip makes the region itself")
+        if command == FWSEC_SB:
             self._restored = True  # with an error too: drivers go on then
             self._values[SCRATCH + 4 * 0x15] = error & 0xFFFF
         else:
             raise BootRefusal(0x0A, "fwsec-command", f"command {command:#x}")
         falcon.set_mailbox(0, 0)
 
-    def _fwsec_data(self, falcon: Falcon) -> bytes:
+    def _fwsec_data(self, falcon: Falcon, own: Fwsec) -> bytes:
         """The data image that the loaded program works on; descriptor version 2 leaves it where the bootloader's descriptor says."""
         gpu = self._gpu
-        rom = gpu.rom
-        assert rom is not None
-        own = rom.fwsec
-        if gpu.chip.fwsec != 2:
-            return bytes(falcon.dmem[: len(own.data)])
         context, code_base = struct.unpack_from("<IQ", falcon.dmem, 0x20)
         check_context(falcon, context)
         data_base, size = struct.unpack_from("<QI", falcon.dmem, 0x40)
@@ -394,13 +392,6 @@ class BootFirmware:
         if code[0x100:] != own.code[0x100:]:  # the secure part is what a boot ROM verifies
             raise BootRefusal(0x06, "fwsec-code", "the secure code is not that of the ROM")
         return data
-
-    def _frts(self, block: tuple[int, ...]) -> None:
-        version, size, page, pages, media = block
-        gpu = self._gpu
-        if (version, size, media) != (1, 20, 2) or pages << 12 != gpu.chip.frts_size or not pages:
-            raise BootRefusal(0x05, "frts-command", f"version {version}, size {size}, {pages} pages, media {media}")
-        self._set_wpr2((page << 12, (page + pages) << 12))
 
     # --- FMC behind the security processor ----------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class Sriov(NamedTuple):
 class Chip(NamedTuple):
     """One chip. Addresses are BAR0 byte offsets.
 
-    flow: who starts the GSP. load: how falcon memory is filled. tables: page-table version. fb_size: layout of the size register.
+    flow: who starts the GSP. tables: page-table version. fb_size: layout of the size register.
     riscv: which RISC-V status registers exist. fwsec: ucode descriptor version in the ROM, 0 for none. signature: section of the GSP image.
     """
 
@@ -63,11 +63,10 @@ class Chip(NamedTuple):
     device_id: int
     marketing: str
     flow: Literal["booter", "fsp"]
-    load: Literal["pio", "dma", "none"]
     tables: Literal[2, 3]
     fb_size: Literal["turing", "ampere"]
     riscv: Literal["turing", "ga102"]
-    fwsec: Literal[0, 2, 3]
+    fwsec: Literal[0, 2]
     ifr: bool
     frts_size: int
     window: int
@@ -89,7 +88,6 @@ class Chip(NamedTuple):
     gsp_vector: int
     engines: Sequence[Engine]
     sriov: Sriov
-    compute_cap: str
 
 
 def _engines(fault_gr: int, fault_ce: int) -> tuple[Engine, ...]:
@@ -109,7 +107,6 @@ CHIPS: Final[Sequence[Chip]] = (
         device_id=0x20B0,
         marketing="NVIDIA A100 (software model)",
         flow="booter",
-        load="pio",
         tables=2,
         fb_size="turing",
         riscv="turing",
@@ -135,7 +132,6 @@ CHIPS: Final[Sequence[Chip]] = (
         gsp_vector=155,
         engines=_engines(0x80, 0x0F),
         sriov=Sriov(16, 4, 1, 0x20B0, 256 * KIB, 4 * GIB, 32 * MIB),
-        compute_cap="8.0",
     ),
     Chip(
         name="GH100",
@@ -144,7 +140,6 @@ CHIPS: Final[Sequence[Chip]] = (
         device_id=0x2330,
         marketing="NVIDIA H100 (software model)",
         flow="fsp",
-        load="none",
         tables=3,
         fb_size="ampere",
         riscv="ga102",
@@ -170,7 +165,6 @@ CHIPS: Final[Sequence[Chip]] = (
         gsp_vector=155,
         engines=_engines(0x80, 0x0F),
         sriov=Sriov(16, 4, 1, 0x2330, 256 * KIB, 8 * GIB, 32 * MIB),
-        compute_cap="9.0",
     ),
 )
 """Every chip of the model. A further chip is a further row: TU102, GA102, AD102 and GB20x differ only in these columns."""

@@ -2,7 +2,7 @@
 
 Owns the registers of one falcon (GSP or SEC2). Knows nothing of what the loaded program means: starting calls back. Runs under the device's
 lock. The data-port writes are hot (15,000 words a boot).
-Source: device-model.md 5.1 to 5.3; gsp-boot.md 3 (open-gpu-kernel-modules 570.144 dev_falcon_v4.h, dev_falcon_second_pri.h,
+Source: device-model.md 5.1, 5.2; gsp-boot.md 3 (open-gpu-kernel-modules 570.144 dev_falcon_v4.h, dev_falcon_second_pri.h,
 dev_riscv_pri.h).
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nvcore_softgpu.chips import Chip
-from nvcore_softgpu.ports import Aperture, Faults, Memory, Violations
+from nvcore_softgpu.ports import Faults, Violations
 from nvcore_softgpu.registers.file import OGKM, RegisterFile
 
 __all__ = ["HALT", "SWGEN0", "Falcon"]
@@ -39,7 +39,6 @@ class Falcon:
         base: int,
         registers: RegisterFile,
         chip: Chip,
-        memory: Memory,
         faults: Faults,
         violations: Violations,
         on_start: Callable[[], None],
@@ -61,7 +60,6 @@ class Falcon:
         self.pending = 0
         self.in_reset = False
         self._values = registers.values
-        self._memory = memory
         self._faults = faults
         self._violation = violations.violation
         self._on_start = on_start
@@ -71,8 +69,6 @@ class Falcon:
         self._add_control(registers)
         self._add_ports(registers)
         self._add_riscv(registers)
-        if chip.load == "dma":
-            self._add_dma(registers)
 
     # --- what the rest of the model uses ------------------------------------------------------------------------------------------
 
@@ -310,33 +306,3 @@ class Falcon:
 
     def _riscv_lines(self) -> int:
         return _ACTIVE_LINES if self.riscv_active or self.riscv_halted else 0
-
-    # --- DMA loads (chips whose row says so) --------------------------------------------------------------------------------------
-
-    def _add_dma(self, registers: RegisterFile) -> None:
-        source = OGKM + " dev_falcon_v4.h"
-        base, prefix = self.base, self.name
-        registers.stored(base + 0x110, f"{prefix}_DMATRFBASE", "source >> 8", source)
-        registers.stored(base + 0x114, f"{prefix}_DMATRFMOFFS", "destination", source)
-        registers.handled(base + 0x118, f"{prefix}_DMATRFCMD", "transfer", source, read=lambda _: 2, write=self._transfer)
-        registers.stored(base + 0x11C, f"{prefix}_DMATRFFBOFFS", "offset from the source", source)
-        registers.stored(base + 0x128, f"{prefix}_DMATRFBASE1", "source >> 40", source)
-
-    def _transfer(self, offset: int, value: int) -> None:
-        values, base = self._values, self.base
-        size = 4 << (value >> 8 & 7)
-        source = (values[base + 0x128] << 40 | values[base + 0x110] << 8) + values[base + 0x11C]
-        target = values[base + 0x114]
-        config = values[base + 0x600 + 4 * (value >> 12 & 7)]
-        if not config & 4:
-            self._violation("falcon-dma-virtual", f"{self.name}: transfer through a virtual context")
-            return
-        if target + size > MEMORY:
-            self._violation("falcon-memory-outside", f"{self.name}: transfer to {target:#x}")
-            return
-        data = self._memory.read(Aperture.SYSTEM if config & 3 else Aperture.VRAM, source, size)
-        if value & 0x10:
-            self.imem[target : target + size] = data
-            self.code_words += size // 4
-        else:
-            self.dmem[target : target + size] = data

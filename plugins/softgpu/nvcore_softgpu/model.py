@@ -32,7 +32,7 @@ from nvcore_softgpu.registers.interrupts import InterruptTree
 from nvcore_softgpu.registers.timer import Timer
 from nvcore_softgpu.ticker import ModelTicker
 from nvcore_softgpu.vbios import Rom, build_rom
-from nvcore_softgpu.windows import BarWindow, Pramin, add_bar_blocks
+from nvcore_softgpu.windows import BarWindow, add_bar_blocks, add_pramin
 
 __all__ = ["Model"]
 
@@ -88,9 +88,7 @@ class Model:
 
     def _build(self, vram_size: int, bar1_size: int) -> None:
         chip, registers, memory, journal = self.chip, self.registers, self.memory, self.journal
-        self.config = ConfigSpace(
-            chip, {0: 16 * MIB, 1: bar1_size, 3: chip.bar2_size}, self._bus_master, self._functions, self.function_reset
-        )
+        self.config = ConfigSpace(chip, {0: 16 * MIB, 1: bar1_size, 3: chip.bar2_size}, self._bus_master, self.function_reset)
         add_chip_registers(registers, chip, vram_size, self.faults, self._startup_awaited)
         self.timer = Timer(registers, chip, self.ticker.now, self.faults)
         self.interrupts = InterruptTree(registers, chip, self._message, journal)
@@ -104,24 +102,24 @@ class Model:
             )
         add_prom(registers, self.rom.data if self.rom else b"", self.faults)
         self.gsp_falcon = Falcon(
-            "GSP", 0x110000, registers, chip, memory, self.faults, journal, self._start_gsp, self._reset_gsp, self._gsp_line
+            "GSP", 0x110000, registers, chip, self.faults, journal, self._start_gsp, self._reset_gsp, self._gsp_line
         )
         self.sec2: Falcon | None = None
         self.fsp: Fsp | None = None
         if chip.flow == "booter":
             self.sec2 = Falcon(
-                "SEC2", 0x840000, registers, chip, memory, self.faults, journal, self.boot.start_sec2, lambda: None, lambda: None
+                "SEC2", 0x840000, registers, chip, self.faults, journal, self.boot.start_sec2, lambda: None, lambda: None
             )
         else:
             self.fsp = Fsp(registers, self.faults, journal, self.boot.chain_of_trust)
-        self.pramin = Pramin(registers, chip, memory, self.protected, journal)
+        add_pramin(registers, chip, memory, self.protected, journal)
         self.bar1 = BarWindow("bar1", bar1_size, memory, self.mmu, self.protected, journal)
         self.bar2 = BarWindow("bar2", chip.bar2_size, memory, self.mmu, self.protected, journal)
         add_bar_blocks(registers, chip, memory, self.bar1, self.bar2)
         add_bus_registers(registers, chip, self.config, self.faults)
         add_invalidate(registers, self.invalidate, self.faults, lambda cause: self.gsp.halt(cause))
         self.host = Host(self, self.protected)
-        add_doorbells(registers, chip, self._doorbell, self._queue_doorbell, self._privileged_doorbell)
+        add_doorbells(registers, self._doorbell, self._queue_doorbell, self._privileged_doorbell)
         registers.complete()
 
     # --- what the blocks call -----------------------------------------------------------------------------------------------------
@@ -181,9 +179,8 @@ class Model:
 
     def _queue_doorbell(self) -> None:
         if self.gsp.running:
-            if self.gsp.serving and not self.gsp_falcon.version_written:
-                self.gsp_falcon.version_written = True
-                self.journal.violation("version-unwritten", "the firmware runs and OS was not written")
+            if self.gsp.serving:
+                self.boot.check_version(self.gsp_falcon)
             self.gsp.doorbell()
 
     def gsp_started(self) -> None:
@@ -204,9 +201,6 @@ class Model:
         self.memory.bus_master = enabled
         if not enabled:
             self.boot.driver_left()
-
-    def _functions(self, count: int) -> None:
-        """The number of virtual functions changed; the firmware reads it from configuration space."""
 
     # --- ports.Environment --------------------------------------------------------------------------------------------------------
 
@@ -249,10 +243,6 @@ class Model:
         """What GspSystemInfo should say of this GPU."""
         return self.config.place() | ({} if self.bus_address is None else {"nvDomainBusDeviceFunc": self.bus_address})
 
-    def vgpu_doorbell(self, gfid: int) -> None:
-        """A vGPU's task raised its interrupt towards the host."""
-        self._gsp_line()
-
     # --- life ---------------------------------------------------------------------------------------------------------------------
 
     def function_reset(self) -> None:
@@ -285,6 +275,7 @@ class Model:
         """Counts since the start."""
         return {
             "violations": self.journal.total,
+            "violations_dropped": self.journal.dropped,
             "unknown_registers": len(self.journal.unknown_registers),
             "unknown_controls": len(self.journal.unknown_controls),
             "messages": self.interrupts.messages,
@@ -310,6 +301,7 @@ class Model:
                 {"runlist": key[0], "chid": key[1], "enabled": channel.enabled, "dead": channel.dead, "methods": channel.executed}
                 for key, channel in sorted(self.host.channels.items())
             ],
+            "waiting": self.host.waiting(),
             "functions": self.config.functions,
             "bus_master": self.config.bus_master,
             "dma_maps": [list(interval) for interval in self.memory.maps()],

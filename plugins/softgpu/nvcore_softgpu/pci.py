@@ -1,7 +1,7 @@
 """Configuration space: 4096 bytes with what may be written and what a write does.
 
-Owns identity, BAR registers, the capabilities PM, MSI and PCI Express, and the extended capability SR-IOV. Calls back when bus mastering,
-VF enable or a function-level reset changes. Runs under the device's lock.
+Owns identity, BAR registers, the capabilities PM, MSI and PCI Express, and the extended capability SR-IOV. Calls back when bus mastering
+changes, and at a function-level reset. Runs under the device's lock.
 Source: PCI Express Base Specification 5.0, 7.5 and 9.3; device-model.md 2.1; place of the SR-IOV capability: open-gpu-kernel-modules
 570.144 dev_nv_xve.h. VF counts and sizes are model conventions.
 """
@@ -26,7 +26,7 @@ BUS_MASTER: Final = 1 << 2
 class ConfigSpace:
     """Configuration space of a physical function. bars: index to size; 64-bit prefetchable except BAR0.
 
-    on_bus_master(bool), on_functions(count), on_reset(): called after the write that changes them took effect.
+    on_bus_master(bool), on_reset(): called after the write that changes them took effect.
     """
 
     def __init__(
@@ -34,7 +34,6 @@ class ConfigSpace:
         chip: Chip,
         bars: Mapping[int, int],
         on_bus_master: Callable[[bool], None],
-        on_functions: Callable[[int], None],
         on_reset: Callable[[], None],
     ) -> None:
         self._chip = chip
@@ -42,7 +41,6 @@ class ConfigSpace:
         self.bytes = bytearray(SIZE)
         self._mask = bytearray(SIZE)
         self._on_bus_master = on_bus_master
-        self._on_functions = on_functions
         self._on_reset = on_reset
         self.functions = 0
         self.power_on()
@@ -162,9 +160,7 @@ class ConfigSpace:
         enabled = self.bytes[SRIOV_AT + 0x08] & 1
         count = int.from_bytes(self.bytes[SRIOV_AT + 0x10 : SRIOV_AT + 0x12], "little")
         count = min(count, self._chip.sriov.total_vfs) if enabled else 0
-        if count != self.functions:
-            self.functions = count
-            self._on_functions(count)
+        self.functions = count
 
     def place(self) -> dict[str, int]:
         """Where the function is and what it is, by the names of GspSystemInfo."""

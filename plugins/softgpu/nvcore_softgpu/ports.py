@@ -242,6 +242,11 @@ class KnownBootloader(Protocol):
     """The file of a GSP bootloader. code, data, manifest: (offset, size) of its parts."""
 
     @property
+    def app_version(self) -> int:
+        """What a driver writes to OS."""
+        ...
+
+    @property
     def image(self) -> memoryview:
         """All bytes."""
         ...
@@ -412,10 +417,6 @@ class Environment(Protocol):
         the device its address."""
         ...
 
-    def vgpu_doorbell(self, gfid: int) -> None:
-        """(device → GSP direction is `Gsp.vgpu_doorbell`); this one raises the VF's interrupt towards the host."""
-        ...
-
 
 class Gsp(Protocol):
     """The behavioural GSP-RM as the device uses it."""
@@ -436,7 +437,7 @@ class Gsp(Protocol):
         it cannot start."""
         ...
 
-    def resume(self, meta: Mapping[str, int]) -> str | None:
+    def resume(self) -> str | None:
         """Start again after a suspend: own state kept, queue headers not reinitialised."""
         ...
 

@@ -1,30 +1,21 @@
 """The boot programs of a firmware folder, as the model reads them: which bytes a driver must have put into SEC2.
 
-Owns a parser of its own for `booter_load` and `booter_unload` files and the comparison with falcon memory. Reads files, once a card,
+Owns what of `booter_load` and `booter_unload` files belongs where, and the comparison with falcon memory. Reads files, once a card,
 before any register access. A real boot ROM checks a signature; the model compares with the file.
 Source: gsp-boot.md 5.2 (linux-firmware nvidia/ga100/gsp; Linux 7.3 nouveau include/nvfw/{fw,hs}.h).
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from nvcore.api.errors import FormatError
+from nvcore_softgpu.images.parser import ImageFormatError, parse_hs
+from nvcore_softgpu.images.shelf import parsed
 
-__all__ = ["BootProgram", "ProgramFormatError", "parse_program", "read_programs"]
-
-BIN_MAGIC: Final = 0x10DE
-LARGEST: Final = 1 << 20
-
-
-class ProgramFormatError(FormatError):
-    """A boot program's file is not what its format says."""
-
-    code = "NVC-7102"
-    usual_remedy = "nvcore softgpu firmware DIR writes sound ones"
+__all__ = ["BootProgram", "parse_program", "read_programs"]
 
 
 class BootProgram(NamedTuple):
@@ -52,47 +43,30 @@ class BootProgram(NamedTuple):
         )
 
 
-def parse_program(raw: bytes, role: str, version: str, where: str) -> BootProgram:
-    """Understand one file. Raises ProgramFormatError."""
-
-    def words(offset: int, count: int) -> tuple[int, ...]:
-        if offset < 0 or offset + 4 * count > len(raw):
-            raise ProgramFormatError("a header lies outside the file", expected=f"inside {len(raw)} bytes", seen=hex(offset), where=where)
-        return struct.unpack_from(f"<{count}I", raw, offset)
-
-    def piece(offset: int, size: int) -> bytes:
-        if size <= 0 or size > LARGEST or offset + size > len(raw):
-            raise ProgramFormatError(
-                "a part lies outside the file", expected=f"inside {len(raw)} bytes", seen=f"{offset:#x}+{size:#x}", where=where
-            )
-        return raw[offset : offset + size]
-
-    magic, _, _, header, data_at, _ = words(0, 6)
-    if magic != BIN_MAGIC:
-        raise ProgramFormatError("not a firmware container", expected=hex(BIN_MAGIC), seen=hex(magic), where=where)
-    signature_at, signature_size, patch_at, offset_at, _, _, count_at, load_at, _ = words(header, 9)
-    (patch,), (offset,), (count,) = words(patch_at, 1), words(offset_at, 1), words(count_at, 1)
-    code_at, code_size, os_data_at, os_data_size, _, app_at, app_size = words(load_at, 7)
-    if not count or signature_size % count or code_at or app_at != code_size:
-        raise ProgramFormatError(
-            "parts are not where a boot program has them", seen=f"{count} signatures, code at {code_at:#x}", where=where
+def parse_program(raw: bytes | memoryview, role: str, version: str) -> BootProgram:
+    """Understand one file. Raises ImageFormatError."""
+    file = parse_hs(raw)
+    (code_at, code_size), (data_at, data_size) = file.os_code, file.os_data
+    app_at, app_size = file.apps[0][:2]
+    patch, each = file.patch - data_at, len(file.signatures[0])
+    if code_at or not code_size or app_at != code_size or not 0 <= patch <= data_size - each:
+        raise ImageFormatError(
+            "parts are not where a boot program has them",
+            expected="open code, secure code behind it, the signature's place in the data",
+            seen=f"code at {code_at:#x} and {app_at:#x}, data at {data_at:#x}, signature at {file.patch:#x}",
         )
-    each = signature_size // count
-    if not os_data_at <= patch <= os_data_at + os_data_size - each:
-        raise ProgramFormatError("the signature's place is outside the data", seen=hex(patch), where=where)
-    signatures = tuple(piece(signature_at + offset + index * each, each) for index in range(count))
-    code = piece(data_at, code_size + app_size)
-    return BootProgram(role, version, code, piece(data_at + os_data_at, os_data_size), signatures, patch - os_data_at)
+    code, data = file.image[: code_size + app_size], file.image[data_at : data_at + data_size]
+    return BootProgram(role, version, bytes(code), bytes(data), file.signatures, patch)
 
 
 def read_programs(folder: Path, chip: str) -> Sequence[BootProgram]:
-    """Every boot program of a chip in a folder; empty when it has none. Raises ProgramFormatError, OSError."""
+    """Every boot program of a chip in a folder; empty when it has none. Raises ImageFormatError, OSError."""
     found = []
     for base in (folder / "nvidia", folder):
         for role in ("load", "unload"):
             for path in sorted((base / chip.lower() / "gsp").glob(f"booter_{role}-*.bin")):
                 version = path.name.removeprefix(f"booter_{role}-").removesuffix(".bin")
-                found.append(parse_program(path.read_bytes(), role, version, str(path)))
+                found.append(parsed(path, partial(parse_program, role=role, version=version)))
         if found:
             break
     return found

@@ -36,7 +36,6 @@ VIOLATIONS: Final[tuple[Rule, ...]] = (
     *_rules(
         "falcon",
         ("falcon-memory-outside", "code or data was put beyond the end of IMEM or DMEM"),
-        ("falcon-dma-virtual", "a transfer goes through a virtual context"),
         ("falcon-rm", "the register RM does not hold BOOT_0 when a program starts"),
         ("falcon-dma", "transfers without a context are not allowed when a program starts"),
         ("falcon-dma-context", "the program's context does not lead to physical system memory"),
@@ -47,7 +46,7 @@ VIOLATIONS: Final[tuple[Rule, ...]] = (
         ("start-without-code", "a program was started that is not there, or not at its first instruction"),
         ("start-without-reset", "a falcon was started that was not reset since its last program"),
         ("reset-running-gsp", "the GSP was reset while the firmware serves its driver"),
-        ("version-unwritten", "the firmware runs and the bootloader's version was not written to OS"),
+        ("version-unwritten", "the firmware runs and OS was not written, or is not the bootloader's version"),
     ),
     *_rules(
         "boot",
@@ -72,8 +71,7 @@ VIOLATIONS: Final[tuple[Rule, ...]] = (
         ("fwsec-command", "the mapper has another command, version or buffer than FWSEC knows"),
         ("fwsec-size", "the data has another size than the ROM's"),
         ("fwsec-code", "the secure code is not the ROM's"),
-        ("frts-command", "the region that FWSEC shall make is described wrongly"),
-        ("frts-missing", "the booter was started and FWSEC had not made the region"),
+        ("frts-command", "FWSEC was told to make a region that the booter of this chip makes itself"),
     ),
     *_rules(
         "FSP",

@@ -16,7 +16,7 @@ from nvcore_softgpu.mmu import Mmu, Root, TranslationFault
 from nvcore_softgpu.ports import Aperture, Violations
 from nvcore_softgpu.registers.file import OGKM, RegisterFile
 
-__all__ = ["BarWindow", "Pramin", "add_bar_blocks", "instance_root"]
+__all__ = ["BarWindow", "add_bar_blocks", "add_pramin", "instance_root"]
 
 _VRAM: Final = Aperture.VRAM
 _SYSTEM: Final = Aperture.SYSTEM
@@ -34,45 +34,43 @@ def instance_root(memory: PhysicalMemory, instance: int) -> Root | None:
     return (_VRAM if low & 3 == 0 else _SYSTEM, address) if address else None
 
 
-class Pramin:
-    """The 1 MiB window in BAR0."""
+def add_pramin(registers: RegisterFile, chip: Chip, memory: PhysicalMemory, protected: Region, violations: Violations) -> None:
+    """The 1 MiB window in BAR0, and the register that moves it."""
+    turing = chip.window == 0x1700
+    base = 0
+    aperture = _VRAM
+    words = memory.vram32
+    limit = memory.vram_size
 
-    def __init__(self, registers: RegisterFile, chip: Chip, memory: PhysicalMemory, protected: Region, violations: Violations) -> None:
-        turing = chip.window == 0x1700
-        base = 0
-        aperture = _VRAM
-        words = memory.vram32
-        limit = memory.vram_size
+    def select(offset: int, value: int) -> None:
+        nonlocal base, aperture
+        registers.values[offset] = value
+        base = (value & (0xFFFFFF if turing else 0x3FFFFF)) << 16
+        aperture = _SYSTEM if turing and value >> 24 & 3 else _VRAM
 
-        def select(offset: int, value: int) -> None:
-            nonlocal base, aperture
-            registers.values[offset] = value
-            base = (value & (0xFFFFFF if turing else 0x3FFFFF)) << 16
-            aperture = _SYSTEM if turing and value >> 24 & 3 else _VRAM
+    def refused(address: int) -> bool:
+        region = protected()
+        if region is not None and region[0] <= address < region[1]:
+            violations.violation("wpr2-access", "PRAMIN reaches into WPR2")
+            return True
+        return False
 
-        def refused(address: int) -> bool:
-            region = protected()
-            if region is not None and region[0] <= address < region[1]:
-                violations.violation("wpr2-access", "PRAMIN reaches into WPR2")
-                return True
-            return False
+    def read(offset: int) -> int:
+        address = base + (offset & 0xFFFFF)
+        if aperture is _VRAM and address < limit:
+            return WORD if refused(address) else words[address >> 2]
+        return int.from_bytes(memory.read(aperture, address, 4), "little")
 
-        def read(offset: int) -> int:
-            address = base + (offset & 0xFFFFF)
-            if aperture is _VRAM and address < limit:
-                return WORD if refused(address) else words[address >> 2]
-            return int.from_bytes(memory.read(aperture, address, 4), "little")
+    def write(offset: int, value: int) -> None:
+        address = base + (offset & 0xFFFFF)
+        if aperture is _VRAM and address < limit:
+            if not refused(address):
+                words[address >> 2] = value
+        else:
+            memory.write(aperture, address, value.to_bytes(4, "little"))
 
-        def write(offset: int, value: int) -> None:
-            address = base + (offset & 0xFFFFF)
-            if aperture is _VRAM and address < limit:
-                if not refused(address):
-                    words[address >> 2] = value
-            else:
-                memory.write(aperture, address, value.to_bytes(4, "little"))
-
-        registers.handled(chip.window, "BAR0_WINDOW", "VRAM address >> 16 of PRAMIN", OGKM + " dev_bus.h", write=select)
-        registers.aperture(PRAMIN, 1 << 20, "PRAMIN", "window onto memory", OGKM + " dev_ram.h", read=read, write=write)
+    registers.handled(chip.window, "BAR0_WINDOW", "VRAM address >> 16 of PRAMIN", OGKM + " dev_bus.h", write=select)
+    registers.aperture(PRAMIN, 1 << 20, "PRAMIN", "window onto memory", OGKM + " dev_ram.h", read=read, write=write)
 
 
 class BarWindow:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from nvcore_softgpu.chips import Chip
-from nvcore_softgpu.ports import Aperture, ImageShelf, KnownImage, Memory, Violations
+from nvcore_softgpu.ports import Aperture, ImageShelf, KnownBootloader, KnownImage, Memory, Violations
 
 __all__ = [
     "REFUSALS",
@@ -321,9 +321,11 @@ def check_image(memory: Memory, violations: Violations, meta: dict[str, int], ch
     raise BootRefusal(0x06, "bad-signature", f"the signature is not section {chip.signature} of the image")
 
 
-def check_bootloader(memory: Memory, meta: Mapping[str, int], chip: Chip, known: KnownImage | None, shelf: ImageShelf | None) -> None:
+def check_bootloader(
+    memory: Memory, meta: Mapping[str, int], chip: Chip, known: KnownImage | None, shelf: ImageShelf | None
+) -> KnownBootloader | None:
     """The GSP's bootloader, which runs before the image: reachable, not empty, its parts where the format has them; with a folder that has
-    the file of the same release, that file's bytes. Raises BootRefusal."""
+    the file of the same release, that file's bytes. Answers that file. Raises BootRefusal."""
     address, size = meta["sysmemAddrOfBootloader"], meta["sizeOfBootloader"]
     code, data, manifest = (meta[name] for name in _PARTS)
     if size % PAGE:  # 5.3: so in every release
@@ -338,6 +340,7 @@ def check_bootloader(memory: Memory, meta: Mapping[str, int], chip: Chip, known:
         raise BootRefusal(0x07, "bootloader-empty", f"{size:#x} bytes of zeros")
     file = shelf.bootloader(chip.name, known.version) if shelf is not None and known is not None else None
     if file is None:
-        return
+        return None
     if image != file.image or (code, data, manifest) != (file.code[0], file.data[0], file.manifest[0]):
         raise BootRefusal(0x07, "bootloader-differs", f"{size:#x} bytes at {address:#x} are not the file's, or the offsets are not")
+    return file

@@ -124,7 +124,7 @@ class BehaviouralGsp:
         self._rm, self._state = Rm(state), state
         return ""
 
-    def resume(self, meta: Mapping[str, int]) -> str | None:
+    def resume(self) -> str | None:
         """Start again after a suspend: the queues and all objects are as they were.
 
         Log buffers are not touched any more: the driver may have freed them with the boot arguments.

@@ -13,11 +13,10 @@ from typing import Final
 from nvcore_softgpu.gsp.versions import Version
 
 __all__ = [
-    "FIRST_EVENT", "INIT_DONE", "MMU_FAULT_QUEUED", "OS_ERROR_LOG", "RC_TRIGGERED", "RUN_CPU_SEQUENCER", "UNKNOWN", "VGPU_PLUGIN_TRIGGERED",
+    "INIT_DONE", "MMU_FAULT_QUEUED", "OS_ERROR_LOG", "RC_TRIGGERED", "RUN_CPU_SEQUENCER", "UNKNOWN", "VGPU_PLUGIN_TRIGGERED",
     "XID_MMU_FAULT", "XID_PBDMA", "cpu_sequence", "error_log", "rc_triggered",
 ]  # fmt: skip
 
-FIRST_EVENT: Final = 0x1000  # function numbers from here on are events
 INIT_DONE: Final = 0x1001  # the firmware is up
 RUN_CPU_SEQUENCER: Final = 0x1002  # register writes that the host is to make
 RC_TRIGGERED: Final = 0x1004  # a channel was taken off after an error

@@ -64,7 +64,7 @@ class HostRpc:
         fault = state.env.faults.take("vgpu-rpc-error")
         result = int(fault or "0x65", 0) if fault is not None else self._answer(task, message, base + body)
         task.processed = number
-        self._reply(task, base + response, number, result)
+        self._reply(base + response, number, result)
 
     def _layout(self, task: Task, version: int, response: int, body: int) -> str | None:
         if version != _VERSION:
@@ -74,7 +74,7 @@ class HostRpc:
                 return f"{name} buffer at heap + {offset:#x}"
         return None
 
-    def _reply(self, task: Task, where: int, number: int, result: int) -> None:
+    def _reply(self, where: int, number: int, result: int) -> None:
         write, processed = self._state.env.memory.write, self._state.version.processed
         if processed:
             write(Aperture.VRAM, where, number.to_bytes(4, "little"))

@@ -17,7 +17,7 @@ MIB = 1 << 20  # bytes
 class Layout:
     """Reserved and usable ranges, as (first, last + 1) in bytes."""
 
-    __slots__ = ("directories", "frts", "non_wpr_heap", "reserved", "top", "usable", "vram_size", "wpr")
+    __slots__ = ("directories", "frts", "non_wpr_heap", "reserved", "top", "usable", "vram_size")
 
     def __init__(self, meta: Mapping[str, int], vram_size: int, directories: tuple[int, int]) -> None:
         """meta: the WPR meta, offsets filled in. directories: root page directories of BAR1 and BAR2."""
@@ -25,7 +25,6 @@ class Layout:
         self.directories = directories
         self.non_wpr_heap = meta.get("nonWprHeapOffset", 0)
         self.frts = meta.get("frtsOffset", 0)
-        self.wpr = (meta.get("gspFwWprStart", 0), meta.get("gspFwWprEnd", 0))
         starts = [meta.get(name, 0) for name in ("gspFwRsvdStart", "nonWprHeapOffset", "gspFwWprStart")]
         self.top = min((start for start in starts if start), default=vram_size)
         pieces = [(0, MIB), (self.top, vram_size)]

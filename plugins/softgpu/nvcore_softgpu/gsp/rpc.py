@@ -91,11 +91,6 @@ class Assembler:
         self._parts: list[bytes] = []
         self._total = self._want = 0
 
-    @property
-    def pending(self) -> bool:
-        """A message is unfinished."""
-        return self._first is not None
-
     def drop(self) -> None:
         """Forget an unfinished message."""
         self._first = None

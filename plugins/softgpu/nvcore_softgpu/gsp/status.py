@@ -12,7 +12,6 @@ class Status:
     """Numbers by name."""
 
     OK = 0x00
-    BUFFER_TOO_SMALL = 0x02
     STATE_IN_USE = 0x63
     IN_USE = 0x17
     DUPLICATE_NAME = 0x19
@@ -31,11 +30,9 @@ class Status:
     INVALID_OBJECT_PARENT = 0x36
     INVALID_OFFSET = 0x37
     INVALID_PARAM_STRUCT = 0x3A
-    INVALID_PARAMETER = 0x3B
     INVALID_STATE = 0x40
     NOT_SUPPORTED = 0x56
     OBJECT_NOT_FOUND = 0x57
-    TIMEOUT = 0x65
     # transport: answered in rpc_result
     UNKNOWN_FUNCTION = 0xFF100001
     INVALID_FORMAT = 0xFF100002

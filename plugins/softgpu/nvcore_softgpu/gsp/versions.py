@@ -23,16 +23,13 @@ class StaticInfo(NamedTuple):
     sriov: int
     sriov_size: int
     max_gfid: int
-    engine_caps: int
     fb_length: int
-    fb_bus_width: int
-    fb_ram_type: int
+    fb_bus_width: int  # the type of RAM behind it
     l2_size: int
     name: int
     short_name: int
     unicode_name: int
-    bar1_pde: int
-    bar2_pde: int
+    bar1_pde: int  # BAR2's behind it
     handles: int
     wpr_layout: int | None  # nonWprHeapOffset, frtsOffset
 
@@ -78,21 +75,19 @@ class Version(NamedTuple):
     type_size: int
     upload_size: int
     processed: int  # message_seq_num_processed inside the response buffer; the result follows
-    configuration_size: int
     heap_floor: int  # bytes of GSP heap that a vGPU host boot needs
-    meta_flags: bool
     identity: Mapping[str, tuple[int, int]]  # (offset, bytes) of what GspSystemInfo says of the GPU's place and identity
 
 
 _STATIC_535: Final = StaticInfo(
-    size=0x878, gid=0x18, gpc=0x124, regions=0x348, sriov=0x658, sriov_size=72, max_gfid=0x6A0, engine_caps=0x6A4, fb_length=0x6D8,
-    fb_bus_width=0x6E4, fb_ram_type=0x6E8, l2_size=0x6F0, name=0x71C, short_name=0x75C, unicode_name=0x79C, bar1_pde=0x828,
-    bar2_pde=0x830, handles=0x868, wpr_layout=None,
+    size=0x878, gid=0x18, gpc=0x124, regions=0x348, sriov=0x658, sriov_size=72, max_gfid=0x6A0, fb_length=0x6D8,
+    fb_bus_width=0x6E4, l2_size=0x6F0, name=0x71C, short_name=0x75C, unicode_name=0x79C, bar1_pde=0x828,
+    handles=0x868, wpr_layout=None,
 )  # fmt: skip
 _STATIC_570: Final = StaticInfo(
-    size=0x678, gid=0x18, gpc=None, regions=0x158, sriov=0x460, sriov_size=80, max_gfid=0x4B0, engine_caps=0x4B4, fb_length=0x4C8,
-    fb_bus_width=0x4D8, fb_ram_type=0x4DC, l2_size=0x4E8, name=0x4EC, short_name=0x52C, unicode_name=0x56C, bar1_pde=0x600,
-    bar2_pde=0x608, handles=0x640, wpr_layout=0x668,
+    size=0x678, gid=0x18, gpc=None, regions=0x158, sriov=0x460, sriov_size=80, max_gfid=0x4B0, fb_length=0x4C8,
+    fb_bus_width=0x4D8, l2_size=0x4E8, name=0x4EC, short_name=0x52C, unicode_name=0x56C, bar1_pde=0x600,
+    handles=0x640, wpr_layout=0x668,
 )  # fmt: skip
 
 _PLACE: Final = {"gpuPhysAddr": (0, 8), "gpuPhysFbAddr": (8, 8), "gpuPhysInstAddr": (16, 8)}
@@ -108,7 +103,7 @@ _535: Final = Version(
     memsys_size=56, fbsr_size=32, region_controls=True, fb_info_size=436, compbit_size=72, lockdown_event=0x101D, fault_gfid=False,
     error_log_size=268,
     bootload=Bootload(6496, 28, 62, 280, 288, 3360, 6432, None), type_size=4952, upload_size=316936, processed=0,
-    configuration_size=88, heap_floor=549 << 20, meta_flags=False, identity=_PLACE_535,
+    heap_floor=549 << 20, identity=_PLACE_535,
 )  # fmt: skip
 _570: Final = Version(
     name="570.144", static_info=_STATIC_570, system_info_size=0x3A0, vf_info=0x358, resume_arguments=0x20, arguments_size=72,
@@ -116,7 +111,7 @@ _570: Final = Version(
     memsys_size=40, fbsr_size=24, region_controls=False, fb_info_size=460, compbit_size=80, lockdown_event=0x101C, fault_gfid=True,
     error_log_size=272,
     bootload=Bootload(6616, 28, 84, 368, 376, 3448, 6520, 6576), type_size=5224, upload_size=334344, processed=4,
-    configuration_size=112, heap_floor=581 << 20, meta_flags=True, identity=_PLACE_570,
+    heap_floor=581 << 20, identity=_PLACE_570,
 )  # fmt: skip
 
 VERSIONS: Final[dict[str, Version]] = {row.name: row for row in (_535, _570)}

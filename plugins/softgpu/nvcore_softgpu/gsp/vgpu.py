@@ -8,7 +8,7 @@ Source: open-gpu-kernel-modules 570.144, ctrl2080vgpumgrinternal.h, kernel_vgpu_
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from nvcore_softgpu.gsp.conventions import CHANNELS_PER_RUNLIST, MAX_VGPUS
 from nvcore_softgpu.gsp.events import VGPU_PLUGIN_TRIGGERED
@@ -16,7 +16,7 @@ from nvcore_softgpu.gsp.state import State
 from nvcore_softgpu.gsp.status import Status
 from nvcore_softgpu.ports import Aperture
 
-__all__ = ["BOOTLOADED", "CONTROL_SIZE", "Task", "VgpuManager", "VgpuType"]
+__all__ = ["BOOTLOADED", "CONTROL_SIZE", "Task", "VgpuManager"]
 
 BOOTLOADED: Final = 0x4E654A6F
 """What a task writes to say that it is up."""
@@ -29,17 +29,6 @@ _MAX_PLUGIN_CHANNELS: Final = 5
 _SEQUENCE_AT: Final = 8
 _MAX_TYPES: Final = 64
 _NOTIFY_BOOTLOADED, _NOTIFY_UNLOADED, NOTIFY_CRASHED = 0, 1, 2
-
-
-class VgpuType(NamedTuple):
-    """One uploaded type: sizes in bytes."""
-
-    number: int
-    name: str
-    max_instances: int
-    profile_size: int
-    fb_length: int
-    heap_size: int
 
 
 class Task:
@@ -92,7 +81,7 @@ class VgpuManager:
         """No task, no type."""
         self._state = state
         self.tasks: dict[int, Task] = {}
-        self.types: dict[int, VgpuType] = {}
+        self.types: set[int] = set()
 
     def enabled(self) -> str | None:
         """None when the boot settings allow vGPUs, else what is missing."""
@@ -117,17 +106,13 @@ class VgpuManager:
         if count > _MAX_TYPES:
             self._state.report("vgpu-type-count", f"{count} types, at most {_MAX_TYPES}")
             return Status.INVALID_LIMIT
-        found: dict[int, VgpuType] = {}
+        found: set[int] = set()
         for index in range(count):
-            base = 8 + index * size
-            number = struct.unpack_from("<I", block, base)[0]
-            text = bytes(block[base + 4 : base + 36]).split(b"\0", 1)[0].decode("ascii", "replace")
-            instances = struct.unpack_from("<I", block, base + 324)[0]
-            profile, length, heap = struct.unpack_from("<QQQ", block, base + 384)
+            number = struct.unpack_from("<I", block, 8 + index * size)[0]
             if number == 0 or number in found or (not discard and number in self.types):
                 self._state.report("vgpu-type", f"type {number} is zero or comes twice")
                 return Status.INVALID_ARGUMENT
-            found[number] = VgpuType(number, text, instances, profile, length, heap)
+            found.add(number)
         if discard & 0xFF:
             self.types.clear()
         self.types.update(found)

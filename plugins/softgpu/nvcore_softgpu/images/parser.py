@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
 from hashlib import sha384
 from typing import ClassVar, Final, NamedTuple
 
 from nvcore.api.errors import FormatError
 
 __all__ = [
-    "BinHeader", "Fmc", "GspImage", "HsImage", "ImageFormatError", "RiscvImage", "parse_bin", "parse_fmc", "parse_gsp", "parse_hs",
-    "parse_riscv",
+    "BinHeader", "Fmc", "GspImage", "HsImage", "ImageFormatError", "RiscvImage", "parse_bin", "parse_fmc", "parse_hs", "parse_riscv",
 ]  # fmt: skip
 
 _BIN = struct.Struct("<6I")
@@ -47,8 +45,8 @@ class BinHeader(NamedTuple):
 
 
 class HsImage(NamedTuple):
-    """A falcon program with signatures (booter). apps: (code offset, code size, data offset, data size) each; patch: where a signature
-    goes."""
+    """A falcon program with signatures (booter). os_code, os_data: (offset, size); apps: (code offset, code size, data offset, data size)
+    each; patch: where a signature goes."""
 
     image: memoryview
     os_code: tuple[int, int]
@@ -56,18 +54,13 @@ class HsImage(NamedTuple):
     apps: tuple[tuple[int, int, int, int], ...]
     signatures: tuple[bytes, ...]
     patch: int
-    fuse_version: int
-    engine_id: int
-    ucode_id: int
 
 
 class RiscvImage(NamedTuple):
-    """A RISC-V boot program. manifest, code, data: (offset, size) of the monitor's parts."""
+    """A RISC-V boot program. app_version: what a driver writes to OS; manifest, code, data: (offset, size) of the monitor's parts."""
 
     image: memoryview
-    version: int
     app_version: int
-    bootloader: tuple[int, int]
     manifest: tuple[int, int]
     data: tuple[int, int]
     code: tuple[int, int]
@@ -115,14 +108,16 @@ def parse_hs(data: bytes | memoryview) -> HsImage:
     count = _word(view, count_at, "signature count")
     first = _word(view, patch_signature_at, "signature offset")
     patch = _word(view, patch_at, "patch location")
-    if not 1 <= count <= _MAX_SIGNATURES or signatures_size % count or first >= max(signatures_size, 1):
+    if not 1 <= count <= _MAX_SIGNATURES or signatures_size % count or first >= signatures_size:
         raise _fail("signatures of an HS image", "whole signatures", f"{count} in {signatures_size:#x} bytes from {first:#x}")
     area = bytes(_piece(view, signatures_at + first, signatures_size - first, "signatures"))
     each = signatures_size // count
     signatures = tuple(area[at : at + each] for at in range(0, len(area) - each + 1, each))
+    if not signatures:
+        raise _fail("signatures of an HS image", f"{each:#x} bytes", f"{len(area):#x}")
     if meta_size != 12:
         raise _fail("meta data of an HS image", "12 bytes", meta_size)
-    fuse, engine, ucode = struct.unpack("<3I", _piece(view, meta_at, 12, "meta data"))
+    _piece(view, meta_at, meta_size, "meta data")
     load = _piece(view, load_at, load_size, "load header")
     if load_size < 20:
         raise _fail("load header of an HS image", "at least 20 bytes", load_size)
@@ -132,7 +127,7 @@ def parse_hs(data: bytes | memoryview) -> HsImage:
     rows = tuple(struct.iter_unpack("<4I", load[20:]))
     for offset, size in ((code, code_size), (os_data, os_data_size), (patch, each), *((row[0], row[1]) for row in rows)):
         _piece(image, offset, size, "a part of an HS image")
-    return HsImage(image, (code, code_size), (os_data, os_data_size), rows, signatures, patch, fuse, engine, ucode)
+    return HsImage(image, (code, code_size), (os_data, os_data_size), rows, signatures, patch)
 
 
 def parse_riscv(data: bytes | memoryview) -> RiscvImage:
@@ -147,9 +142,7 @@ def parse_riscv(data: bytes | memoryview) -> RiscvImage:
     parts = {"bootloader": row[1:3], "parameters": row[3:5], "manifest": row[8:10], "data": row[10:12], "code": row[12:14]}
     for name, (offset, size) in parts.items():
         _piece(container.data, offset, size, f"{name} of a RISC-V image")
-    return RiscvImage(
-        container.data, version, row[7], (row[1], row[2]), (row[8], row[9]), (row[10], row[11]), (row[12], row[13])
-    )  # fmt: skip
+    return RiscvImage(container.data, row[7], (row[8], row[9]), (row[10], row[11]), (row[12], row[13]))
 
 
 class _Section(NamedTuple):
@@ -191,9 +184,9 @@ def _sections(view: memoryview, wide: bool) -> tuple[int, int, list[_Section]]:
 
 
 class GspImage:
-    """The file of a GSP image (`ports.KnownImage`). family: tu10x (an ELF inside) or ga10x (flat)."""
+    """The file of a GSP image (`ports.KnownImage`)."""
 
-    __slots__ = ("_sections", "_view", "build_id", "family", "version")
+    __slots__ = ("_sections", "_view", "version")
 
     def __init__(self, data: bytes | memoryview) -> None:
         """Raises ImageFormatError."""
@@ -207,12 +200,9 @@ class GspImage:
         image = self.image
         if not image or not self.version:
             raise _fail("GSP image", "an image and a version", f"{len(image)} bytes, version {self.version!r}")
-        self.family = "tu10x" if bytes(image[:4]) == b"\x7fELF" else "ga10x"
         for section in sections:
             if section.name.startswith(".fwsignature_") and section.size != _SIGNATURE_SIZE:
                 raise _fail(f"section {section.name}", f"{_SIGNATURE_SIZE} bytes", section.size)
-        note = self._sections.get(".note.gnu.build-id")
-        self.build_id = "" if note is None or note.size < 16 else _build_id(bytes(view[note.offset + 16 : note.offset + note.size]))
 
     def _bytes(self, name: str) -> memoryview:
         section = self._sections.get(name)
@@ -225,28 +215,9 @@ class GspImage:
         """The bytes of `.fwimage`, not padded."""
         return self._bytes(".fwimage")
 
-    @property
-    def synthetic(self) -> bool:
-        """Whether this is an image that nobody signed."""
-        return self.build_id == "synthetic"
-
     def signature(self, section: str) -> bytes | None:
         """The signature section of that name (".fwsignature_ga100"), or None."""
         return bytes(self._bytes(section)) if section in self._sections else None
-
-    def signatures(self) -> Sequence[str]:
-        """Names of the signature sections."""
-        return tuple(name for name in self._sections if name.startswith(".fwsignature_"))
-
-
-def _build_id(raw: bytes) -> str:
-    text = raw.rstrip(b"\0")
-    return text.decode("ascii") if text.isalnum() and text.isascii() else raw.hex()
-
-
-def parse_gsp(data: bytes | memoryview) -> GspImage:
-    """A GSP image. Raises ImageFormatError."""
-    return GspImage(data)
 
 
 def parse_fmc(data: bytes | memoryview) -> Fmc:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from nvcore_softgpu.images.parser import Fmc, GspImage, ImageFormatError, RiscvImage, parse_fmc, parse_riscv
 
-__all__ = ["Shelf", "open_shelf"]
+__all__ = ["Shelf", "open_shelf", "parsed"]
 
 Parsed = TypeVar("Parsed")
 
@@ -47,7 +47,7 @@ class Shelf:
         """Images for a chip by name ("GA100"), in any release. Raises ImageFormatError for a file that is no image."""
         known = self._known.get(chip)
         if known is None:
-            known = self._known[chip] = [_parsed(path, GspImage) for path in self.files(chip)]
+            known = self._known[chip] = [parsed(path, GspImage) for path in self.files(chip)]
         return known
 
     def bootloader(self, chip: str, version: str) -> RiscvImage | None:
@@ -55,7 +55,7 @@ class Shelf:
         known = self._bootloaders.get(chip)
         if known is None:
             known = self._bootloaders[chip] = {
-                path.name.removeprefix("bootloader-").removesuffix(".bin"): _parsed(path, parse_riscv)
+                path.name.removeprefix("bootloader-").removesuffix(".bin"): parsed(path, parse_riscv)
                 for path in self.files(chip, "bootloader")
             }
         return known.get(version)
@@ -64,12 +64,12 @@ class Shelf:
         """FMCs for a chip, in any release. Raises ImageFormatError for a file that is none."""
         known = self._fmcs.get(chip)
         if known is None:
-            known = self._fmcs[chip] = [_parsed(path, parse_fmc) for path in self.files(chip, "fmc")]
+            known = self._fmcs[chip] = [parsed(path, parse_fmc) for path in self.files(chip, "fmc")]
         return known
 
 
-def _parsed(path: Path, parse: Callable[[memoryview], Parsed]) -> Parsed:
-    """What a file holds; its errors name the file."""
+def parsed(path: Path, parse: Callable[[memoryview], Parsed]) -> Parsed:
+    """What a file holds. Raises ImageFormatError, which names the file, and OSError."""
     try:
         return parse(_map(path))
     except ImageFormatError as problem:

@@ -71,7 +71,7 @@ def add_invalidate(registers: RegisterFile, drop: Callable[[], None], faults: Fa
 
 
 def add_doorbells(
-    registers: RegisterFile, chip: Chip, ring: Callable[[int], None], queue: Callable[[], None], privileged: Callable[[int], None]
+    registers: RegisterFile, ring: Callable[[int], None], queue: Callable[[], None], privileged: Callable[[int], None]
 ) -> None:
     """The usermode doorbell, in both views, the privileged doorbell of vGPU tasks, and the GSP's queue registers."""
     source = OGKM + " dev_vm.h"

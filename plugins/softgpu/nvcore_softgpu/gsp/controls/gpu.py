@@ -16,7 +16,7 @@ __all__ = ["CONTROLS"]
 
 _SUB = ("subdevice",)
 _NONE = 0xFFFFFFFF
-_GID_ASCII, _GID_BINARY = 0, 2
+_GID_BINARY: Final = 2
 # NV2080_CTRL_FB_INFO_INDEX_*: sizes in KiB, the bus in bits
 _RAM_SIZE, _TOTAL_RAM_SIZE, _HEAP_SIZE, _MAPPABLE_HEAP_SIZE, _BUS_WIDTH = 7, 8, 9, 10, 11
 
