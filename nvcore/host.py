@@ -82,11 +82,7 @@ class Host:
         from nvcore.gpu.life import Gpu
 
         self.gpus = tuple(Gpu(source, self) for source in self.sources)
-        jobs = []
-        for gpu in self.gpus:
-            gpu.life.start()
-            gpu.calls.start()
-            jobs.append((gpu, gpu.life.post(gpu.bring_up, "boot")))
+        jobs = [(gpu, gpu.life.post(gpu.bring_up, "boot")) for gpu in self.gpus]
         for gpu, error in self._late(jobs, self.clock.now() + self.settings.boot) if wait else ():
             self.events.publish("boot", str(error), gpu=gpu.name)
         return self

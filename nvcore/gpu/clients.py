@@ -131,7 +131,6 @@ class Attachment:
 
     def probe(self, timeout: float) -> bool:
         """Have the driver take the function. Raises what it raises, WaitTimeout, PluginError."""
-        self.delivery.start()
         self.client = self._calls.call(lambda: self.driver.probe(self.context), f"{self.name}: probe", timeout, abandon=True)
         if self.client is None:
             raise PluginError(f"{self.name} took {self.function.name} and gave no client")

@@ -60,25 +60,20 @@ def _nothing() -> None:
 
 
 class Worker:
-    """A thread that runs jobs in order. on_error: told of every job that raised and that nobody awaits. abandoned: what hung here and was
-    left behind. The thread starts with the first call."""
+    """A thread that runs jobs in order, from the making of the worker on: `post` makes none (a receiver thread may not). on_error: told of
+    every job that raised and that nobody awaits. abandoned: what hung here and was left behind."""
 
     def __init__(self, name: str, clock: Clock, on_error: Callable[[str, BaseException], None] | None = None) -> None:
         self.name, self._clock, self._on_error = name, clock, on_error
         self._lock = Lock("worker", leaf=True)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()  # each thread has its own: one that was abandoned finds no more in it
-        self._thread: threading.Thread | None = None
         self._stopping = False
         self.abandoned: tuple[str, ...] = ()
+        self._thread = start_thread(name, self._loop)
 
     def here(self) -> bool:
         """Whether the caller is this worker's thread."""
         return self._thread is threading.current_thread()
-
-    def start(self) -> None:
-        """Make the thread now, so that `post` makes none later (a receiver thread may not)."""
-        if self._thread is None and not self._stopping:
-            self._thread = start_thread(self.name, self._loop)
 
     @signalling_safe
     def post(self, call: Callable[[], Any], what: str, *, awaited: bool = False) -> Job:
@@ -97,7 +92,6 @@ class Worker:
         """Run a job and wait for it. Raises what it raises, or WaitTimeout; with `abandon` the thread that hangs in it is then replaced."""
         if self.here():
             return call()
-        self.start()
         job = self.post(call, what, awaited=True)
         try:
             return job.wait(self._clock, timeout)
@@ -128,13 +122,10 @@ class Worker:
     def stop(self, timeout: float) -> bool:
         """End the thread after the jobs queued so far; False when it hangs (it is a daemon thread and does not keep the process)."""
         self._stopping = True
-        thread = self._thread
-        if thread is None:
-            return True
         self._jobs.put(None)
-        if thread is not threading.current_thread():
-            thread.join(timeout)
-        return not thread.is_alive()
+        if not self.here():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
 
 
 def fails(problems: list[str], what: str, call: Callable[..., object], *args: object) -> bool:

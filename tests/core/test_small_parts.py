@@ -225,7 +225,6 @@ def test_a_job_that_raises_or_exits_ends_no_thread() -> None:
     def exits() -> None:
         raise SystemExit(3)
 
-    worker.start()
     worker.post(lambda: 1 // 0, "divides")
     worker.post(exits, "exits")
     assert worker.call(lambda: "alive", "asks", 2.0) == "alive"
