@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -153,17 +152,17 @@ def test_a_dead_firmware_is_asked_nothing_more_and_gives_its_first_cause(rig: Ri
     errors: list[FirmwareDead] = []
 
     def ask() -> None:
-        started = time.monotonic()
         for call in (a.grant.create_space, lambda: a.space.unlink()):
             try:
                 call()
             except FirmwareDead as error:
                 errors.append(error)
-        assert time.monotonic() - started < 1.0
 
     rig.a.hooks["quiesce"] = ask
-    rig.session.halt("first cause")
+    session, calls = rig.session, len(rig.session.calls)
+    session.halt("first cause")
     rig.running(2)
+    assert session.calls[calls:] == []
     assert len(errors) == 2 and all(error.seen == "firmware-halt" for error in errors)
 
 
@@ -228,19 +227,23 @@ def test_a_missed_deadline_means_that_the_core_revokes_alone(rig: Rig, callback:
 
 
 def test_a_hung_client_delays_nobody_elses_fault(rig: Rig) -> None:
-    release = threading.Event()
-    rig.settings.quiesce = 1.0
+    release, ended = threading.Event(), threading.Event()
+    rig.settings.quiesce = 60.0  # longer than anything waits here
     rig.start()
     a, b = rig.a.tenant, rig.b.tenant
-    rig.a.hooks["on_fault"] = lambda: release.wait(10.0)
+
+    def hang() -> None:
+        release.wait(60.0)
+        ended.set()
+
+    rig.a.hooks["on_fault"] = hang
     channel_fault(rig, a)
     until(lambda: "on_fault" in told(a), "a told")
-    started = time.monotonic()
     channel_fault(rig, b)
     until(lambda: "on_fault" in told(b), "b told")
-    assert time.monotonic() - started < 0.5
-    recovered(rig)
+    assert not ended.is_set()
     release.set()
+    recovered(rig)
     a.stop()
 
 
