@@ -97,5 +97,10 @@ class Whole(gsp_rig.Driver):
         bar0.write32(0x110080, 1)
         assert self.wait(0x1001) is not None
 
+    def gsp_runs(self) -> bool | str:
+        """Whether the firmware is up; "starting" while it waits for something."""
+        phase = self.model.gsp.view()["phase"]
+        return "starting" if phase == "starting" else phase == "running"
+
     def close(self) -> None:
         self.device.close()
