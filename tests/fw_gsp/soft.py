@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import itertools
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -47,7 +48,7 @@ class Bench:
     def __init__(
         self, chip: str, version: str | None, *, root: str | None = None, vram: str = "2G", faults: Sequence[str] = (), **options: Any
     ) -> None:
-        self.bus = SoftBus()
+        self.bus = SoftBus(clock=options.pop("device_clock", SYSTEM))
         armed = "".join(f"&fault={fault}" for fault in faults)
         self.source = f"softgpu:{chip}?vram={vram}&name=t{next(_names)}{armed}"
         self.device = self.bus.open(self.source)
@@ -90,6 +91,14 @@ class Bench:
 
     def violations(self) -> list[str]:
         return [f"{v.name}: {v.text}" for v in self.inspector.violations]
+
+
+def until(claim: Callable[[], bool], what: str, limit: float = 10.0) -> None:
+    """Real time: wait for another thread."""
+    end = time.monotonic() + limit
+    while not claim():
+        assert time.monotonic() < end, what
+        time.sleep(0.001)
 
 
 @contextmanager

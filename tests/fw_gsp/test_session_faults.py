@@ -173,6 +173,17 @@ def test_a_message_s_interrupt_is_cleared_before_the_queue_is_drained_and_the_ha
         assert seen == steps
 
 
+def test_a_lockdown_that_comes_with_the_messages_keeps_the_receiver_off_the_registers_at_once():
+    with bench("ga100", "570.144") as gpu:
+        session = gpu.open()
+        seen: list[object] = []
+        notice = session.rm.abi.enum("NV_VGPU_MSG_EVENT_GSP_LOCKDOWN_NOTICE")
+        session._read = lambda offset: MESSAGE
+        session._write = lambda offset, value: seen.append((offset, value))
+        session.port.receive = lambda: (session.desk.handle(notice, 0, b"\1"), 1)[1]
+        assert session.receive() == 1 and seen == [(IRQSCLR, MESSAGE)]
+
+
 @pytest.mark.parametrize("pending", [HALT, HALT | MESSAGE, 0xBADF5040])
 @pytest.mark.parametrize("chip", ["ga100", "gh100"])
 def test_a_core_that_stopped_is_found_by_the_receiver_and_told_once(chip, pending):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from nvcore.api.errors import ContractError, FirmwareDead, FirmwareRefused, FormatError, UsageError, WaitTimeout
 from nvcore.api.events import ChannelFault, FirmwareHalted, FirmwareMessage
 from nvcore.api.families import ChannelSpec
+from nvcore.testing import VirtualClock
 
-from .soft import CASES, Bench, bench
+from .soft import CASES, Bench, bench, until
 
 
 def make_channel(gpu: Bench, session, tenant, *, engine: str = "COPY0", channel: int = 8):  # type: ignore[no-untyped-def]
@@ -118,15 +118,15 @@ def test_a_dead_gsp_is_asked_nothing_more(chip):
         tenant = session.open_tenant("t")
         session.family("memory").create_space(tenant)
         gpu.inspector.arm("gsp-halt")
-        start = time.monotonic()
         with pytest.raises((FirmwareDead, WaitTimeout)):
             session.family("memory").create_space(tenant)
         session.receive()
         assert session.dead is not None
+        sent = session.port.sender.sent
         for _ in range(3):
             with pytest.raises(FirmwareDead, match="dead"):
                 session.open_tenant("again")
-        assert time.monotonic() - start < 1.5
+        assert session.port.sender.sent == sent
         assert [type(e) for e in gpu.events].count(FirmwareHalted) == 1
         tenant.close()
         assert session.objects() == {}
@@ -136,7 +136,8 @@ def test_a_dead_gsp_is_asked_nothing_more(chip):
 
 
 def test_events_go_on_while_one_answer_is_late():
-    with bench("ga100", "570.144", scale=1.0) as gpu:
+    clock = VirtualClock()
+    with bench("ga100", "570.144", scale=1.0, device_clock=clock) as gpu:
         session = gpu.open()
         tenant = session.open_tenant("t")
         _, channel = make_channel(gpu, session, tenant)
@@ -151,12 +152,12 @@ def test_events_go_on_while_one_answer_is_late():
 
         thread = threading.Thread(target=slow)
         thread.start()
-        time.sleep(0.1)
-        assert session.waiting == 1
+        until(lambda: session.waiting == 1, "the call waits")
         with gpu.card.lock:
             gpu.card.model.gsp.channel_fault(channel.token >> 16, channel.channel, "mmu-fault", 0x1000)
         session.receive()
         assert any(isinstance(e, ChannelFault) for e in gpu.events) and not done.is_set()
+        clock.advance(1.0)
         while not done.wait(0.02):
             session.receive()
         thread.join()
@@ -164,13 +165,14 @@ def test_events_go_on_while_one_answer_is_late():
 
 
 def test_a_late_answer_is_said_and_the_next_call_gets_its_own():
-    with bench("ga100", "570.144", scale=0.02) as gpu:  # limit of a call: 0.6 s
+    clock = VirtualClock()
+    with bench("ga100", "570.144", scale=0.004, device_clock=clock) as gpu:
         session = gpu.open()
         tenant = session.open_tenant("t")
         gpu.inspector.arm("rpc-delay:0.9")
         with pytest.raises(WaitTimeout):
             session.family("memory").create_space(tenant)
-        time.sleep(0.5)
+        clock.advance(0.9)
         session.family("memory").create_space(tenant)
         assert any(isinstance(e, FirmwareMessage) and e.name == "late-answer" for e in gpu.events)
 
