@@ -61,6 +61,8 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
+        except (BlockingIOError, TimeoutError):  # its queue is full: somebody listens
+            raise ConflictError(f"{path} is served by another process", remedy="stop it, or choose another path") from None
         except OSError as error:
             expected, remedy = "a free path or a stale socket", "remove it, or choose another path"
             raise ConflictError(f"{path} is in the way", expected=expected, seen=error.strerror, remedy=remedy) from error

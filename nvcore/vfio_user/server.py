@@ -2,8 +2,9 @@
 
 Owns the listening socket and the connection. Every command is answered before the next is read, so a read that has been answered has
 seen all writes before it. What a client leaves behind (DMA maps, eventfds) is taken back when it goes. A device that computes does so in
-the same loop, one short piece between two looks at the socket (`working`). Runs in the thread that calls `serve`; `close` may be called
-from any thread. Never waits for the client's DMA. Source: libvfio-user docs/vfio-user.rst; reference page vfio-user.md.
+the same loop, one short piece between two looks at the socket (`working`). A second client is turned away at once, one that does not greet
+is left. Runs in the thread that calls `serve`; `close` may be called from any thread. Never waits for the client's DMA. Source:
+libvfio-user docs/vfio-user.rst; reference page vfio-user.md, section 11.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from nvcore.api.clock import SYSTEM
 from nvcore.api.device import Device
-from nvcore.api.errors import DeviceGone, NvcoreError
+from nvcore.api.errors import DeviceGone, NvcoreError, WaitTimeout
 from nvcore.vfio_user.dma import DmaTable
 from nvcore.vfio_user.interrupts import IRQ_INDEXES, Interrupts
 from nvcore.vfio_user.listening import listen
@@ -28,6 +30,8 @@ from nvcore.vfio_user.working import Work, Working
 
 __all__ = ["DeviceServer"]
 
+GREETING_TIMEOUT: Final = 5.0
+"""Seconds that a client has for its VERSION."""
 _INFO: Final = Struct("<IIII")
 _FLAG_RESET, _FLAG_PCI = 1, 2
 
@@ -51,13 +55,13 @@ class DeviceServer:
         self.work = work
         self._on_problem = on_problem
         self._listener = listen(path)
+        self._listening = self._listener.fileno()  # noted, because `close` may come at any moment
         self._connection: socket.socket | None = None
         self._closed = False
-        self.clients = 0
         self.messages = 0
 
     def serve(self, *, once: bool = False) -> None:
-        """Serve clients one after another until `close`; with `once`, until the first has left."""
+        """Serve clients one after another until `close`; with `once`, until the first that greeted has left."""
         while not self._closed:
             try:
                 connection, _ = self._listener.accept()
@@ -66,19 +70,31 @@ class DeviceServer:
                     return
                 raise
             self._connection = connection
-            self.clients += 1
             try:
                 if self._is_closed():  # by a `close` that came after accept and saw no connection to end
                     return
-                Session(self, connection).run()
+                session = Session(self, connection)
+                session.run()
             finally:
                 self._connection = None
                 connection.close()
-            if once:
+            if once and session.greeted:
                 return
 
     def _is_closed(self) -> bool:
         return self._closed
+
+    def admit_nobody_else(self, stream: Stream) -> None:
+        """Turn away whoever comes while the client of `stream` is served: that one would wait without a word, perhaps for ever."""
+        stream.watch(self._listening, self._turn_away)
+
+    def _turn_away(self) -> None:
+        try:
+            surplus, _ = self._listener.accept()
+        except OSError:  # `close`, which ends the connection next
+            return
+        surplus.close()
+        self.problem("a client was turned away: the device serves another client")
 
     def problem(self, text: str) -> None:
         """Pass on a problem."""
@@ -108,7 +124,7 @@ class Session:
         self._regions = Regions(server.device)
         self._dma = DmaTable(server.device)
         self._interrupts = Interrupts(server.device)
-        self._greeted = False
+        self.greeted = False
         self._reply_fds: list[int] = []
         regions = self._regions
         self._handlers: dict[int, Handler] = {
@@ -133,9 +149,16 @@ class Session:
             leaving.callback(self._take_back, "eventfds", self._interrupts.clear)
             leaving.callback(self._stream.close_fds)
             try:
-                self._serve_all(receive)
+                deadline = SYSTEM.now() + GREETING_TIMEOUT
+                while not self.greeted and self._serve_next(lambda: self._stream.receive(deadline)):
+                    pass
+                self._server.admit_nobody_else(self._stream)
+                while self.greeted and self._serve_next(receive):
+                    pass
             except FramingLost as lost:
                 self._server.problem(f"connection closed: {lost}")
+            except WaitTimeout:
+                self._server.problem(f"connection closed: no VERSION within {GREETING_TIMEOUT:g} s")
             except (BrokenPipeError, ConnectionResetError):
                 self._server.problem("the client left without reading an answer")
             except OSError as problem:  # the socket's: what a device raises is answered
@@ -145,13 +168,16 @@ class Session:
         if problems := clear():
             self._server.problem(f"the device did not let go of {len(problems)} of the client's {what}: {problems[0]}")
 
-    def _serve_all(self, receive: Callable[[], Message | None]) -> None:
-        while (message := receive()) is not None:
-            self._server.messages += 1
-            try:
-                self._serve(message)
-            finally:
-                message.close_fds()
+    def _serve_next(self, receive: Callable[[], Message | None]) -> bool:
+        message = receive()
+        if message is None:
+            return False
+        self._server.messages += 1
+        try:
+            self._serve(message)
+        finally:
+            message.close_fds()
+        return True
 
     def _serve(self, message: Message) -> None:
         if message.flags & TYPE_MASK:
@@ -171,12 +197,12 @@ class Session:
 
     def _handle(self, message: Message) -> bytes:
         if message.command == Command.VERSION:
-            if self._greeted:
+            if self.greeted:
                 raise Refused(errno.EINVAL, "a second VERSION")
-            body = answer(message.body)
-            self._greeted = True
+            body = answer(message.body, batches=not self._regions.any_mapped)
+            self.greeted = True
             return body
-        if not self._greeted:
+        if not self.greeted:
             raise Refused(errno.EINVAL, "a command before VERSION")
         handler = self._handlers.get(message.command)
         if handler is None:

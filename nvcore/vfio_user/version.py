@@ -12,27 +12,28 @@ from typing import Final
 
 from nvcore.vfio_user.wire import Refused
 
-__all__ = ["CAPABILITIES", "answer"]
+__all__ = ["answer"]
 
 _VERSION: Final = Struct("<HH")
 MAJOR, MINOR = 0, 0
-CAPABILITIES: Final[dict[str, int | bool]] = {"max_msg_fds": 8, "write_multiple": True}
-"""What this side announces; everything else is the protocol's default (1 MiB transfers, 65,535 maps, 4 KiB pages)."""
+MAX_MSG_FDS: Final = 8  # announced; everything else is the protocol's default (1 MiB transfers, 65,535 maps, 4 KiB pages)
 
 
 def _reject(why: str) -> Refused:
     return Refused(errno.EINVAL, why)
 
 
-def answer(body: memoryview) -> bytes:
-    """The body of the reply to a VERSION request; Refused for one that is not valid."""
+def answer(body: memoryview, *, batches: bool) -> bytes:
+    """The body of the reply to a VERSION request; Refused for one that is not valid. batches: whether to offer REGION_WRITE_MULTI, which
+    QEMU sends while writes are posted, so to a device of which nothing is mapped."""
     if len(body) < _VERSION.size:
         raise _reject("VERSION without a version")
     major, minor = _VERSION.unpack_from(body)
     if major != MAJOR:
         raise _reject(f"major version {major}, this is {MAJOR}")
     _check_capabilities(bytes(body[_VERSION.size :]))
-    text = json.dumps({"capabilities": CAPABILITIES}, separators=(",", ":")).encode() + b"\0"
+    capabilities = {"max_msg_fds": MAX_MSG_FDS} | ({"write_multiple": True} if batches else {})
+    text = json.dumps({"capabilities": capabilities}, separators=(",", ":")).encode() + b"\0"
     return _VERSION.pack(MAJOR, min(minor, MINOR)) + text
 
 

@@ -11,11 +11,13 @@ import errno
 import os
 import select
 import socket
+from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct
 from typing import Final
 
 from nvcore.api.clock import SYSTEM
+from nvcore.api.errors import WaitTimeout
 
 __all__ = ["ERROR", "HEADER", "MAX_FDS", "MAX_TRANSFER", "NO_REPLY", "REPLY", "Command", "FramingLost", "Message", "Refused", "Stream"]
 
@@ -101,19 +103,36 @@ class Stream:
         self._poll.register(connection, select.POLLIN)
         self._room = select.poll()
         self._room.register(connection, select.POLLOUT)
+        self._meanwhile: Callable[[], None] | None = None
 
-    def receive(self) -> Message | None:
-        """The next message; None at the orderly end of the stream. Raises FramingLost."""
+    def watch(self, fd: int, meanwhile: Callable[[], None]) -> None:
+        """Call `meanwhile` from now on when this descriptor can be read while nothing of the stream can."""
+        self._poll.register(fd, select.POLLIN)
+        self._meanwhile = meanwhile
+
+    def receive(self, deadline: float | None = None) -> Message | None:
+        """The next message; None at the orderly end of the stream. Raises FramingLost, and WaitTimeout for reading after `deadline`."""
         while True:
             message = self.take()
             if message is not None:
                 return message
+            if deadline is not None:
+                left = deadline - SYSTEM.now()
+                if left <= 0:
+                    raise WaitTimeout("no message in time")
+                if not self.arrived(left):
+                    continue
             if not self.fill():
                 return None
 
-    def arrived(self, timeout: float) -> bool:
-        """Whether `fill` would not block, waiting at most so many seconds for it."""
-        return bool(self._poll.poll(timeout * 1000))
+    def arrived(self, timeout: float | None) -> bool:
+        """Whether `fill` would not block, waiting at most so many seconds for it; None: for ever. False before the time when something was
+        done meanwhile."""
+        ready = self._poll.poll(None if timeout is None else timeout * 1000)
+        if self._meanwhile is None or not ready or len(ready) > 1 or ready[0][0] == self._socket.fileno():
+            return bool(ready)
+        self._meanwhile()
+        return False
 
     def take(self) -> Message | None:
         """The next message of what was read ahead; None when no whole one was. Raises FramingLost."""
@@ -138,6 +157,8 @@ class Stream:
             self._owners = [(offset - shift, fds) for offset, fds in self._owners]
             self._scan -= shift
             self._position = 0
+        while self._meanwhile is not None and not self.arrived(None):
+            pass
         data, ancillary, flags, _ = self._socket.recvmsg(_CHUNK, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
         fds = _descriptors(ancillary)
         self._buffer += data
