@@ -174,4 +174,4 @@ class LockRuleError(NvcoreError):
 class UnreachableError(NvcoreError):
     """No daemon answers at the control socket."""
 
-    code, exit_code = "NVC-8001", 5
+    code, exit_code, usual_remedy = "NVC-8001", 5, "start it: nvcore run (or systemctl start nvcore)"

@@ -50,10 +50,10 @@ class Arguments:
 
 
 def parse(
-    argv: list[str], options: dict[str, str], *, others: bool = False, stop_at_word: bool = False, into: Arguments | None = None
-) -> Arguments:  # fmt: skip
+    argv: list[str], options: dict[str, str], *, others: bool = False, front: bool = False, into: Arguments | None = None
+) -> Arguments:
     """Parse `argv` against the option table. others: options that are not of the table, and whatever stands behind `--`, are left among the
-    words. stop_at_word: leave everything from the first word on. into: add to what was parsed before.
+    words. front: leave everything from the first word on. into: add to what was parsed before.
 
     Raises UsageError for an unknown option, a missing, empty or superfluous value, an empty word.
     """
@@ -71,7 +71,7 @@ def parse(
             raise UsageError("a word is empty", expected="a name")
         else:
             out.words.append(word)
-            if stop_at_word:
+            if front:
                 out.words += rest
                 break
     return out

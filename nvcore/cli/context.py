@@ -87,8 +87,7 @@ class Context(CommandIO):
         said = Selection(only, disabled=[word[3:] for word in self.given.many("p")], none=self.given.flag("none"))
         if said.none or not self.has_files:
             return said
-        lists = self.configuration().plugins
-        return said.under(lists.only, lists.disable, lists.required)
+        return said.under(*self.configuration().plugins[:3])  # only, disable, required
 
     def plugins(self, index: Index | None = None) -> list[Plugin]:
         """The plugins of an index (without one: scanned now) under this selection; none is imported."""
@@ -146,12 +145,12 @@ class Context(CommandIO):
 
     def call(self, method: str, parameters: dict[str, Any] | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         """One call to the daemon; see CommandIO.call."""
-        from nvcore.cli.control import call
+        from nvcore.daemon.varlink import call
 
         return call(self.socket, method, parameters or {}, timeout=self.timeout if timeout is None else timeout)
 
     def stream(self, method: str, parameters: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """A call with `more`; see CommandIO.stream."""
-        from nvcore.cli.control import stream
+        from nvcore.daemon.varlink import stream
 
-        return stream(self.socket, method, parameters or {}, timeout=self.timeout, output=self.stdout.fileno())
+        return stream(self.socket, method, parameters or {}, timeout=self.timeout, to=self.stdout.fileno())

@@ -45,10 +45,8 @@ def _details(gpu: dict[str, Any]) -> str:
             if stage["outcome"] == "failed":
                 lines += [f"              {name} = {value}" for name, value in stage["registers"].items()]
         lines += [f"  log {name}: {text}" for name, text in boot["logs"].items()]
-    lines += ["books"] if gpu["ledger"] else []
-    for row in gpu["ledger"]:
-        parts = " + ".join(f"{row[part]} {part}" for part in ("free", "owned", "quarantined", "retired"))
-        lines.append(f"  {row['kind']}: {row['total']} {row['unit']} = {parts}")
+    book = "  {kind}: {total} {unit} = {free} free + {owned} owned + {quarantined} quarantined + {retired} retired"
+    lines += ["books", *(book.format(**row) for row in gpu["ledger"])] if gpu["ledger"] else []
     lines += ["functions"] if gpu["functions"] else []
     for row in gpu["functions"]:
         lines.append(f"  {row['kind']}: " + (f"owner {row['owner'] or 'none'}" if row["published"] else f"not published: {row['reason']}"))

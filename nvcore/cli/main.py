@@ -52,13 +52,11 @@ def _report(error: NvcoreError) -> int:
     """Print an error as a colleague would say it: what failed, what was seen, what to do."""
     from nvcore.cli.output import ascii_only, safe
 
-    lines = [f"error: {error.what} ({error.code})"]
-    for word, value in (("at", error.where), ("expected", error.expected), ("seen", error.seen), ("do", error.remedy)):
-        lines += [f"  {word}: {value}"] if value else []
-    plain = ascii_only(sys.stderr)
+    said = {"at": error.where, "expected": error.expected, "seen": error.seen, "do": error.remedy}
+    lines = [f"error: {error.what} ({error.code})", *(f"  {word}: {value}" for word, value in said.items() if value)]
     try:
         sys.stdout.flush()
-        sys.stderr.write("".join(safe(line, plain) + "\n" for line in lines))
+        sys.stderr.write("".join(safe(line, ascii_only(sys.stderr)) + "\n" for line in lines))
     except OSError:
         _close_quietly()
     return error.exit_code or 1
@@ -68,7 +66,7 @@ def _dispatch(argv: list[str], *, isolate: bool) -> int:
     from nvcore.cli.args import GLOBAL_OPTIONS, SELECTION_OPTIONS, parse
 
     ours = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS}
-    given = parse(argv, {**ours, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}, stop_at_word=True)
+    given = parse(argv, {**ours, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}, front=True)
     if given.flag("version"):
         sys.stdout.write(f"nvcore {__version__}\n")
         return 0

@@ -32,8 +32,8 @@ def run_core(noun: str, context: Context) -> int:
     named = len(verbs) > 1 and bool(argv) and argv[0][:1] != "-"
     verb = argv[0] if named else "-"
     if verb not in verbs:
-        expected = ", ".join(known for known in verbs if known != "-")
-        raise UsageError(f"no verb {verb.strip('-')!r} of {noun}", expected=expected, remedy=f"nvcore {noun} --help")
+        known = ", ".join(verbs).removeprefix("-, ")
+        raise UsageError(f"no verb {verb.strip('-')!r} of {noun}", expected=known, remedy=f"nvcore {noun} --help")
     place, word, *said = verbs[verb]
     options = dict(pair.split(":") for pair in said if pair != "rows") | (OUTPUT_OPTIONS if "rows" in said else {})
     words = parse(argv[named:], options, into=context.given).words

@@ -7,14 +7,9 @@ the status views. JSON documents carry `schema` and `generated_at`; unknown is n
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from nvcore.api.errors import UsageError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, TextIO
-
 
 FORMATS = ("table", "wide", "json", "jsonl", "name")
 """What `-o` may ask for."""
@@ -28,27 +23,20 @@ UNKNOWN = "\u2013"
 _GLYPHS = {UNKNOWN: "-", "…": "...", "✓": "ok", "✗": "x", "●": "*", "→": "->", "\u00d7": "x"}
 
 
-def ascii_only(stream: TextIO) -> bool:
+def ascii_only(stream: object) -> bool:
     """Whether the stream cannot carry our glyphs, by its encoding and not by the locale's name."""
-    try:
-        "●✓✗".encode(getattr(stream, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return True
-    return False
+    glyphs, encoding = "●✓✗", getattr(stream, "encoding", None) or "ascii"
+    return glyphs.encode(encoding, "ignore").decode(encoding) != glyphs
 
 
 def safe(text: str, plain: bool) -> str:
     """`text` with control characters, escapes and bidirectional overrides shown as escapes, and in ASCII where the stream is."""
     if text.isascii() and text.isprintable():
         return text
-    out = []
-    for char in text:
-        if plain and not char.isascii():
-            char = _GLYPHS.get(char) or char.encode("ascii", "backslashreplace").decode()
-        elif not char.isprintable():
-            char = char.encode("unicode_escape").decode()
-        out.append(char)
-    return "".join(out)
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    if plain:
+        text = "".join(_GLYPHS.get(char, char) for char in text).encode("ascii", "backslashreplace").decode()
+    return text
 
 
 def chosen(name: str | None) -> str:
@@ -83,7 +71,7 @@ def cell(value: object, plain: bool) -> str:
     return safe(text or UNKNOWN, plain)
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, ...]], plain: bool) -> str:
+def table(rows: Sequence[dict[str, object]], columns: Sequence[tuple[str, ...]], plain: bool) -> str:
     """A plain table, cells padded and never cut, ending in a newline. columns: (key, heading, kind) as CommandIO.show has them."""
     lines = [[heading for _, heading, _ in columns], *([cell(row.get(key), plain) for key, _, _ in columns] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -92,7 +80,7 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, ...]], pl
     return "".join(form.format(*line).rstrip() + "\n" for line in lines)
 
 
-def document(schema: str, content: dict[str, Any], *, indent: int | None = 2) -> str:
+def document(schema: str, content: dict[str, object], *, indent: int | None = 2) -> str:
     """A JSON document of one schema, as every view of the command line prints it. indent: None for one line."""
     import json
     import time

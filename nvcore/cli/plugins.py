@@ -80,16 +80,13 @@ def _pairs(value: object) -> object:
 def _explained(found: list[dict[str, Any]], problems: list[dict[str, Any]]) -> str:
     """One paragraph for every plugin or place that the reader should know more about."""
     lines: list[str] = []
-    for row in found:
-        name = row["name"] if not row["distribution"] else f"{row['name']} ({row['distribution']} {row['version']})"
-        if row["reason"]:
-            lines.append(f"{name}: {row['reason']}" + (f" → nvcore explain {row['code']}" if row["code"] else ""))
-        elif row["notes"] or row["conflicts"]:
-            lines.append(f"{name}:")
-        lines += [f"  do: {row['remedy']}"] if row["remedy"] else []
-        lines += [f"  {text}" for text in (*row["conflicts"], *row["notes"])]
-    for problem in problems:
-        lines += [f"{problem['where']}: {problem['what']} → nvcore explain {problem['code']}", f"  do: {problem['remedy']}"]
+    for row in (*found, *({"name": problem["where"], "reason": problem["what"], **problem} for problem in problems)):
+        name, more = row["name"], [*row.get("conflicts", ()), *row.get("notes", ())]
+        if row.get("distribution"):
+            name += f" ({row['distribution']} {row['version']})"
+        if row["reason"] or more:
+            lines.append(f"{name}: {row['reason'] or ''}".rstrip() + (f" → nvcore explain {row['code']}" if row["code"] else ""))
+        lines += [f"  {text}" for text in ([f"do: {row['remedy']}"] if row["remedy"] else []) + more]
     return "".join(line + "\n" for line in lines)
 
 

@@ -24,9 +24,18 @@ def status(context: Context) -> int:
     console = _console(context, color) if context.tabular else None
     if watch and console is not None and context.stdout.isatty():
         return _live(context, console, seconds)
+    output = "jsonl" if watch and context.output == "json" else context.output
     while True:
         state = _ask(context)
-        _print(context, "jsonl" if watch and context.output == "json" else context.output, state, console)
+        if output[:4] == "json":
+            context.stdout.write(document("nvcore.status/1", state, indent=2 if output == "json" else None))
+        elif console is not None:
+            with console.capture() as drawn:  # a closed pipe is this program's matter, not the console's, which would exit 1
+                console.print(_screen(context, state))
+            context.stdout.write("\n".join(line.rstrip(" ") for line in drawn.get().split("\n")))
+        else:
+            _tables(context, state)
+        context.stdout.flush()
         if not watch:
             return 5 if "error" in state else 7 if state["partial"] else 0
         time.sleep(seconds)
@@ -41,21 +50,8 @@ def _ask(context: Context) -> dict[str, Any]:
         return {"state": "no daemon", "error": error.as_dict(), "plugins": [plugin.as_dict() for plugin in context.plugins()]}
 
 
-def _print(context: Context, output: str, state: dict[str, Any], console: Any) -> None:
-    if output[:4] == "json":
-        context.stdout.write(document("nvcore.status/1", state, indent=2 if output == "json" else None))
-    elif console is not None:
-        with console.capture() as drawn:  # a closed pipe is this program's matter, not the console's, which would exit 1
-            console.print(_screen(context, state))
-        context.stdout.write("\n".join(line.rstrip(" ") for line in drawn.get().split("\n")))
-    else:
-        _tables(context, state)
-    context.stdout.flush()
-
-
 def _screen(context: Context, state: dict[str, Any]) -> Any:
-    from nvcore.cli.views.overview import no_daemon, overview
-    from nvcore.cli.views.theme import ASCII, UNICODE
+    from nvcore.cli.views.overview import ASCII, UNICODE, no_daemon, overview
 
     glyphs = ASCII if context.given.flag("ascii") or context.plain else UNICODE
     return no_daemon(state["plugins"], context.socket, glyphs) if "error" in state else overview(state, glyphs)
@@ -93,20 +89,17 @@ def _fitted(console: Any, screen: Any) -> Any:
 def _console(context: Context, color: str) -> Any:
     """A console on standard output, None where rich is not installed. Where it is no terminal: wide, so that nothing folds in a pipe.
 
-    NO_COLOR goes before FORCE_COLOR; what `--color` says goes before both.
+    What `--color` says goes before NO_COLOR and FORCE_COLOR, which rich reads.
     """
     try:
         from rich.console import Console
     except ImportError:
         return None
-    from os import environ
-
     terminal = context.stdout.isatty()
-    no_color = color == "never" or (color == "auto" and bool(environ.get("NO_COLOR")))
-    force = color == "always" or (color == "auto" and bool(environ.get("FORCE_COLOR")))
+    no_color, force = {"always": (False, True), "never": (True, terminal)}.get(color, (None, None))
     return Console(
-        file=context.stdout, width=context.columns or (None if terminal else 160), no_color=no_color, highlight=False, markup=False,
-        emoji=False, force_terminal=True if force else None if terminal else False, legacy_windows=False,
+        file=context.stdout, width=context.columns or (None if terminal else 160), no_color=no_color, force_terminal=force,
+        highlight=False, markup=False, emoji=False, legacy_windows=False,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nvcore import __version__
 from nvcore.api.errors import ConflictError, UsageError
-from nvcore.daemon.interfaces import core_interfaces, deny_state, findings, panels, sets_of
+from nvcore.daemon.interfaces import core_interfaces, deny_state, panels, sets_of
 from nvcore.daemon.server import ControlServer
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
@@ -40,8 +40,7 @@ class Daemon:
     """One running `nvcore run`. socket: path of the control socket; state_dir: folder of what survives."""
 
     def __init__(self, configuration: Configuration, selection: Selection, *, socket: str, state_dir: Path) -> None:
-        self.configuration, self.selection = configuration, selection
-        self.socket, self.state_dir = socket, state_dir
+        self.configuration, self.selection, self.socket, self.state_dir = configuration, selection, socket, state_dir
         self.state = "starting"
         self.started_at, self._began = time.time(), time.monotonic()
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -59,7 +58,13 @@ class Daemon:
         self._take_state_dir()
         self.plugin_host.load(self.selection)
         self.host = self._make_host()
-        self._serve()
+        for offer in (*core_interfaces(self), *self.plugin_host.collect("nvcore_control_interfaces")):
+            try:
+                self._server.add(offer)
+            except Exception as error:  # isolation boundary: hook
+                what = f"interface {offer.name} is not served: {error}"
+                self.plugin_host.plugin(offer.plugin).end("failed", "NVC-1108", what, f"report it to the authors of {offer.plugin}")
+        self._server.start()
         self.host.start(wait=False)
         deadline = time.monotonic() + self.host.settings.boot
         under_way = ("found", "identified", "booting")  # in any other state that is not running a GPU says why
@@ -83,28 +88,13 @@ class Daemon:
             raise UsageError("the state directory cannot be used", where=str(self.state_dir), seen=error.strerror, remedy=remedy) from error
 
     def _make_host(self) -> Host:
-        gpus, scale = self.configuration.gpus, self.configuration.host.time_scale
+        gpus, scale, collect = self.configuration.gpus, self.configuration.host.time_scale, self.plugin_host.collect
         settings = {gpu.source: GpuSettings(version=gpu.firmware, backend=gpu.backend, time_scale=scale) for gpu in gpus}
-        clients = self.plugin_host.collect("nvcore_client_drivers")
+        buses, clients = collect("nvcore_buses"), collect("nvcore_client_drivers")
+        backends = collect("nvcore_firmware_backends", contested=True)  # those that fight over a chip, the core names for the GPU
         records = {offer.name: self.plugin_host.info(offer.plugin).config for offer in clients}
-        return Host(
-            settings,
-            buses=self.plugin_host.collect("nvcore_buses"),
-            # also those that fight over a chip: the core names both for the GPU
-            backends=self.plugin_host.collect("nvcore_firmware_backends", contested=True),
-            clients=clients,
-            state_dir=self.state_dir,
-            config=HostSettings(gpus=settings, clients=records, quiesce=5.0 * scale, invalidate=2.0 * scale),
-        )
-
-    def _serve(self) -> None:
-        for offer in (*core_interfaces(self), *self.plugin_host.collect("nvcore_control_interfaces")):
-            try:
-                self._server.add(offer)
-            except Exception as error:  # isolation boundary: hook
-                what = f"interface {offer.name} is not served: {error}"
-                self.plugin_host.plugin(offer.plugin).end("failed", "NVC-1108", what, f"report it to the authors of {offer.plugin}")
-        self._server.start()
+        config = HostSettings(gpus=settings, clients=records, quiesce=5.0 * scale, invalidate=2.0 * scale)
+        return Host(settings, buses=buses, backends=backends, clients=clients, state_dir=self.state_dir, config=config)
 
     def stop(self, timeout: float) -> list[str]:
         """Everything down in reverse order; the names of what hung. Also after a start that failed half-way."""
@@ -165,11 +155,6 @@ class Daemon:
             "panels": panels(self.plugin_host),
             "events": self.events()[-RECENT:],
         }
-
-    def doctor(self) -> dict[str, Any]:
-        """`io.nvcore.Host.Doctor`: findings of the core's checks and of every plugin's."""
-        found = list(findings(self))
-        return {"healthy": not any(finding["severity"] == "error" for finding in found), "findings": found}
 
     def gpus(self) -> list[dict[str, Any]]:
         """`io.nvcore.Gpu.List`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from nvcore.api.errors import UsageError
 from nvcore.api.events import EventKind
 from nvcore.api.offers import CheckOffer, Finding, InterfaceOffer
 from nvcore.daemon.server import text_of
+from nvcore.daemon.varlink import methods_of
 from nvcore.hostlib.describe import describe_event, describe_gpu
 from nvcore.plugins.host import PluginHost
 from nvcore.plugins.index import scan
@@ -38,30 +40,26 @@ _CONTROL: Final = frozenset({"Dump", "Stop", "Retry", "Reset"})  # methods that 
 
 def core_interfaces(daemon: Daemon) -> list[InterfaceOffer]:
     """The core's interfaces, served by this daemon, offered as a plugin would."""
-    methods: dict[str, dict[str, Callable[[Call], Any]]] = {
-        "io.nvcore": {},
-        "io.nvcore.Host": {
-            "Describe": lambda call: daemon.describe(),
-            "Doctor": lambda call: daemon.doctor(),
-            "Dump": lambda call: {"folder": _write_bundle(daemon, call.optional("folder"))},
-            "Stop": lambda call: _stop(daemon),
-        },
-        "io.nvcore.Gpu": {
-            "List": lambda call: {"gpus": daemon.gpus()},
-            "Describe": lambda call: {"gpu": describe_gpu(daemon.host.gpu(call.text("gpu")))},
-            "Retry": lambda call: {"gpu": describe_gpu(daemon.host.retry(call.text("gpu")))},
-            "Reset": lambda call: {"gpu": describe_gpu(daemon.host.reset(call.text("gpu")))},
-        },
-        "io.nvcore.Plugin": {
-            "List": lambda call: {"plugins": daemon.plugins()},
-            "Stop": lambda call: {"plugin": daemon.stop_plugin(call.text("name"))},
-        },
-        "io.nvcore.Event": {"Watch": lambda call: _watch(daemon, call)},
+    methods: dict[str, Callable[[Call], Any]] = {
+        "io.nvcore.Host.Describe": lambda call: daemon.describe(),
+        "io.nvcore.Host.Doctor": lambda call: _doctor(daemon),
+        "io.nvcore.Host.Dump": lambda call: {"folder": _write_bundle(daemon, call.optional("folder"))},
+        "io.nvcore.Host.Stop": lambda call: _stop(daemon),
+        "io.nvcore.Gpu.List": lambda call: {"gpus": daemon.gpus()},
+        "io.nvcore.Gpu.Describe": lambda call: {"gpu": describe_gpu(daemon.host.gpu(call.text("gpu")))},
+        "io.nvcore.Gpu.Retry": lambda call: {"gpu": describe_gpu(daemon.host.retry(call.text("gpu")))},
+        "io.nvcore.Gpu.Reset": lambda call: {"gpu": describe_gpu(daemon.host.reset(call.text("gpu")))},
+        "io.nvcore.Plugin.List": lambda call: {"plugins": daemon.plugins()},
+        "io.nvcore.Plugin.Stop": lambda call: {"plugin": daemon.stop_plugin(call.text("name"))},
+        "io.nvcore.Event.Watch": lambda call: _watch(daemon, call),
     }
-    return [
-        InterfaceOffer(name, "", text_of(name), frozenset(of) - _CONTROL, frozenset(of) & _CONTROL, SimpleNamespace(**of), plugin="nvcore")
-        for name, of in methods.items()
-    ]
+    offers = []
+    for name in ("io.nvcore", "io.nvcore.Host", "io.nvcore.Gpu", "io.nvcore.Plugin", "io.nvcore.Event"):
+        text = text_of(name)
+        of = {method: methods[f"{name}.{method}"] for method in methods_of(text)}
+        observe, control = frozenset(of) - _CONTROL, frozenset(of) & _CONTROL
+        offers.append(InterfaceOffer(name, "", text, observe, control, SimpleNamespace(**of), plugin="nvcore"))
+    return offers
 
 
 def _stop(daemon: Daemon) -> Iterator[dict[str, Any]]:
@@ -79,10 +77,9 @@ def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
         raise BadParameter(call, "kinds", f"a list of these: {', '.join(known)}")
     gpu = name and daemon.host.gpu(name)
     names = (gpu.name, gpu.source) if gpu else ()  # what happens before it has an address is told by its source
-    subscription = daemon.host.events.subscribe()
-    try:
+    with closing(daemon.host.events.subscribe()) as subscription:
         events, first = daemon.host.events.since(after), True
-        while first or events or not (daemon.state == "stopping" or subscription.closed):
+        while first or events or daemon.state != "stopping":
             rows = [describe_event(event) for event in events if (not kinds or event.kind in kinds) and (not names or event.gpu in names)]
             if rows or first:
                 yield {"events": rows}
@@ -90,8 +87,6 @@ def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
             after, first = max([after, *(event.sequence for event in events)]), False
             events = [event for event in subscription.wait(_POLL) if event.sequence > after or event.kind == "lost-events"]
         yield {"events": []}
-    finally:
-        subscription.close()
 
 
 def sets_of(states: Sequence[dict[str, Any]]) -> list[str]:
@@ -122,16 +117,18 @@ def deny_state(patterns: Sequence[str]) -> list[dict[str, Any]]:
     return [{"pattern": pattern, "matches": sorted({hit["of"] for hit in denied(index, [pattern])})} for pattern in patterns]
 
 
-def findings(daemon: Daemon) -> Iterator[dict[str, Any]]:
-    """Every check's findings, the core's first."""
+def _doctor(daemon: Daemon) -> dict[str, Any]:
+    """What every check finds, the core's first."""
     core = CheckOffer("gpus", "", daemon.host.doctor, plugin="nvcore"), CheckOffer("plugins", "", partial(_broken, daemon), plugin="nvcore")
+    found: list[dict[str, Any]] = []
     for offer in (*core, *daemon.plugin_host.collect("nvcore_doctor_checks")):
         try:
-            found = [asdict(finding) for finding in offer.run()]
+            rows = [asdict(finding) for finding in offer.run()]
         except Exception as error:  # isolation boundary: hook
             text = f"check {offer.name} failed: {type(error).__name__}: {error}"
-            found = [asdict(Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}"))]
-        yield from ({"check": offer.name, "plugin": offer.plugin, **row} for row in found)
+            rows = [asdict(Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}"))]
+        found += [{"check": offer.name, "plugin": offer.plugin, **row} for row in rows]
+    return {"healthy": not any(row["severity"] == "error" for row in found), "findings": found}
 
 
 def _broken(daemon: Daemon) -> Iterator[Finding]:

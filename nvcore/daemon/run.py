@@ -2,6 +2,7 @@
 
 The command line has re-executed itself isolated before it comes here (`nvcore.cli.main`). READY is sent last, STOPPING first. SIGTERM and
 SIGINT stop it in order. Exit codes: 0, 7 when some plugin or device failed, 78 for a bad configuration. Main thread.
+Source: sd_notify(3), systemd.service(5).
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +21,10 @@ from nvcore.cli.context import Context
 from nvcore.cli.output import safe
 from nvcore.config.places import state_dir
 from nvcore.daemon.daemon import Daemon
-from nvcore.daemon.notify import notify
 from nvcore.locks import log_gate
 
-_STOP_LIMIT: Final = 60.0
+_STOP_LIMIT: Final = 60
+_MORE_TIME: Final = "EXTEND_TIMEOUT_USEC={}000000"
 _PRIORITIES: Final = {logging.DEBUG: "<7>", logging.INFO: "<6>", logging.WARNING: "<4>", logging.ERROR: "<3>", logging.CRITICAL: "<2>"}
 
 
@@ -56,7 +59,7 @@ def run(context: Context) -> int:
     _log_to_stderr(configuration.host.log_level)
     daemon = Daemon(configuration, context.selection(), socket=context.socket, state_dir=Path(configuration.host.state_dir or state_dir()))
     daemon.stop_on(signal.SIGTERM, signal.SIGINT)
-    notify(_more_time(30 + 300 * bool(configuration.gpus)))  # booting firmware may take minutes
+    notify(_MORE_TIME.format(30 + 300 * bool(configuration.gpus)))  # booting firmware may take minutes
     try:
         daemon.start()
         if daemon.state == "running":
@@ -65,7 +68,7 @@ def run(context: Context) -> int:
         context.say("nvcore: stopping")
         code = 7 if daemon.partial else 0
     finally:
-        notify("STOPPING=1", _more_time(_STOP_LIMIT + 15))
+        notify("STOPPING=1", _MORE_TIME.format(_STOP_LIMIT + 15))
         hanging = daemon.stop(_STOP_LIMIT)
         for name in hanging:
             context.say(f"nvcore: abandoned, it did not end: {name}")
@@ -73,6 +76,13 @@ def run(context: Context) -> int:
         logging.shutdown()
         os._exit(7)  # threads that hang must not keep the process
     return code
+
+
+def notify(*lines: str) -> None:
+    """Tell the service manager, if it is still there, as in `notify("READY=1", "STATUS=two GPUs")`, in one datagram to $NOTIFY_SOCKET."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
+            link.sendto("\n".join(lines).encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
 def _announce(context: Context, daemon: Daemon) -> None:
@@ -84,7 +94,3 @@ def _announce(context: Context, daemon: Daemon) -> None:
     status = f"{len(gpus) - len(down)} of {len(gpus)} GPUs running"
     context.say(f"nvcore: ready, {status}, socket {daemon.socket}")
     notify("READY=1", f"STATUS={status}")
-
-
-def _more_time(seconds: float) -> str:
-    return f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"

@@ -14,7 +14,6 @@ import logging
 import os
 import pwd
 import socket
-import struct
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,6 @@ from nvcore.vfio_user.listening import listen
 
 MAX_CONNECTIONS: Final = 64
 MAX_OTHERS: Final = 48  # for callers who may only observe: they cannot shut out who may control
-_CREDENTIALS: Final = struct.Struct("3i")
 _log = logging.getLogger("nvcore.control")
 
 
@@ -74,7 +72,7 @@ class ControlServer:
         self._listener = listen(self.path, mode=0o660, backlog=128)
         with contextlib.suppress(KeyError, PermissionError):  # no such group here, or no right to give it: then it is the user's alone
             os.chown(self.path, -1, grp.getgrnam(self._group).gr_gid)
-        start_thread("control", self._accept)
+        start_thread("control", partial(self._accept, self._listener))
 
     def stop(self) -> None:
         """Take the socket away and end all connections. Idempotent."""
@@ -90,9 +88,8 @@ class ControlServer:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _accept(self) -> None:
-        listener = self._listener
-        while listener is not None and not self._stopping:
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._stopping:
             try:
                 connection, _ = listener.accept()
             except OSError:
@@ -117,7 +114,7 @@ class ControlServer:
             connection.close()
 
     def _caller(self, connection: socket.socket) -> Caller:
-        pid, uid, gid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        pid, uid, gid = memoryview(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)).cast("i")  # struct ucred
         controls = uid in (0, os.geteuid())
         with contextlib.suppress(KeyError):  # no such group here, or no such user
             group = grp.getgrnam(self._group)

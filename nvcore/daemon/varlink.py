@@ -1,8 +1,8 @@
-"""Varlink on the wire, for the daemon and for the command line: messages both ways, errors by name. Knows nothing of nvcore's duties.
+"""Varlink on the wire, for the daemon and for the command line: messages both ways, errors by name, a call. Knows no duty of nvcore's.
 
 Messages are JSON objects that end in a zero byte. Every length is bounded before anything is parsed; what cannot be parsed ends the
 connection, as the specification leaves no way to answer it. One `Link` belongs to one thread. Source: varlink.org, "Method call" and
-"Service" specifications.
+"Service" specifications; unix(7).
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import json
 import re
 import select
 import socket
-import time
+from collections.abc import Iterator
 from typing import Any, Final
 
-from nvcore.api.errors import ConflictError, DeniedError, NotFoundError, NotRunningError, NvcoreError, UsageError
+from nvcore.api import errors
 
+Message = dict[str, Any]
 MAX_REQUEST: Final = 1 << 20
 """Bytes of the longest request that is read."""
 
-_GONE: Final = select.POLLHUP | select.POLLRDHUP | select.POLLERR | select.POLLNVAL
+_MAX_ANSWER: Final = 64 << 20  # a dump is passed by path, so one this long is damage
+
 _METHOD: Final = re.compile(r"^method\s+(\w+)", re.MULTILINE)
-_NAMED: Final = (NotRunningError, NotFoundError, DeniedError, ConflictError)
-_ERRORS: Final[dict[str, type[NvcoreError]]] = {"Invalid": UsageError, **{kind.__name__[: -len("Error")]: kind for kind in _NAMED}}
+_NAMED: Final = (errors.NotRunningError, errors.NotFoundError, errors.DeniedError, errors.ConflictError)
+_ERRORS: Final[dict[str, type[errors.NvcoreError]]] = {kind.__name__.removesuffix("Error"): kind for kind in _NAMED}
+_ERRORS["Invalid"] = errors.UsageError
 """Our errors by their names on the wire; every other one is Failed."""
 
 
@@ -46,17 +49,16 @@ class Link:
         self._socket, self._idle, self._limit = connection, idle, limit
         self.pending, self.mute = b"", False
 
-    def receive(self, deadline: float | None = None) -> dict[str, Any]:
-        """The next message. deadline: on the monotonic clock, None for ever. Raises Gone, BadMessage, TimeoutError at the deadline."""
+    def receive(self, timeout: float | None = None) -> Message:
+        """The next message. timeout: seconds until it begins, None for ever. Raises Gone, BadMessage, TimeoutError."""
         while b"\0" not in self.pending and len(self.pending) <= self._limit:
-            rest = None if deadline is None else max(0.001, deadline - time.monotonic())
-            self._socket.settimeout(rest or (self._idle if self.pending else None))
+            self._socket.settimeout(self._idle if self.pending else timeout)
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError:
-                if rest is not None:
-                    raise
-                raise BadMessage(f"a message was not completed within {self._idle:g} s") from None
+                if self.pending:
+                    raise BadMessage(f"a message was not completed within {self._idle:g} s") from None
+                raise
             except OSError as problem:
                 raise Gone(problem.strerror or str(problem)) from problem
             if not data:
@@ -73,7 +75,7 @@ class Link:
             raise BadMessage(f"no JSON object: {message[:80]!r}")
         return document
 
-    def send(self, document: dict[str, Any]) -> None:
+    def send(self, document: Message) -> None:
         """Write a message. Raises Gone."""
         if self.mute:
             return
@@ -87,8 +89,8 @@ class Link:
     def left(self) -> bool:
         """Whether the client closed its side (asked between the answers of a stream)."""
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
-        return any(events & _GONE for _, events in poll.poll(0))
+        poll.register(self._socket, select.POLLRDHUP)  # what is worse is told without being asked for
+        return bool(poll.poll(0))
 
 
 def methods_of(text: str) -> list[str]:
@@ -96,7 +98,7 @@ def methods_of(text: str) -> list[str]:
     return _METHOD.findall(text)
 
 
-def error_reply(error: Refusal | NvcoreError) -> tuple[str, dict[str, Any]]:
+def error_reply(error: Refusal | errors.NvcoreError) -> tuple[str, Message]:
     """Name and parameters of the varlink error for one of ours."""
     if isinstance(error, Refusal):
         return f"org.varlink.service.{error.args[0]}", error.args[1]
@@ -105,9 +107,66 @@ def error_reply(error: Refusal | NvcoreError) -> tuple[str, dict[str, Any]]:
     return f"io.nvcore.{name}", {**more, **error.as_dict()}
 
 
-def error_from(name: str, parameters: dict[str, Any]) -> NvcoreError:
+def error_from(name: str, parameters: Message) -> errors.NvcoreError:
     """The way back: the nearest class for a varlink error, with the text and the code of who sent it."""
     more = {key: parameters.get(key) for key in ("expected", "seen", "where", "remedy")}
-    error = _ERRORS.get(name.rpartition(".")[2], NvcoreError)(str(parameters.get("what") or parameters.get("reason") or name), **more)
+    kind = _ERRORS.get(name.rpartition(".")[2], errors.NvcoreError)
+    error = kind(str(parameters.get("what") or parameters.get("reason") or name), **more)
     error.__dict__["code"] = str(parameters.get("code") or error.code)  # the sender may know it more closely than the class does
     return error
+
+
+# the side that calls, on its main thread; what it is told when nobody answers, or nothing sensible
+
+
+def _connect(link: socket.socket, path: str, timeout: float) -> None:
+    if len(path.encode()) > 107:
+        what, seen = "the path of the control socket is too long", f"{len(path.encode())} bytes, more than 107"
+        raise errors.UnreachableError(what, where=path, seen=seen, remedy="set NVCORE_SOCKET to a shorter path")
+    link.settimeout(timeout)
+    try:
+        link.connect(path)
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            remedy = "run as root, or join the group nvcore"
+            raise errors.DeniedError("the control socket refuses this user", where=path, remedy=remedy) from error
+        raise errors.UnreachableError("no daemon answers at the control socket", where=path, seen=error.strerror or error) from error
+
+
+def stream(path: str, method: str, parameters: Message, *, timeout: float, more: bool = True, to: int | None = None) -> Iterator[Message]:
+    """A call with `more`: answers as they come, without limit once connected (`timeout` is for connecting). to: descriptor that they are
+    printed to; where that is a pipe, the end of its reader ends the call with BrokenPipeError."""
+    poll = select.poll()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        _connect(connection, path, timeout)
+        link = Link(connection, idle=timeout, limit=_MAX_ANSWER)
+        poll.register(connection, select.POLLIN)
+        if to is not None:
+            poll.register(to, 0)  # errors are told without being asked for
+        try:
+            link.send({"method": method, "parameters": parameters, **({"more": True} if more else {})})
+            while True:
+                if more and not link.pending and any(descriptor == to for descriptor, _ in poll.poll()):
+                    raise BrokenPipeError
+                answer = link.receive(None if more else timeout)
+                if answer.get("error"):
+                    raise error_from(str(answer["error"]), answer.get("parameters") or {})
+                yield answer.get("parameters") or {}
+                if not answer.get("continues"):
+                    return
+        except TimeoutError as error:
+            remedy = "give it more with --timeout, or look at nvcore doctor"
+            raise errors.WaitTimeout(f"no answer to {method}", expected=f"within {timeout:g} s", where=path, remedy=remedy) from error
+        except (Gone, BadMessage) as error:
+            what, remedy = f"the daemon ended the connection during {method}", "look at its log: journalctl -u nvcore"
+            if isinstance(error, BadMessage):
+                what, remedy = (
+                    "what answers at the control socket does not speak varlink",
+                    "look at who listens there, or set NVCORE_SOCKET",
+                )
+            raise errors.UnreachableError(what, where=path, seen=error, remedy=remedy) from error
+
+
+def call(path: str, method: str, parameters: Message, *, timeout: float) -> Message:
+    """One call; its answer. timeout: seconds. Raises UnreachableError, DeniedError, WaitTimeout, or what the daemon reports."""
+    return next(stream(path, method, parameters, timeout=timeout, more=False))

@@ -35,7 +35,7 @@ import os
 import runpy
 import sys
 
-from nvcore.daemon import notify
+from nvcore.daemon import run
 
 
 def told(*lines):
@@ -46,7 +46,7 @@ def told(*lines):
         os._exit(0)
 
 
-notify.notify = told
+run.notify = told
 os.execv = lambda *words: None  # as if it were the second stage, which could not be given a hash seed
 runpy.run_module("nvcore", run_name="__main__", alter_sys=True)
 """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nvcore.api import errors
-from nvcore.cli.control import call, stream
+from nvcore.daemon.varlink import call, stream
 from tests.cli.test_cli import GOOD, Site
 
 Answer = Callable[[dict[str, Any]], bytes]

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from nvcore.api.errors import UnreachableError
-from nvcore.cli.control import call
 from nvcore.daemon.run import _STOP_LIMIT
+from nvcore.daemon.varlink import call
 from tests.daemon.running import BARE, GPU0, GPU1, SET, Running
 from tests.plugins.building import plugin
 
@@ -79,7 +79,7 @@ def test_a_stop_is_heard_while_a_gpu_still_boots(daemon: Daemons, firmware: Path
 
 
 def test_what_does_not_end_within_the_limit_of_a_stop_is_abandoned_and_named(daemon: Daemons, firmware: Path) -> None:
-    script = "import sys, nvcore.daemon.run as run; from nvcore.cli.main import main; run._STOP_LIMIT = 0.5; sys.exit(main(sys.argv[1:]))"
+    script = "import sys, nvcore.daemon.run as run; from nvcore.cli.main import main; run._STOP_LIMIT = 1; sys.exit(main(sys.argv[1:]))"
     slow = f"{GPU0}&firmware={firmware}&fault=gfw-never"
     config = "[host]\ntime_scale = 10\n"  # the boot alone takes 40 s
     host = daemon(*SET, "--gpu", slow, command=(sys.executable, "-I", "-c", script), config=config).start(ready=False)

@@ -28,9 +28,11 @@ def silent(package: str) -> list[str]:
     for module in modules(package):
         assert module.__file__ is not None
         for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name)):
+            if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name | ast.Attribute)):
                 continue
-            kind = getattr(module, node.exc.func.id, None)
+            kind: object = module
+            for name in ast.unparse(node.exc.func).split("."):
+                kind = getattr(kind, name, None)
             if not (isinstance(kind, type) and issubclass(kind, NvcoreError) and kind.__module__.startswith(package)):
                 continue
             said = {word.arg for word in node.exc.keywords}

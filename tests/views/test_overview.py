@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from nvcore.cli.views.overview import no_daemon, overview
-from nvcore.cli.views.theme import ASCII, UNICODE, duration, gib, mark_of
+from nvcore.cli.views.overview import ASCII, UNICODE, duration, gib, mark_of, no_daemon, overview
 
 from .screens import NOW, PLUGINS, SCREENS, all_well, hostile_names
 

@@ -1,13 +1,14 @@
 """The overview: one screen that answers "is it all right, and if not, what do I do".
 
 Made from the document nvcore.status/1 alone. Strings that came from outside are put into `Text`, never into markup, with control
-characters escaped. Nothing is cut: cells fold. What is unknown is shown as unknown, never as zero.
+characters escaped. Nothing is cut: cells fold. What is unknown is shown as unknown, never as zero. One place gives a state its mark.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections import namedtuple
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,8 +16,21 @@ from rich.text import Text
 
 from nvcore.cli.live import event_line
 from nvcore.cli.output import safe
-from nvcore.cli.views.theme import ASCII, Glyphs, duration, gib, mark_of
 
+Glyphs = namedtuple("Glyphs", "on off bad ok unknown full empty arrow wait")
+"""Characters of one character set."""
+
+UNICODE: Final = Glyphs("●", "○", "✗", "✓", "–", "█", "░", "→", "◌")
+"""For terminals that say they can."""
+
+ASCII: Final = Glyphs("*", "o", "X", "ok", "-", "#", ".", "->", "~")
+
+_MARKS: Final = {
+    ("on", "green"): "running ok started registered",
+    ("wait", "yellow"): "booting starting resetting unloading stopping suspended",
+    ("off", "dim"): "stopped released found disabled",
+    ("bad", "bold red"): "failed lost incompatible unsupported",
+}
 _EVENTS = 5
 _BAR = 7  # cells
 _LEFT = tuple((heading, "") for heading in ("BDF", "CHIP", "FIRMWARE", "STATE", "FB GRANTED"))
@@ -81,11 +95,9 @@ class _Pen:
             firmware = f"{gpu['firmware']} synthetic" if gpu["firmware_kind"] == "synthetic" else gpu["firmware"]
             functions = f"{gpu['functions_owned']}/{gpu['functions_total']}" if gpu["functions_total"] else None
             faults = sum(gpu["faults"].values())
-            table.add_row(
-                str(gpu["number"]), self.text(gpu["address"] or gpu["source"]), self.text(gpu["chip"]), self.text(firmware),
-                self.state(gpu["state"]), self.bar(gpu["vram_owned"], gpu["vram_total"]), self.text(functions),
-                Text(str(faults), style="bold red" if faults else ""),
-            )  # fmt: skip
+            cells = [self.text(value) for value in (gpu["number"], gpu["address"] or gpu["source"], gpu["chip"], firmware)]
+            cells += [self.state(gpu["state"]), self.bar(gpu["vram_owned"], gpu["vram_total"]), self.text(functions)]
+            table.add_row(*cells, Text(str(faults), style="bold red" if faults else ""))
         return table
 
     def bar(self, used: int | None, total: int | None) -> Text:
@@ -147,3 +159,23 @@ def _table(headings: Any) -> Table:
     for heading, side in headings:
         table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold", no_wrap=False)
     return table
+
+
+def mark_of(state: str) -> tuple[str, str]:
+    """How a state looks: which glyph (a field of Glyphs) and which style; one without a row is shown plainly, never hidden."""
+    return next((mark for mark, states in _MARKS.items() if state in states.split()), ("unknown", "default"))
+
+
+def duration(seconds: float) -> str:
+    """ "42s", "5m07s", "3h04m", "3d04h"."""
+    whole = int(max(0, seconds))
+    for large, size, small, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{large}{whole % size // part:02}{small}"
+    return f"{whole}s"
+
+
+def gib(size: float) -> str:
+    """Bytes as GiB in at most three digits: "36G", "3.7G", "0.5G"."""
+    value = size / (1 << 30)
+    return f"{value:.0f}G" if value >= 10 or value == int(value) else f"{value:.1f}G"
