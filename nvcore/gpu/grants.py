@@ -286,9 +286,9 @@ class GpuGrant:
         if self.ended:
             raise LeaseRevoked(f"the grant {self.name} is {self.state}")
         hardware = self.hardware
-        if self.state == "quiescing" or not hardware.gate.open:
-            what = f"the grant {self.name} is being reset" if self.state == "quiescing" else f"the GPU of grant {self.name} is down"
-            raise FirmwareDead(what, seen=hardware.gate.cause, remedy="wait for resume")
+        hardware.gate.check()
+        if self.state == "quiescing":
+            raise FirmwareDead(f"the grant {self.name} is being reset", seen=hardware.gate.cause, remedy="wait for resume")
         if hardware.device.gone:
             raise DeviceGone(f"the device of grant {self.name} left")
         return hardware

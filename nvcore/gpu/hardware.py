@@ -34,11 +34,10 @@ class Hardware:
     gate: Gate
 
     def __init__(
-        self, name: str, device: Device, publish: Callable[..., object], inventory: Inventory, functions: int, tree: InterruptTree,
-        invalidator: Invalidator,
-    ) -> None:  # fmt: skip
-        self.name, self.device, self.publish, self.inventory = name, device, publish, inventory
-        self.tree, self.invalidator = tree, invalidator
+        self, device: Device, publish: Callable[..., None], inventory: Inventory, functions: int, tree: InterruptTree, unit: Invalidator
+    ) -> None:
+        self.name, self.device, self.publish, self.inventory = device.identity.address, device, publish, inventory
+        self.tree, self.invalidator = tree, unit
         self.ledger = Ledger(
             vram=[region.range for region in inventory.regions if region.usable],
             channels=Range(inventory.first_channel, inventory.channels - inventory.first_channel),

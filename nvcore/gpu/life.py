@@ -153,8 +153,7 @@ class Gpu:
         inventory = boot.read_inventory(session)
         functions = min(self.needs.virtual_functions, inventory.vgpu.functions) if inventory.vgpu.host else 0
         self.virtual_functions = device.enable_functions(functions) if functions else ()
-        publish = partial(self.events.publish, gpu=self.name)
-        hardware = known or Hardware(self.name, device, publish, inventory, functions, tree, invalidator)
+        hardware = known or Hardware(device, self.publish, inventory, functions, tree, invalidator)
         self.generation = next(self.generations)
         hardware.admit(session, inventory, self.generation)
         self.hardware = hardware
