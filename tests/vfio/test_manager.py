@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nvcore.api.errors import FormatError, NvcoreError, UsageError
+from nvcore.api.errors import FormatError, NvcoreError, UsageError, WaitTimeout
 from nvcore.api.events import Fault, Rung, VgpuPluginEvent
 from nvcore_vfio.declared import Declared, check_name
 from nvcore_vfio.errors import BringUpFailed, NoCapacity, PinnedMismatch, UnknownVgpu, VgpuExists, VgpuInUse
@@ -417,3 +417,50 @@ def test_every_error_of_this_plugin_is_an_nvcore_error_with_its_own_code() -> No
     codes = [getattr(errors, name).code for name in errors.__all__]
     assert len(set(codes)) == len(codes) and all(code.startswith("NVC-3") for code in codes)
     assert all(issubclass(getattr(errors, name), NvcoreError) for name in errors.__all__)
+
+
+def test_every_operation_is_told_with_the_vm_it_is_for(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    told: list[tuple[str, str | None, str | None]] = []
+    context.report = lambda kind, text, *, vm=None, action=None, code=None: told.append((text, vm, action))  # type: ignore[method-assign]
+    made = manager(context)
+    make(made, "one", vm="web")
+    make(made, "two", start=False)
+    made.stop("one")
+    made.stop("one", force=True)
+    made.destroy("one")
+    made.destroy("two", force=True)
+    assert told == [
+        ("one (A100-4C) created", "web", "started"), ("two (A100-4C) created", None, "declared"), ("one stopped", "web", None),
+        ("one stopped", "web", "forced"), ("one destroyed", "web", None), ("two destroyed", None, "forced"),
+    ]  # fmt: skip
+
+
+def test_a_problem_on_the_way_down_is_told_though_everything_came_back(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one")
+    context.firmware.refuse = {"shutdown"}  # type: ignore[union-attr]
+    made.stop("one")
+    assert any(text.startswith("one was taken down with a problem: shutdown refused") for text in context.reports)
+
+
+def test_an_answer_that_does_not_come_says_of_which_gpu(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+
+    def late(call: object, *, timeout: float) -> object:
+        raise WaitTimeout("late", expected=f"within {timeout:g} s", seen="nothing")
+
+    context.run = late  # type: ignore[method-assign,assignment]
+    with pytest.raises(WaitTimeout, match=r"0000:41:00\.0.*within 180 s"):
+        make(made, "one")
+
+
+def test_the_firmware_is_told_the_type_in_its_own_words(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    manager(context)
+    (spec,) = context.firmware.types  # type: ignore[union-attr]
+    assert (spec.type_id, spec.name, spec.max_instances, spec.profile_size) == (468, "A100-4C", 10, 4 << 30)
+    assert (spec.framebuffer, spec.mappable, spec.reserved, spec.bar1_size) == (3776 * MIB, 3776 * MIB, 320 * MIB, 4096 * MIB)
+    assert spec.extra == {"gsp_heap_size": 40 * MIB}

@@ -62,8 +62,9 @@ def test_a_place_that_no_gpu_has_is_a_damaged_record(tmp_path: Path, values: dic
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [({"slot": 10}, "slot 10"), ({"function": 17}, "function 17"), ({"slot": 0}, "that of good"), ({"function": 1}, "that of good")],
-)
+    [({"slot": 10}, "slot 10"), ({"slot": 11}, "slot 11"), ({"function": 17}, "function 17"), ({"slot": 0}, "that of good"),
+     ({"function": 1}, "that of good")],
+)  # fmt: skip
 def test_a_place_that_this_gpu_has_not_or_that_is_taken_is_a_failed_vgpu_with_the_reason(
     tmp_path: Path, values: dict[str, int], said: str
 ) -> None:
@@ -255,3 +256,33 @@ def test_while_one_goes_up_or_down_its_state_says_so(tmp_path: Path) -> None:
     make(made, "one")
     made.stop("one")
     assert seen == ["bootload starting", "configure starting", "shutdown stopping", "cleanup stopping"]
+
+
+def test_the_last_place_of_a_gpu_is_a_place(tmp_path: Path) -> None:
+    changed(tmp_path, "last", slot=9, function=16)
+    made = manager(FakeContext(tmp_path))
+    assert {row["name"]: row["state"] for row in made.rows()} == {"good": "running", "last": "running"}
+
+
+def test_records_that_are_written_and_removed_leave_no_descriptor(tmp_path: Path) -> None:
+    made = manager(FakeContext(tmp_path))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        make(made, "one")
+        made.destroy("one")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_damaged_record_is_told(tmp_path: Path) -> None:
+    changed(tmp_path, "bad").write_text("{")
+    context = FakeContext(tmp_path)
+    manager(context)
+    assert [text for text in context.reports if "bad.json" in text and "no JSON" in text]
+
+
+def test_a_creation_whose_record_may_not_outlive_a_power_cut_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = manager(FakeContext(tmp_path))
+    monkeypatch.setattr(made._store, "_sync", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(NotStored, match="No space"):
+        make(made, "one")
+    assert list(tmp_path.rglob("one.*")) == [] and made.rows() == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nvcore.api.events import Fault, Rung, VgpuPluginEvent
+from nvcore_vfio.client import VfioClient, VfioDriver
 from nvcore_vfio.errors import BringUpFailed
 from nvcore_vfio.manager import Manager
 
@@ -39,6 +40,7 @@ def test_one_that_crashed_stays_failed_when_the_gpu_goes_on_with_its_memory(tmp_
     assert states(made) == {"one": "failed", "two": "suspended"}
     made.recovery.resume("kept")
     assert states(made) == {"one": "failed", "two": "running"}
+    assert len(context.live) == context.leases == 2 and made.pool.kept == {}  # it keeps what it has until somebody looks
     made.recovery.quiesce("channel-fault")
     crash(context, 2)
     made.recovery.resume("kept")
@@ -112,3 +114,37 @@ def test_the_reset_of_one_grant_brings_up_its_vgpu_alone(tmp_path: Path) -> None
     firmware.calls.clear()
     made.recovery.resume("lost")
     assert states(made) == {"one": "running", "two": "running"} and firmware.calls == ["bootload", "configure"]
+
+
+@pytest.mark.parametrize("rung", Rung)
+def test_a_fault_marks_the_vgpus_that_it_hits_and_no_other(tmp_path: Path, rung: Rung) -> None:
+    context, made = two(tmp_path)
+    client = VfioClient(VfioDriver(), made)
+    client.on_fault(Fault(rung, "something", "NVC-5011", GPU.address, 1, grant=context.live[1].name))
+    hit = {Rung.GRANT: {"two"}, Rung.GPU: {"one", "two"}, Rung.LOST: {"one", "two"}}.get(rung, set())
+    assert states(made) == {name: "suspended" if name in hit else "running" for name in ("one", "two")}
+    assert {row["reason"] for row in made.rows() if row["name"] in hit} <= {"something"}
+    client.quiesce("gpu-reset", 0.0, 1)
+    assert set(states(made).values()) == {"suspended"}
+    client.resume("kept", 1)
+    assert set(states(made).values()) == {"running"}
+
+
+def test_a_grant_s_reset_without_a_fault_of_a_vgpu_is_nobody_s_of_them(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    assert context.firmware is not None
+    context.firmware.calls.clear()
+    made.recovery.quiesce("grant-reset")
+    made.recovery.resume("lost")
+    assert set(states(made).values()) == {"running"} and context.firmware.calls == []
+
+
+def test_what_does_not_come_back_is_told_with_its_cause_and_has_nothing(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    made.recovery.quiesce("gpu-reset")
+    context.firmware = FakeVgpu()
+    context.firmware.refuse = {"configure"}
+    made.recovery.resume("lost")
+    assert states(made) == {"one": "failed", "two": "failed"} and not context.live and not context.leases
+    assert all("configure refused" in row["reason"] for row in made.rows())
+    assert [text.partition(":")[0] for text in context.reports[-2:]] == ["one did not come back", "two did not come back"]
