@@ -26,7 +26,7 @@ from nvcore.daemon.varlink import BadMessage, Gone, Link, Refusal, error_reply, 
 from nvcore.locks import start_thread
 from nvcore.vfio_user.listening import listen
 
-MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 64  # at a time
 MAX_OTHERS: Final = 48  # for callers who may only observe: they cannot shut out who may control
 _log = logging.getLogger("nvcore.control")
 

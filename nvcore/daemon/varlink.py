@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from nvcore.api import errors
 
-Message = dict[str, Any]
+Message = dict[str, Any]  # a request or an answer, as JSON reads it
 MAX_REQUEST: Final = 1 << 20
 """Bytes of the longest request that is read."""
 

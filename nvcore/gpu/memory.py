@@ -26,7 +26,7 @@ from nvcore.vmm.mapping import PAGE, Extent, zeros
 if TYPE_CHECKING:
     from nvcore.gpu.hardware import Hardware
 
-BAR1_OWNER: Final = "core/bar1"
+BAR1_OWNER: Final = "core/bar1"  # under whose name the ledger books what lies behind BAR1
 
 
 class VramAccess:
