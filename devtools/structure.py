@@ -94,7 +94,7 @@ def undocumented(source: str) -> Iterator[tuple[int, str]]:
     public, lines = _public(tree), source.splitlines()
     for index, node in enumerate(tree.body):
         for name in _targets(node):
-            if name in public and not name.startswith("__"):
+            if name in public and not name.startswith("__") and name != "TYPE_CHECKING":
                 commented = "#" in lines[node.lineno - 1] or (node.lineno > 1 and lines[node.lineno - 2].lstrip().startswith("#"))
                 value = getattr(node, "value", None)
                 literal = isinstance(value, ast.Subscript) and "Literal" in ast.unparse(value.value)

@@ -66,6 +66,7 @@ def test_long_modules_and_functions_and_a_large_core_are_found(tmp_path: Path, m
         ('__all__ = []\nA = 1\n', []),
         ('__all__: list[str] = ["B"]\nA = B = 1\n', ["B"]),
         ('A: int = 1\n_B = 2\n', ["A"]),
+        ('TYPE_CHECKING = False\nif TYPE_CHECKING:\n    import x\n', []),
         ('__all__ = [*other.__all__, "A"]\nA = 1\n', ["A"]),
     ],
 )
