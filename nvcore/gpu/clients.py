@@ -106,9 +106,10 @@ class Attachment:
         self.name, self.plugin, self.driver, self.function = offer.name, offer.plugin or offer.name, driver, function
         self.context = Context(gpu, offer.name, function, state_dir)
         self.publish = partial(gpu.publish, "client", function=function.name, owner=offer.name)
-        self._clock, self._calls = gpu.clock, gpu.calls
+        self._clock, self._calls, self._settings = gpu.clock, gpu.calls, gpu.settings
         self.client: Client | None = None
         self.hung: str | None = None
+        self._told: Job | None = None  # in it the last `on_fault` runs
         self.delivery = Worker(f"deliver {function.name}", gpu.clock, self._raised)
 
     def _raised(self, what: str, error: BaseException) -> None:
@@ -116,34 +117,33 @@ class Attachment:
         cause, code, _ = describe_error(error)
         self.publish(f"{what} raised: {cause}", code=code)
 
-    def _obeys(self, client: Client | None, what: str, timeout: float, call: Callable[[Client], object], told: Job | None = None) -> bool:
-        """Have the client do something, after `told` ended; False when it fails, hangs, or hung before."""
+    def _obeys(self, client: Client | None, what: str, timeout: float, call: Callable[[Client], object]) -> bool:
+        """Have the client do something, after its `on_fault` ended; False when it fails, hangs, or hung before."""
         end = self._clock.now() + timeout
         if client is None or self.hung is not None:
             return self.hung is None
         try:
-            if told is not None:
-                told.wait(self._clock, timeout)
+            if self._told is not None:
+                self._told.wait(self._clock, timeout)
             self._calls.call(partial(call, client), f"{self.name}: {what}", max(0.0, end - self._clock.now()), abandon=True)
         except Exception as error:  # isolation boundary: worker
             self.hung = describe_error(error)[0]
         return self.hung is None
 
-    def probe(self, timeout: float) -> bool:
+    def probe(self) -> bool:
         """Have the driver take the function. Raises what it raises, WaitTimeout, PluginError."""
-        self.client = self._calls.call(lambda: self.driver.probe(self.context), f"{self.name}: probe", timeout, abandon=True)
+        self.client = self._calls.call(lambda: self.driver.probe(self.context), f"{self.name}: probe", self._settings.call, abandon=True)
         if self.client is None:
             raise PluginError(f"{self.name} took {self.function.name} and gave no client")
         return True
 
     @interrupt_safe
     @signalling_safe
-    def tell(self, fault: Fault) -> Job | None:
-        """Hand a fault to the delivery thread; the job, to wait for. Any thread; never waits."""
+    def tell(self, fault: Fault) -> None:
+        """Hand a fault to the delivery thread. Any thread; never waits."""
         client = self.client
-        if client is None or self.hung is not None:
-            return None
-        return self.delivery.post(lambda: client.on_fault(fault), f"{self.name}: on_fault")
+        if client is not None and self.hung is None:
+            self._told = self.delivery.post(lambda: client.on_fault(fault), f"{self.name}: on_fault")
 
     @interrupt_safe
     def tell_vgpu(self, event: VgpuPluginEvent) -> None:
@@ -151,21 +151,21 @@ class Attachment:
         for callback in self.context.vgpu_callbacks:
             self.delivery.post(partial(callback, event), f"{self.name}: vGPU event")
 
-    def quiesce(self, told: Job | None, reason: QuiesceReason, timeout: float, generation: int) -> bool:
-        """After `told` (its on_fault) ended, quiesce, both within `timeout`. False when either missed it or failed: the core then revokes
-        alone."""
-        deadline = self._clock.now() + timeout
-        return self._obeys(self.client, "quiesce", timeout, lambda client: client.quiesce(reason, deadline, generation), told)
+    def quiesce(self, reason: QuiesceReason, generation: int) -> bool:
+        """Have it leave the hardware before its deadline, in which on_fault too must end. False when either missed it or failed: the core
+        then revokes alone."""
+        deadline = self._clock.now() + self._settings.quiesce
+        return self._obeys(self.client, "quiesce", self._settings.quiesce, lambda client: client.quiesce(reason, deadline, generation))
 
-    def resume(self, vram: Literal["kept", "lost"], generation: int, timeout: float) -> bool:
+    def resume(self, vram: Literal["kept", "lost"], generation: int) -> bool:
         """Have it go on. False when it failed or hung."""
-        return self._obeys(self.client, "resume", timeout, lambda client: client.resume(vram, generation))
+        return self._obeys(self.client, "resume", self._settings.call, lambda client: client.resume(vram, generation))
 
-    def remove(self, timeout: float) -> str | None:
+    def remove(self) -> str | None:
         """Have it leave; the cause when it did not do so in order. Its delivery thread ends."""
         client, self.client = self.client, None
-        self._obeys(client, "remove", timeout, lambda client: client.remove())
-        self.delivery.stop(0.0 if self.hung else timeout)
+        self._obeys(client, "remove", self._settings.call, lambda client: client.remove())
+        self.delivery.stop(0.0 if self.hung else self._settings.call)
         self.context.end()
         return self.hung
 
@@ -200,7 +200,7 @@ def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, func
     attachment = Attachment(gpu, offer, driver, function, folder)
     gpu.attachments.append(attachment)
     gpu.own(function, offer.name)
-    if _ask(gpu, host, offer, function, partial(attachment.probe, host.settings.call)):
+    if _ask(gpu, host, offer, function, attachment.probe):
         attachment.publish(f"{offer.name} drives {function.name}")
     else:
         gpu.detach(attachment, f"probe failed: {host.problems[offer.name]}")

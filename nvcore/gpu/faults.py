@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareHalted, FirmwareMessage, Rung, VgpuPluginEvent
 from nvcore.api.marks import interrupt_safe, signalling_safe
-from nvcore.gpu.threads import Job, describe_error, fails
+from nvcore.gpu.threads import describe_error, fails
 
 if TYPE_CHECKING:
     from nvcore.api.client import QuiesceReason
@@ -50,11 +50,8 @@ def _agree(owner: GpuGrant | None, function: int, by_function: str | None) -> bo
     return not owner.functions if function == 0 else by_function == owner.name
 
 
-_Told: TypeAlias = "list[tuple[Attachment, Job | None]]"
-"""Who was told of a fault, with the job in which `on_fault` runs."""
-
-_Climb: TypeAlias = "Callable[[Fault, _Told], None]"
-"""What is done about it on its rung."""
+_Climb: TypeAlias = "Callable[[Fault, list[Attachment]], None]"
+"""What is done about a fault on its rung, with those who were told of it."""
 
 
 class Ladder:
@@ -134,8 +131,9 @@ class Ladder:
         said = f"{cause}: {text}" if text else cause
         gpu.publish("fault", said, code=fault.code, channel=fault.channel, action=action, fault=fault, **about)
         owners = [one for one in tuple(gpu.attachments) if grant is None or one.function.name == grant.function]
-        told = [(one, one.tell(fault)) for one in owners]
-        gpu.life.post(lambda: climb(fault, told), f"fault at rung {rung.value}")
+        for one in owners:
+            one.tell(fault)
+        gpu.life.post(lambda: climb(fault, owners), f"fault at rung {rung.value}")
 
     # receiver thread, outside of its interrupt section
 
@@ -156,13 +154,13 @@ class Ladder:
     # life-cycle thread
 
     def _climb(
-        self, fault: Fault, told: _Told, cure: Callable[[], int | None], higher: Callable[[str], object], grant: GpuGrant | None
+        self, fault: Fault, owners: list[Attachment], cure: Callable[[], int | None], higher: Callable[[str], None], grant: GpuGrant | None
     ) -> None:
         """One rung: clients quiesce, it is cured, and they resume under the generation that the cure returns, or the GPU's. What does not
         work is the next rung's business, which is given the cause."""
         gpu, step = self._gpu, _LADDER[fault.rung]
-        staying = self._quiesce(told, step)
-        if grant is not None and len(staying) < len(told):
+        staying = self._quiesce(owners, step)
+        if grant is not None and len(staying) < len(owners):
             return  # its owner is gone, and the grant with it
         try:
             generation = cure() or gpu.generation
@@ -170,7 +168,7 @@ class Ladder:
             higher(describe_error(error)[0])
             return
         for attachment in reversed(staying):
-            self._stays(attachment, attachment.resume(step.vram, generation, gpu.settings.call), "failed in resume")
+            self._stays(attachment, attachment.resume(step.vram, generation), "failed in resume")
         if grant is None:
             gpu.set_state("running")
         elif grant.ended:
@@ -178,14 +176,10 @@ class Ladder:
         about = grant.about if grant is not None else {}
         gpu.publish("recovery", f"recovered from {fault.cause}", channel=fault.channel, action=step.action, fault=fault, **about)
 
-    def _quiesce(self, told: _Told, step: _Step) -> list[Attachment]:
+    def _quiesce(self, owners: list[Attachment], step: _Step) -> list[Attachment]:
         """Have clients leave the hardware before the deadline, the last one first; those that did."""
-        gpu, left = self._gpu, []
-        for attachment, job in reversed(told):
-            obeyed = attachment.quiesce(job, step.reason, gpu.settings.quiesce, gpu.generation)
-            if self._stays(attachment, obeyed, "missed-deadline"):
-                left.append(attachment)
-        return left
+        generation = self._gpu.generation
+        return [one for one in reversed(owners) if self._stays(one, one.quiesce(step.reason, generation), "missed-deadline")]
 
     def _stays(self, attachment: Attachment, obeyed: bool, otherwise: str) -> bool:
         """Whether a client is still trusted: the core takes back alone what one that did not obey has."""
@@ -201,12 +195,12 @@ class Ladder:
         self.tried[what] = now
         return None
 
-    def _climb_channel(self, grant: GpuGrant, channel: GpuChannel | None, fault: Fault, told: _Told) -> None:
+    def _climb_channel(self, grant: GpuGrant, channel: GpuChannel | None, fault: Fault, owners: list[Attachment]) -> None:
         if not self._down():
             cure = channel.disable if channel is not None else lambda: None
-            self._climb(fault, told, cure, lambda why: self.meet_grant(grant, "channel-stuck", why), grant)
+            self._climb(fault, owners, cure, lambda why: self.meet_grant(grant, "channel-stuck", why), grant)
 
-    def _climb_grant(self, grant: GpuGrant, fault: Fault, told: _Told) -> None:
+    def _climb_grant(self, grant: GpuGrant, fault: Fault, owners: list[Attachment]) -> None:
         def cure() -> int:
             generation = next(self._gpu.generations)
             grant.renew(generation, "grant reset")
@@ -220,13 +214,13 @@ class Ladder:
             self.meet_gpu("grant-reset-failed", f"{grant.name} faulted again {since:.1f} s after its reset: {fault.cause}")
             return
         grant.set_quiescing(True)
-        self._climb(fault, told, cure, lambda why: self.meet_gpu("grant-reset-failed", f"{grant.name}: {why}"), grant)
+        self._climb(fault, owners, cure, lambda why: self.meet_gpu("grant-reset-failed", f"{grant.name}: {why}"), grant)
 
-    def _climb_gpu(self, fault: Fault, told: _Told) -> None:
+    def _climb_gpu(self, fault: Fault, owners: list[Attachment]) -> None:
         gpu, why, since = self._gpu, fault.text or fault.cause, self._tried_lately(self._gpu.name)
         gpu.set_state("resetting", cause=why, code=fault.code)
         if fault.rung is Rung.LOST or since is not None:
-            self._quiesce(told, _LADDER[Rung.LOST])
+            self._quiesce(owners, _LADDER[Rung.LOST])
             gpu.lose(why if since is None else f"{why}; {since:.1f} s after a reset")
         else:
-            self._climb(fault, told, gpu.restart_firmware, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"), None)
+            self._climb(fault, owners, gpu.restart_firmware, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"), None)

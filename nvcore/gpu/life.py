@@ -205,7 +205,7 @@ class Gpu:
         if attachment not in self.attachments:
             return
         attachment.hung = attachment.hung or abandoned
-        cause = attachment.remove(self.settings.call)
+        cause = attachment.remove()
         self._revoke_grants(abandoned or cause or "its client left", attachment)
         self.attachments.remove(attachment)
         self.own(attachment.function, None)
