@@ -1,7 +1,7 @@
 """Messages per second through the queues, against XOR and memcpy of the same bytes: `python tests/bench/rpc_queue.py`.
 
-Prints one JSON object. Per size: sends and verified receives per second, and the limit (one integer fold and one copy of the payload). Exit status 1 if a bar
-is missed.
+Prints one JSON object. Per size: sends and verified receives per second, and the limit (one integer fold and one copy of the payload).
+Exit status 1 if a bar is missed.
 """
 
 from __future__ import annotations
