@@ -172,6 +172,19 @@ def test_fwsec_with_other_secure_code_is_refused(gpu):
     assert names(device) == ["fwsec-code"]
 
 
+@pytest.mark.parametrize("target", [5, 6])
+def test_fwsec_reaches_host_memory_coherently_or_not(gpu, target):
+    device, _, driver = gpu
+    generic = driver.load_generic
+
+    def load(base):
+        generic(base)
+        driver.bar0.write32(base + 0x610, target)
+
+    driver.load_generic = load
+    assert driver.fwsec(0x19) == 0 and names(device) == []
+
+
 def test_fwsec_frts_is_refused_on_a_chip_without_frts(gpu):
     _, _, driver = gpu
     assert fwsec(driver, 0x15) == 5

@@ -103,8 +103,11 @@ def block(index: int, *, tag: int, secure: bool) -> Callable[[Driver], None]:
     return prepare
 
 
-def fwsec(command: int = 0x19, *writes: tuple[int, int], patch: dict[int, bytes] | None = None, size: int = 0, secure: bool = False) -> Run:
-    """FWSEC with some of it wrong. writes: GSP registers before the start; patch: bytes of the data image."""
+def fwsec(
+    command: int = 0x19, *writes: tuple[int, int], patch: dict[int, bytes] | None = None, dmem: dict[int, int] | None = None,
+    secure: bool = False,
+) -> Run:  # fmt: skip
+    """FWSEC with some of it wrong. writes: GSP registers before the start; patch: bytes of the data image; dmem: words of the loader's."""
 
     def step(driver: Driver) -> None:
         original = driver.buffer
@@ -122,9 +125,9 @@ def fwsec(command: int = 0x19, *writes: tuple[int, int], patch: dict[int, bytes]
             if offset == GSP + 0x100:
                 for place, other in writes:
                     write(GSP + place, other)
-                if size:
-                    write(GSP + 0x1C0, 0x01000048)
-                    write(GSP + 0x1C4, size)
+                for place, word in (dmem or {}).items():
+                    write(GSP + 0x1C0, 0x01000000 | place)
+                    write(GSP + 0x1C4, word)
             if secure and offset == GSP + 0x180:
                 value |= 1 << 28
             write(offset, value)
@@ -376,7 +379,7 @@ CASES: list[tuple[str, str, Run]] = [
     ("fwsec-command", "outside", fwsec(patch={0x88: struct.pack("<I", 0x2F0)})),
     ("fwsec-interface", "no command mapper", fwsec(patch={0x80: b"NONE"})),
     ("fwsec-interface", "no command mapper", fwsec(patch={0x43: b"\xff", 0x50: bytes(4)})),
-    ("fwsec-size", "in the ROM", fwsec(size=0x200)),
+    ("fwsec-size", "in the ROM", fwsec(dmem={0x48: 0x200})),
     ("fwsec-without-rom", "no FWSEC", gpu(fwsec_without_rom, "GH100")),
     ("imem-tag", "block 2", started(SEC2, block(2, tag=0, secure=True))),
     ("imem-tag", "starts at", fwsec(0x19, (0x104, 0x1000))),
@@ -387,8 +390,8 @@ CASES: list[tuple[str, str, Run]] = [
     ("falcon-dma", "FBIF_CTL 0x0", started(SEC2, loaded((0x624, 0)))),
     ("falcon-dma", "DMACTL 0x1", started(SEC2, loaded((0x10C, 1)))),
     ("falcon-dma", "GSP", fwsec(0x19, (0x624, 0))),
-    ("falcon-dma-context", "context 4 is 0x0", fwsec(0x19, (0x610, 0))),
-    ("falcon-dma-context", "context 4 is 0x4", fwsec(0x19, (0x610, 4))),
+    *(("falcon-dma-context", f"context 4 is {config:#x}", fwsec(0x19, (0x610, config))) for config in (0, 1, 4, 7)),
+    ("falcon-dma-context", "context 8", fwsec(dmem={0x20: 8})),
     ("start-without-reset", "SEC2", gpu(start_twice)),
     ("start-without-code", "0 words", started(SEC2, lambda driver: None)),
     ("start-without-code", "boot vector 0x100", started(SEC2, loaded((0x104, 0x100)))),
