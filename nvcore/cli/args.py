@@ -48,44 +48,39 @@ class Arguments:
         """All values of an option, split at commas."""
         return [part for value in self.values.get(key, ()) for part in str(value).split(",") if part]
 
+    def parse(self, argv: list[str], options: dict[str, str], *, others: bool = False, front: bool = False) -> Arguments:
+        """Read `argv` against the option table: values are added to those from before, words replace them. others: options that are not of
+        the table, and whatever stands behind `--`, are left among the words. front: leave everything from the first word on.
 
-def parse(
-    argv: list[str], options: dict[str, str], *, others: bool = False, front: bool = False, into: Arguments | None = None
-) -> Arguments:
-    """Parse `argv` against the option table. others: options that are not of the table, and whatever stands behind `--`, are left among the
-    words. front: leave everything from the first word on. into: add to what was parsed before.
-
-    Raises UsageError for an unknown option, a missing, empty or superfluous value, an empty word.
-    """
-    out, rest = into or Arguments(), list(argv)
-    out.words = []
-    while rest:
-        word = rest.pop(0)
-        name = word.partition("=")[0] if word[:2] == "--" else word[:2]
-        if word == "--":
-            out.words += [word, *rest] if others else rest
-            break
-        if len(word) > 1 and word[0] == "-" and (not others or name in options):
-            _option(out, word, rest, options)
-        elif not word and not others:
-            raise UsageError("a word is empty", expected="a name")
-        else:
-            out.words.append(word)
-            if front:
-                out.words += rest
+        Raises UsageError for an unknown option, a missing, empty or superfluous value, an empty word.
+        """
+        rest, self.words = list(argv), []
+        while rest:
+            word = rest.pop(0)
+            name = word.partition("=")[0] if word[:2] == "--" else word[:2]
+            if word == "--":
+                self.words += [word, *rest] if others else rest
                 break
-    return out
+            if len(word) > 1 and word[0] == "-" and (not others or name in options):
+                self._option(word, rest, options)
+            elif not word and not others:
+                raise UsageError("a word is empty", expected="a name")
+            else:
+                self.words.append(word)
+                if front:
+                    self.words += rest
+                    break
+        return self
 
-
-def _option(out: Arguments, word: str, rest: list[str], options: dict[str, str]) -> None:
-    name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:] and "=", word[2:])
-    key = options.get(name)
-    if key is None:
-        raise UsageError(f"unknown option {name}", expected="one of " + ", ".join(sorted(options)) if options else "no option")
-    if key[-1] == "?" and equals:
-        raise UsageError(f"option {name} takes no value", expected=name)
-    if not equals and key[-1] not in "?=":
-        equals, value = "=", rest.pop(0) if rest else ""
-    if equals and not value:
-        raise UsageError(f"option {name} needs a value", expected=f"{name} VALUE")
-    out.values.setdefault(key.rstrip("?="), []).append(value if equals else True)
+    def _option(self, word: str, rest: list[str], options: dict[str, str]) -> None:
+        name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:] and "=", word[2:])
+        key = options.get(name)
+        if key is None:
+            raise UsageError(f"unknown option {name}", expected="one of " + ", ".join(sorted(options)) if options else "no option")
+        if key[-1] == "?" and equals:
+            raise UsageError(f"option {name} takes no value", expected=name)
+        if not equals and key[-1] not in "?=":
+            equals, value = "=", rest.pop(0) if rest else ""
+        if equals and not value:
+            raise UsageError(f"option {name} needs a value", expected=f"{name} VALUE")
+        self.values.setdefault(key.rstrip("?="), []).append(value if equals else True)

@@ -21,7 +21,7 @@ from nvcore.plugins.states import Plugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from typing import Any, TextIO
+    from typing import Any
 
     from nvcore.api.offers import ConfigSection
     from nvcore.config.model import Configuration
@@ -34,8 +34,7 @@ class Context(CommandIO):
     """
 
     def __init__(self, given: Arguments) -> None:
-        self.stdout: TextIO = sys.stdout
-        self.stderr: TextIO = sys.stderr
+        self.stdout, self.stderr = sys.stdout, sys.stderr
         self.given, self.verb, self.output = given, "-", "table"
         self._configuration: Configuration | None = None
 
@@ -85,9 +84,7 @@ class Context(CommandIO):
             if not word.startswith("no:") or len(word) == 3:
                 raise UsageError(f"-p {word} has no meaning", expected="-p no:NAME")
         said = Selection(only, disabled=[word[3:] for word in self.given.many("p")], none=self.given.flag("none"))
-        if said.none or not self.has_files:
-            return said
-        return said.under(*self.configuration().plugins[:3])  # only, disable, required
+        return said if said.none or not self.has_files else said.under(*self.configuration().plugins[:3])  # only, disable, required
 
     def plugins(self, index: Index | None = None) -> list[Plugin]:
         """The plugins of an index (without one: scanned now) under this selection; none is imported."""

@@ -7,6 +7,7 @@ the noun is known, before plugins are looked for: a `*.dist-info` in the current
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -15,6 +16,7 @@ from nvcore.api.errors import NvcoreError
 
 _PIPE_CLOSED = 141  # what a shell reports for a program ended by SIGPIPE
 _INTERRUPTED = 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         _close_quietly()
         return _PIPE_CLOSED
     except OSError as error:
-        if error.filename is not None:
+        if error.errno not in _FULL:
             raise
         _close_quietly()
         return _report(NvcoreError("the output cannot be written", seen=error.strerror, remedy="make room where it goes to"))
@@ -63,10 +65,10 @@ def _report(error: NvcoreError) -> int:
 
 
 def _dispatch(argv: list[str], *, isolate: bool) -> int:
-    from nvcore.cli.args import GLOBAL_OPTIONS, SELECTION_OPTIONS, parse
+    from nvcore.cli.args import GLOBAL_OPTIONS, SELECTION_OPTIONS, Arguments
 
     ours = {**GLOBAL_OPTIONS, **SELECTION_OPTIONS}
-    given = parse(argv, {**ours, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}, front=True)
+    given = Arguments().parse(argv, {**ours, "--version": "version?", "-V": "version?", "--help": "help?", "-h": "help?"}, front=True)
     if given.flag("version"):
         sys.stdout.write(f"nvcore {__version__}\n")
         return 0
@@ -79,7 +81,7 @@ def _dispatch(argv: list[str], *, isolate: bool) -> int:
     asked = bool(given.words) or given.flag("help")
     if noun not in NOUNS:
         ours = {name: key for name, key in GLOBAL_OPTIONS.items() if name != "--socket"}  # behind its noun that is the plugin's word
-    context = Context(parse(given.words[1:], ours, others=True, into=given))
+    context = Context(given.parse(given.words[1:], ours, others=True))
     if given.flag("help") or noun == "help":
         context.out(help_text(context.plugins()))
         return 0 if asked else 2

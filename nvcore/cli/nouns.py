@@ -7,7 +7,6 @@ of a plugin never stands there: it is an entry point of group `nvcore.command.v1
 from __future__ import annotations
 
 from nvcore.api.errors import ConflictError, PluginError, UsageError
-from nvcore.cli.args import parse
 from nvcore.cli.context import Context
 from nvcore.cli.output import OUTPUT_OPTIONS, beside, chosen
 from nvcore.plugins.names import did_you_mean
@@ -36,7 +35,7 @@ def run_core(noun: str, context: Context) -> int:
         raise UsageError(f"no verb {verb.strip('-')!r} of {noun}", expected=known, remedy=f"nvcore {noun} --help")
     place, word, *said = verbs[verb]
     options = dict(pair.split(":") for pair in said if pair != "rows") | (OUTPUT_OPTIONS if "rows" in said else {})
-    words = parse(argv[named:], options, into=context.given).words
+    words = context.given.parse(argv[named:], options).words
     if len(words) > (word != "-") or (not words and word[0] not in "-["):
         usage = " ".join(part for part in ("nvcore", noun, verb, word) if part != "-")
         what = "too many words" if words else f"{word} is missing"

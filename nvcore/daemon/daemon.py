@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nvcore import __version__
 from nvcore.api.errors import ConflictError, UsageError
-from nvcore.daemon.interfaces import core_interfaces, deny_state, panels, sets_of
+from nvcore.daemon.interfaces import SETS, core_interfaces, deny_state, panels
 from nvcore.daemon.server import ControlServer
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 
 RECENT: Final = 20  # events in a description
-DENY_AGE: Final = 60.0  # seconds
 _LOOK: Final = 0.02  # seconds between two looks at GPUs that boot
 _log = logging.getLogger("nvcore.daemon")
 
@@ -48,7 +47,6 @@ class Daemon:
         self.host = Host()
         self._server = ControlServer(socket, group=configuration.host.group, version=__version__)
         self._lock_fd: int | None = None
-        self._deny: tuple[float, list[dict[str, Any]]] | None = None
 
     # start and stop, on the main thread
 
@@ -138,8 +136,7 @@ class Daemon:
     def describe(self) -> dict[str, Any]:
         """`io.nvcore.Host.Describe`."""
         now, states = time.monotonic(), self.plugins()
-        if self._deny is None or now - self._deny[0] > DENY_AGE:  # not at every question: it reads every installed list of files
-            self._deny = now, deny_state(self.configuration.plugins.deny)
+        usable = {state["name"] for state in states if state["state"] in ("registered", "started")}
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -147,10 +144,10 @@ class Daemon:
             "uptime_s": round(now - self._began, 3),
             "state": self.state,
             "partial": self.partial,
-            "sets": sets_of(states),
+            "sets": [name for name, plugins in SETS.items() if plugins == usable],
             "plugins_started": sum(state["state"] == "started" for state in states),
             "plugins_selected": sum(bool(state["selected_by"]) or state["state"] not in ("disabled", "found") for state in states),
-            "deny": self._deny[1],
+            "deny": deny_state(tuple(self.configuration.plugins.deny), int(now // 60)),
             "gpus": self.gpus(),
             "panels": panels(self.plugin_host),
             "events": self.events()[-RECENT:],

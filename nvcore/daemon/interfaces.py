@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -57,7 +57,7 @@ def core_interfaces(daemon: Daemon) -> list[InterfaceOffer]:
     for name in ("io.nvcore", "io.nvcore.Host", "io.nvcore.Gpu", "io.nvcore.Plugin", "io.nvcore.Event"):
         text = text_of(name)
         of = {method: methods[f"{name}.{method}"] for method in methods_of(text)}
-        observe, control = frozenset(of) - _CONTROL, frozenset(of) & _CONTROL
+        observe, control = frozenset(of) - _CONTROL, _CONTROL.intersection(of)
         offers.append(InterfaceOffer(name, "", text, observe, control, SimpleNamespace(**of), plugin="nvcore"))
     return offers
 
@@ -89,12 +89,6 @@ def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
         yield {"events": []}
 
 
-def sets_of(states: Sequence[dict[str, Any]]) -> list[str]:
-    """Names of the sets that exactly the usable plugins make up; empty for a set of one's own."""
-    here = {state["name"] for state in states if state["state"] in ("registered", "started")}
-    return [name for name, plugins in SETS.items() if plugins == here]
-
-
 def panels(plugins: PluginHost) -> list[dict[str, Any]]:
     """Every panel with its rows, in order; `problem` says why one has none."""
     answer = []
@@ -109,8 +103,10 @@ def panels(plugins: PluginHost) -> list[dict[str, Any]]:
     return answer
 
 
-def deny_state(patterns: Sequence[str]) -> list[dict[str, Any]]:
-    """For each denied pattern of the configuration, what on the disk now matches it: nothing, when all is well."""
+@lru_cache(1)
+def deny_state(patterns: tuple[str, ...], minute: int) -> list[dict[str, Any]]:
+    """For each denied pattern of the configuration, what on the disk matches it: nothing, when all is well. minute: of the answer; one is
+    kept for as long, because it reads every installed list of files."""
     from nvcore.plugins.footprint import denied
 
     index = scan()
@@ -131,14 +127,13 @@ def _doctor(daemon: Daemon) -> dict[str, Any]:
     return {"healthy": not any(row["severity"] == "error" for row in found), "findings": found}
 
 
-def _broken(daemon: Daemon) -> Iterator[Finding]:
+def _broken(daemon: Daemon) -> list[Finding]:
     """The core's check of its plugins."""
-    broken = [plugin for plugin in daemon.plugin_host.plugins if plugin.broken]
-    for plugin in broken:
+    found = []
+    for plugin in [plugin for plugin in daemon.plugin_host.plugins if plugin.broken]:
         text = f"plugin {plugin.name} is {plugin.state}: {plugin.reason or '; '.join(plugin.conflicts)}"
-        yield Finding("warning", text, plugin.code or "NVC-1010", plugin.remedy)
-    if not broken:
-        yield Finding("ok", "every selected plugin works")
+        found.append(Finding("warning", text, plugin.code or "NVC-1010", plugin.remedy))
+    return found or [Finding("ok", "every selected plugin works")]
 
 
 def _write_bundle(daemon: Daemon, folder: str | None) -> str:

@@ -38,13 +38,6 @@ class _Formatter(logging.Formatter):
         return "\n".join(mark + safe(line, False) for line in super().format(record).split("\n"))
 
 
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
-    handler.addFilter(log_gate)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
 def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:
     """Configuration tables from the command line."""
     if version is not None and not sources:
@@ -56,7 +49,10 @@ def _gpu_tables(sources: list[str], version: str | None) -> dict[str, Any]:
 def run(context: Context) -> int:
     """Run until told to stop."""
     configuration = context.configuration(_gpu_tables(context.given.many("gpu"), context.given.text("firmware")))
-    _log_to_stderr(configuration.host.log_level)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(log_gate)
+    logging.basicConfig(level=configuration.host.log_level.upper(), handlers=[handler], force=True)
     daemon = Daemon(configuration, context.selection(), socket=context.socket, state_dir=Path(configuration.host.state_dir or state_dir()))
     daemon.stop_on(signal.SIGTERM, signal.SIGINT)
     notify(_MORE_TIME.format(30 + 300 * bool(configuration.gpus)))  # booting firmware may take minutes

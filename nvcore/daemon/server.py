@@ -78,10 +78,9 @@ class ControlServer:
         """Take the socket away and end all connections. Idempotent."""
         self._stopping = True
         if self._listener is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
+                os.unlink(self.path)
             self._listener.close()
             self._listener = None
         for connection in list(self._connections):
@@ -123,10 +122,8 @@ class ControlServer:
 
     def _answer(self, link: Link, request: dict[str, Any], caller: Caller) -> None:
         name, parameters, more = request.get("method"), request.get("parameters"), request.get("more") is True
-        if not isinstance(name, str) or "." not in name:
-            raise BadMessage("no method")
-        if not isinstance(parameters, dict | None):
-            raise BadMessage("parameters are no object")
+        if not isinstance(name, str) or "." not in name or not isinstance(parameters, dict | None):
+            raise BadMessage(f"no method, or parameters that are no object: {str(request)[:80]!r}")
         link.mute = request.get("oneway") is True
         try:
             return self._reply(link, self._call(name, parameters or {}, caller, more), more and not link.mute)

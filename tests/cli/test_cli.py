@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nvcore.cli.args import Arguments, parse
+from nvcore.cli.args import Arguments
 from nvcore.cli.context import Context
 from nvcore.cli.main import main
 from nvcore.cli.output import safe, table
@@ -273,9 +273,9 @@ def test_text_from_outside_is_inert() -> None:
 
 def test_arguments_take_values_attached_or_apart_and_stop_at_two_dashes() -> None:
     options = {"-o": "output", "--output": "output", "--watch": "watch=", "--all": "all?", "-p": "p"}
-    given = parse(["a", "-ojson", "--watch", "--all", "-p", "no:x", "-p", "no:y", "--", "-z"], options)
+    given = Arguments().parse(["a", "-ojson", "--watch", "--all", "-p", "no:x", "-p", "no:y", "--", "-z"], options)
     assert given.words == ["a", "-z"] and given.text("output") == "json" and given.flag("watch") and given.flag("all")
-    assert given.many("p") == ["no:x", "no:y"] and parse(["--watch=2"], options).text("watch") == "2"
+    assert given.many("p") == ["no:x", "no:y"] and Arguments().parse(["--watch=2"], options).text("watch") == "2"
 
 
 def test_config_check_names_file_and_line_and_exits_78(site: Site) -> None:

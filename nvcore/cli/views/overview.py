@@ -11,7 +11,7 @@ from collections import namedtuple
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from nvcore.cli.live import event_line
@@ -33,13 +33,18 @@ _MARKS: Final = {
 }
 _EVENTS = 5
 _BAR = 7  # cells
-_LEFT = tuple((heading, "") for heading in ("BDF", "CHIP", "FIRMWARE", "STATE", "FB GRANTED"))
-_GPU = (("GPU", "right"), *_LEFT, ("VF", "right"), ("FAULT", "right"))
+_GPU = ("GPU", "right"), ("BDF", ""), ("CHIP", ""), ("FIRMWARE", ""), ("STATE", ""), ("FB GRANTED", ""), ("VF", "right"), ("FAULT", "right")
 
 
 def overview(host: dict[str, Any], glyphs: Glyphs, *, now: float | None = None) -> RenderableType:
     """The whole screen. glyphs: with ASCII all of it is. now: seconds since the epoch, for ages."""
-    return _Pen(glyphs, time.time() if now is None else now).overview(host)
+    pen = _Pen(glyphs, time.time() if now is None else now)
+    parts: list[RenderableType] = [pen.head(host), pen.gpus(host)]
+    parts += [line for gpu in host["gpus"] for line in pen.trouble(gpu)]
+    for panel in host["panels"]:
+        parts += [Text(), pen.panel(panel)]
+    parts += [line for plugin in host.get("plugins", []) for line in pen.plugin(plugin)]
+    return Group(*parts, Text(), pen.events(host["events"]))
 
 
 def no_daemon(plugins: list[dict[str, Any]], socket: str, glyphs: Glyphs) -> RenderableType:
@@ -62,14 +67,6 @@ class _Pen:
         if value is None or value == "":
             return Text(self.glyphs.unknown, style="dim")
         return Text(safe(str(value), self.plain), style=style)
-
-    def overview(self, host: dict[str, Any]) -> RenderableType:
-        parts: list[RenderableType] = [self.head(host), self.gpus(host)]
-        parts += [line for gpu in host["gpus"] for line in self.trouble(gpu)]
-        for panel in host["panels"]:
-            parts += [Text(), self.panel(panel)]
-        parts += [line for plugin in host.get("plugins", []) for line in self.plugin(plugin)]
-        return Group(*parts, Text(), self.events(host["events"]))
 
     def head(self, host: dict[str, Any]) -> Text:
         text = Text.assemble((f"nvcore {host['version']}  ", "bold"), self.state(host["state"]), f" {duration(host['uptime_s'])}")
@@ -146,19 +143,15 @@ class _Pen:
     def events(self, events: list[dict[str, Any]]) -> RenderableType:
         if not events:
             return Text("EVENTS none", style="dim")
-        table = Table.grid(padding=(0, 1))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
+        table = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 1))
         for number, event in enumerate(events[-_EVENTS:]):
             table.add_row(Text("" if number else "EVENTS", style="bold"), self.text(event_line(event)))
         return table
 
 
 def _table(headings: Any) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
-    for heading, side in headings:
-        table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold", no_wrap=False)
-    return table
+    columns = [Column(heading, justify="right" if side == "right" else "left", overflow="fold") for heading, side in headings]
+    return Table(*columns, box=None, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
 
 
 def mark_of(state: str) -> tuple[str, str]:
