@@ -22,24 +22,22 @@ from nvcore.hw.plausible import implausible
 
 
 def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | None) -> FirmwareOffer:
-    """The one backend that claims the chip. Raises ConflictError naming both when two do and none is `wanted`, NotSupportedError when none
-    does, NotFoundError when the wanted one is not there."""
+    """The one backend that claims the chip; wanted: its name, or its plugin's. Raises ConflictError naming both when two do,
+    NotSupportedError when none does, NotFoundError when the wanted one is not there."""
     claims = [offer for offer in offers if chip.name in offer.chips]
-    if wanted is not None:
-        chosen = next((offer for offer in claims if wanted in (offer.name, offer.plugin)), None)
-        if chosen is None:
-            drives = ", ".join(offer.name for offer in claims) or "any"
-            raise NotFoundError(f"no backend {wanted!r} that drives {chip.name}", expected=drives, seen=wanted)
-        return chosen
-    if len(claims) > 1:
-        names = " and ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in claims)
+    chosen = [offer for offer in claims if wanted in (None, offer.name, offer.plugin)]
+    if len(chosen) > 1:
+        names = " and ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in chosen)
         remedy = "select only one of the plugins (-p no:NAME), or name one for this GPU in the configuration"
         raise ConflictError(f"two firmware backends claim {chip.name}: {names}", expected="one backend a chip", remedy=remedy)
-    if not claims:
-        known = ", ".join(sorted({name for offer in offers for name in offer.chips})) or "a firmware plugin"
-        remedy = "install a plugin of family firmware that does (see: nvcore plugins list)"
-        raise NotSupportedError(f"no firmware backend drives {chip.name}", expected=known, seen=chip.name, remedy=remedy)
-    return claims[0]
+    if chosen:
+        return chosen[0]
+    if wanted is not None:
+        drives = ", ".join(offer.name for offer in claims) or "any"
+        raise NotFoundError(f"no backend {wanted!r} that drives {chip.name}", expected=drives, seen=wanted)
+    known = ", ".join(sorted({name for offer in offers for name in offer.chips})) or "a firmware plugin"
+    remedy = "install a plugin of family firmware that does (see: nvcore plugins list)"
+    raise NotSupportedError(f"no firmware backend drives {chip.name}", expected=known, seen=chip.name, remedy=remedy)
 
 
 def needs_of(identity: GpuIdentity, offers: Sequence[ClientOffer]) -> BootNeeds:

@@ -230,11 +230,11 @@ class GpuGrant:
             return
         hardware, problems, self.state = self.hardware, self.problems, final
         self.kill()
-        stuck = not hardware.gate.open or hardware.device.gone
+        stuck = False
         for child in self.parts(GpuGrant):
             child.revoke(cause, final)
             stuck |= bool(child.problems)
-        stuck |= self._clear(cause, partial(fails, problems))
+        stuck |= self._clear(cause, partial(fails, problems)) or not hardware.gate.open or hardware.device.gone
         buffers = self.parts(GrantBuffer)
         if stuck and hardware.gate.open:  # a channel that may still run may still write: its host memory stays until reset
             hardware.limbo.extend(buffers)
@@ -248,12 +248,12 @@ class GpuGrant:
         hardware.publish("grant", text, action="quarantined until reset" if stuck else "scrubbed", **self.about)
 
     def _clear(self, cause: str, step: Callable[[str, Callable[[], object]], bool]) -> bool:
-        """Channels stop, spaces unlink, the root in the firmware closes, leases are revoked. Whether hardware may still reach the memory.
-        step: makes a call; whether that failed."""
+        """Channels stop, spaces unlink, the root in the firmware closes, leases are revoked. step: makes a call; whether that failed.
+        Whether any did: hardware may then still reach the memory."""
         self.kill()
         stuck = False
         for part in (*self.parts(GpuChannel), *self.parts(GpuSpace)):
-            stuck |= step(part.what, part.close) | part.stuck
+            stuck |= step(part.what, part.close)
         root, self.root = self.root, None
         if root is not None:
             stuck |= step("firmware tenant", root.close)

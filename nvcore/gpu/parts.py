@@ -31,13 +31,12 @@ _DOORBELL = USERMODE_DOORBELL.address()
 
 
 class Owned:
-    """Base of spaces, channels, leases and buffers. what: a word for people. stuck: hardware may still reach its memory although it is
-    gone."""
+    """Base of all of them. what: a word for people."""
 
-    __slots__ = ("closed", "grant", "stuck", "what")
+    __slots__ = ("closed", "grant", "what")
 
     def __init__(self, grant: GpuGrant, what: str) -> None:
-        self.grant, self.what, self.closed, self.stuck = grant, what, False, False
+        self.grant, self.what, self.closed = grant, what, False
 
     @may_sleep
     def close(self) -> None:
@@ -183,7 +182,6 @@ class GpuSpace(Owned):
             if alive:
                 self.unlink()
         finally:
-            self.stuck = self._root is not None
             del self.ref
             if alive:
                 self._family().free_space(ref)

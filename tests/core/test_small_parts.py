@@ -218,6 +218,31 @@ def test_a_job_that_hangs_is_abandoned_and_a_fresh_thread_runs_the_next() -> Non
     assert worker.post(lambda: 1, "too late").error is not None
 
 
+def test_jobs_behind_one_that_hangs_are_run_by_its_successor_and_one_that_gave_up_waiting_is_not_run() -> None:
+    worker, began, release, ran = Worker("w", SYSTEM), threading.Event(), threading.Event(), list[str]()
+
+    def hangs() -> None:
+        began.set()
+        release.wait(10.0)
+
+    def waits() -> None:
+        with pytest.raises(WaitTimeout):
+            worker.call(hangs, "hangs", 0.5, abandon=True)
+
+    hanging = threading.Thread(target=waits)
+    hanging.start()
+    assert began.wait(5.0)
+    behind = worker.post(lambda: ran.append("behind"), "behind")
+    with pytest.raises(WaitTimeout):
+        worker.call(lambda: ran.append("late"), "gave up", 0.05, abandon=True)
+    assert worker.abandoned == () and not behind.done.is_set(), "a job that never started costs no thread"
+    hanging.join(5.0)
+    assert worker.call(lambda: "alive", "asks", 2.0) == "alive"
+    assert ran == ["behind"] and worker.abandoned == ("hangs",)
+    release.set()
+    assert worker.stop(2.0)
+
+
 def test_a_job_that_raises_or_exits_ends_no_thread() -> None:
     errors: list[str] = []
     worker = Worker("w", SYSTEM, lambda what, error: errors.append(f"{what}: {type(error).__name__}"))
