@@ -104,9 +104,8 @@ def read_live(io: RegisterIo, offset: int, what: str) -> int:
 def identify(io: RegisterIo) -> ChipId:
     """The chip behind BAR0 `io`.
 
-    Raises DeviceGone when the bus gives error patterns (powered down, in reset, left), NotSupportedError for a chip without a row and
-    for a
-    virtual function.
+    Raises DeviceGone when the bus gives error patterns (powered down, in reset, left), NotSupportedError for a chip without a row and for
+    a virtual function.
     """
     boot0 = BOOT_0.read(io)
     if is_bus_error(boot0.raw):

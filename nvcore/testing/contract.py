@@ -18,7 +18,9 @@ from typing import Any, Final, NoReturn
 
 from nvcore.api.marks import mark_of
 
-__all__ = ["CLAUSES", "BrokenContract", "Leftovers", "broken", "calling", "compare", "raised_by", "untouched"]
+__all__ = [
+    "CLAUSES", "BrokenContract", "Leftovers", "broken", "calling", "compare", "descriptors", "more_descriptors", "raised_by", "untouched",
+]  # fmt: skip
 
 CLAUSES: Final[dict[str, str]] = {
     "client-offer": "a client's offer has a name, a summary and functions of known kinds",
@@ -137,7 +139,7 @@ class Leftovers:
 
     def __init__(self) -> None:
         self._threads = set(threading.enumerate())
-        self._descriptors = _descriptors()
+        self._descriptors = descriptors()
 
     def find(self, grace: float = 1.0) -> list[str]:
         """What is left of threads after `grace` real seconds, and of descriptors once garbage is gone."""
@@ -147,15 +149,20 @@ class Leftovers:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, end - time.monotonic()))
         left = [f"thread {thread.name}" for thread in threads if thread.is_alive()]
-        now = _descriptors()
-        if len(now) > len(self._descriptors):
-            gc.collect()  # takes its time, so only where there is something to collect
-            now = _descriptors()
-        if len(now) > len(self._descriptors):
-            paths = list(now.values())
-            new = [path for fd, path in now.items() if self._descriptors.get(fd) != path]
-            left += [f"descriptor of {path}" for path in new if paths.count(path) > 1 or not _packaged(path)]
-        return left
+        return left + [f"descriptor of {path}" for path in more_descriptors(self._descriptors).values()]
+
+
+def more_descriptors(before: dict[int, str]) -> dict[int, str]:
+    """Descriptors, with what they are of, that were not there before, once garbage is gone."""
+    if len(os.listdir("/proc/self/fd")) - 1 <= len(before):
+        return {}
+    gc.collect()  # takes its time, so only where there is something to collect
+    now = descriptors()
+    if len(now) <= len(before):
+        return {}
+    paths = list(now.values())
+    new = {fd: path for fd, path in now.items() if before.get(fd) != path}
+    return {fd: path for fd, path in new.items() if paths.count(path) > 1 or not _packaged(path)}
 
 
 def _packaged(path: str) -> bool:
@@ -163,7 +170,8 @@ def _packaged(path: str) -> bool:
     return any(path.startswith(f"{folder}/") for folder in sys.path if folder)
 
 
-def _descriptors() -> dict[int, str]:
+def descriptors() -> dict[int, str]:
+    """The descriptors of this process, with what they are of."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:

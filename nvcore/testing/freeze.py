@@ -2,8 +2,9 @@
 fail.
 
 Owns a thread per publication, which takes the locks, lets the publisher go on, and gives the locks back when the fence is signalled or the
-limit has passed. A fence that did not get through is in `stuck`. Needs the lock validator (publications are observed by it). Source:
-drm-uapi.md 11.3, "freeze test"; Linux Documentation/driver-api/dma-buf.rst on what a fence's signalling path may not do.
+limit has passed. In `stuck`: each fence that did not get through, and each publication at which the adversary itself did not get a lock,
+which then proves nothing about it. Needs the lock validator (publications are observed by it). Source: drm-uapi.md 11.3, "freeze test";
+Linux Documentation/driver-api/dma-buf.rst on what a fence's signalling path may not do.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Adversary:
         with self._turn:
             let_go = threading.Event()
             holders = [_Holder(lock, let_go) for lock in self._locks()]
-            for holder in holders:
-                holder.held.wait(self._limit)
+            if not all([holder.held.wait(self._limit) for holder in holders]):
+                self.stuck.append(f"{fence.name}: its publisher holds a lock that the adversary was to take")
             starved.append(fence)
             self._starve(True)
             self.frozen.append(fence.name)

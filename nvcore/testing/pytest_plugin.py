@@ -8,7 +8,6 @@ are `virtual_clock`, `nvcore_host` (a host on fake devices) and the automatic `n
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -58,16 +57,6 @@ def pytest_report_header() -> str:
     return f"nvcore: lock validator {'on' if LOCKDEP else 'off'}"
 
 
-def _descriptors() -> dict[int, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:  # the descriptor of the listing itself
-            continue
-    return found
-
-
 def _left_threads(before: list[threading.Thread]) -> list[str]:
     """nvcore threads that a test started and that outlive it and the grace."""
     from nvcore.locks import live_threads
@@ -79,30 +68,13 @@ def _left_threads(before: list[threading.Thread]) -> list[str]:
     return [thread.name for thread in left if thread.is_alive()]
 
 
-def _left_descriptors(before: dict[int, str]) -> list[str]:
-    """Descriptors that were not there before, once garbage is gone."""
-    if len(os.listdir("/proc/self/fd")) - 1 <= len(before):
-        return []
-    gc.collect()
-    now = _descriptors()
-    if len(now) <= len(before):
-        return []
-    targets = list(now.values())
-    new = [(fd, path) for fd, path in now.items() if before.get(fd) != path]
-    return [f"{fd} -> {path}" for fd, path in new if targets.count(path) > 1 or not _packaged(path)]
-
-
-def _packaged(path: str) -> bool:
-    """Whether a file lies in an installed package: one descriptor of it, kept as long as the process, is a cache; a second is a leak."""
-    return any(path.startswith(f"{folder}/") for folder in sys.path if folder)
-
-
 @pytest.fixture(autouse=True)
 def nvcore_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the test for swallowed violations, fences never signalled, threads and descriptors left behind."""
     from nvcore.locks import LOCKDEP, live_threads
+    from nvcore.testing.contract import descriptors, more_descriptors
 
-    threads, descriptors = live_threads(), _descriptors()
+    threads, opened = live_threads(), descriptors()
     known: list[Any] = []
     if LOCKDEP:
         from nvcore.testing.lockdep.rules import violations
@@ -127,7 +99,7 @@ def nvcore_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
             problems.append(str(error))
     if request.node.get_closest_marker("nvcore_leaks") is None:
         problems += [f"thread left behind: {name}" for name in _left_threads(threads)]
-        problems += [f"descriptor left behind: {text}" for text in _left_descriptors(descriptors)]
+        problems += [f"descriptor left behind: {fd} -> {path}" for fd, path in more_descriptors(opened).items()]
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
 

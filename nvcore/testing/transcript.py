@@ -1,9 +1,8 @@
 """Golden transcripts: what crosses `nvcore.api` between the core and a firmware session for one fixed script, as JSON lines.
 
 Owns the recording proxy, the script and the comparison. Handles, addresses and times become labels in the order first seen; words for
-people
-become "text". Test code only; one thread. A transcript is data about the contract, not about a firmware: two versions of one chip must
-give the same lines except at the JSON paths that the version's manifest names.
+people become "text". Test code only; one thread. A transcript is data about the contract, not about a firmware: two versions of one chip
+must give the same lines except at the JSON paths that the version's manifest names.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ _ADDRESSES: Final = frozenset({"address", "bar1_directory", "fault_buffer", "ins
 _WORDS: Final = frozenset({"detail", "location", "looked_for", "reason", "remedy", "text", "uuid"})
 _PAGE: Final = 4096  # below it a number of that name is a number: an engine's instance
 _LEFT_OUT: Final = frozenset({"logs", "registers"})
+_OBJECT: Final = "{…}"
+_ABSENT: Final = "(absent)"  # what no value of a transcript is: JSON's null is one
 _PLAIN: Final = (str, bool, type(None))
 
 
@@ -185,6 +186,7 @@ def record_script(
 
 def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
+        yield path, _OBJECT  # an empty one is one, too
         for key, item in value.items():
             yield from _leaves(item, f"{path}.{key}")
     elif isinstance(value, Sequence) and not isinstance(value, str):
@@ -204,6 +206,7 @@ def differences(one: Recorder, two: Recorder, allowed: Iterable[str] = ()) -> li
     left, right = dict(_leaves(one.lines, "$")), dict(_leaves(two.lines, "$"))
     found = []
     for path in sorted(left.keys() | right.keys()):
-        if left.get(path) != right.get(path) and not any(pattern.fullmatch(path) for pattern in patterns):
-            found.append(f"{path}: {left.get(path)!r} / {right.get(path)!r}")
+        one_value, two_value = left.get(path, _ABSENT), right.get(path, _ABSENT)
+        if one_value != two_value and not any(pattern.fullmatch(path) for pattern in patterns):
+            found.append(f"{path}: {one_value!r} / {two_value!r}")
     return found

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from nvcore.api.device import Device
-from nvcore.api.errors import DeviceGone, OutOfResources
+from nvcore.api.errors import ContractError, DeviceGone, OutOfResources
 from nvcore.api.inventory import Range
 
 if TYPE_CHECKING:
@@ -97,13 +97,22 @@ class Extent:
     def __init__(self, device: Device, item: Range, fd: int, offset: int) -> None:
         self._device, self.range, self._fd, self._offset = device, item, fd, offset
 
+    def _place(self, item: Range) -> int:
+        """Where a part lies in the descriptor, which may be onto more than this extent, or end with it: an access behind its end would end
+        the process."""
+        if not self.range.contains(item):
+            whole = f"inside [{self.range.start:#x}, {self.range.end:#x})"
+            raise ContractError("memory outside of an extent", expected=whole, seen=f"[{item.start:#x}, {item.end:#x})")
+        return self._offset + item.start - self.range.start
+
     def map(self, item: Range) -> Mapped:
-        """Map a part of the extent, given by VRAM addresses. Raises OutOfResources."""
-        return Mapped(self._fd, self._offset + item.start - self.range.start, item.size)
+        """Map a part of the extent, given by VRAM addresses. Raises OutOfResources, and ContractError for what is no part of it."""
+        return Mapped(self._fd, self._place(item), item.size)
 
     def zero(self, item: Range) -> None:
-        """Fill a part with zeros: by punching it where the descriptor can be punched (memory comes back to the host), else by writing."""
-        offset = self._offset + item.start - self.range.start
+        """Fill a part with zeros: by punching it where the descriptor can be punched (memory comes back to the host), else by writing.
+        Raises as `map`."""
+        offset = self._place(item)
         whole = item.start % PAGE == 0 and item.size % PAGE == 0
         if whole and _libc().fallocate(self._fd, _PUNCH, offset, item.size) == 0:
             return
