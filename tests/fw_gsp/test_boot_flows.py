@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,6 +150,19 @@ def test_a_failed_boot_says_where_and_why_and_leaves_a_device_that_boots(chip, f
             return
         session = gpu.open(gpu.saved[-1] if gpu.saved else None)
         assert session.unload().clean
+
+
+@pytest.mark.parametrize(("region", "seen"), [(None, "no region"), ((0x1000000, 0x2000000), "0x1000000 to 0x2000000")])
+def test_a_booter_that_protected_another_region_than_it_was_told_is_not_gone_on_with(region, seen, monkeypatch):
+    with bench("ga100", "570.144") as gpu:
+        monkeypatch.setattr("nvcore_fw_gsp.boot.booter_flow.wpr", SimpleNamespace(wpr2=lambda io: region))
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        report = caught.value.report
+        assert (report.code, report.cause.partition(":")[0]) == ("NVC-2121", "booter-load") and seen in report.cause
+        assert report.unload.clean
+        monkeypatch.undo()
+        assert gpu.open().unload().clean
 
 
 def test_a_wait_that_ends_tells_the_limit_the_last_value_and_the_logs():

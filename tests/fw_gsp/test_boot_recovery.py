@@ -197,6 +197,18 @@ def test_after_device_gone_the_host_s_side_is_released():
         assert not tenant.open
 
 
+@pytest.mark.parametrize(("chip", "register"), [("ga100", 0x100C10), ("gh100", 0x100A34)])
+def test_a_device_that_leaves_before_anything_was_protected_is_gone_all_the_same(chip, register):
+    with bench(chip, "570.144") as gpu:
+        gpu.inspector.arm(f"device-gone:{register:#x},write")
+        with pytest.raises(BootError) as caught:
+            gpu.open()
+        report = caught.value.report
+        assert report.cause.startswith("flush-page") and report.code == "NVC-5001"
+        assert not report.unload.clean and report.unload.needs_reset
+        assert next(stage for stage in report.stages if stage.name == "region-proof").outcome == "skipped"
+
+
 def refuse(*_: object) -> None:
     raise OSError(5, "Input/output error")
 

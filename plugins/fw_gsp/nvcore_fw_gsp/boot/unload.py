@@ -178,7 +178,6 @@ def run_unload(boot: Boot, progress: Callable[[BootStage], None]) -> UnloadRepor
             attempt(Stage("stop-dma", stop_dma))
         finally:
             attempt(Stage("release-host", release_host))
-    boot.started = False
     decisive = errors.get("region-proof") or next((e for e in errors.values() if isinstance(e, DeviceGone)), None) or errors.get("stop-dma")
     first = next(iter(errors.values()), None)
     return UnloadReport(
