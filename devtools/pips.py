@@ -41,6 +41,7 @@ def _make(home: Path, bundled: Path | None) -> None:
         _unpack(bundled, home)
     else:
         with step(f"fetch pip from the Debian package {_PACKAGE} (this Python has no ensurepip)") as this:
+            this.remedy = f"apt-get must reach Debian's archive, once; or {_REMEDY}"
             _unpack(_from_debian(this), home)
     (home / ".ready").touch()
 
@@ -88,5 +89,5 @@ def _from_debian(this: Step) -> Path:
         this.run([dpkg, "-x", package, fetched / "root"])
     wheels = sorted(fetched.glob("root/usr/share/python-wheels/pip-*.whl"))
     if not wheels:
-        raise this.failed(f"no pip wheel in {_PACKAGE}; {_REMEDY}")
+        raise this.failed(f"no pip wheel in {_PACKAGE}")
     return wheels[-1]
