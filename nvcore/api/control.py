@@ -49,7 +49,7 @@ class Call:
         """A parameter that must be there: text that is not empty. Raises BadParameter, as all of these do."""
         value = self.parameters.get(key)
         if not isinstance(value, str) or not value:
-            raise BadParameter(self, key, "text")
+            raise BadParameter(self, key, "text that is not empty")
         return value
 
     def optional(self, key: str) -> str | None:
