@@ -204,7 +204,6 @@ class Gpu:
         it missed its deadline, or failed. Life-cycle thread."""
         if attachment not in self.attachments:
             return
-        attachment.hung = attachment.hung or abandoned
         cause = attachment.remove()
         self._revoke_grants(abandoned or cause or "its client left", attachment)
         self.attachments.remove(attachment)

@@ -12,6 +12,7 @@ import pytest
 
 from nvcore.api.errors import FirmwareDead, LeaseRevoked
 from nvcore.api.events import ChannelFault, FirmwareEvent, FirmwareMessage, Rung, VgpuPluginEvent
+from nvcore.api.grant import GrantRequest
 from nvcore.locks import Fence
 from nvcore.testing.clock import VirtualClock
 from tests.core.conftest import Rig, until
@@ -98,6 +99,20 @@ def test_a_channel_that_cannot_be_stopped_costs_its_grant_a_reset_and_no_neighbo
     rig.doctor_ok()
 
 
+def test_a_reset_of_a_grant_begins_its_children_anew_too(rig: Rig) -> None:
+    rig.start()
+    a = rig.a.tenant
+    parent = a.context.grant(GrantRequest("parent", vram=4 << 20, channels=4))
+    child = parent.child(GrantRequest("child", vram=2 << 20, channels=2))
+    lease, space = child.map(child.vram[0]), child.create_space()
+    lease.write(0, b"secret")
+    rig.gpu.ladder.meet_grant(parent, "test-fault")
+    recovered(rig)
+    assert (parent.generation, child.generation, child.state) == (2, 2, "live")
+    assert not lease.valid and space.closed and rig.fake.vram(child.vram[0].start, 6) == bytes(6)
+    rig.doctor_ok()
+
+
 def test_each_rung_is_tried_once_until_the_gpu_is_lost(rig: Rig) -> None:
     rig.start()
     a, b = rig.a.tenant, rig.b.tenant
@@ -114,6 +129,8 @@ def test_each_rung_is_tried_once_until_the_gpu_is_lost(rig: Rig) -> None:
     assert rig.gpu.ladder.counts[Rung.GPU] == 2 and rig.backend.sessions[2:] == []
     rig.host.retry("fake:one")
     assert rig.gpu.state.name == "running" and rig.gpu.generation == 4
+    rig.session.halt("once more")
+    rig.running(5)  # what an operator retried is a new incident
 
 
 def test_a_gpu_that_has_run_for_a_while_after_a_reset_may_be_reset_again(virtual: tuple[Rig, VirtualClock]) -> None:

@@ -175,6 +175,18 @@ def test_a_channel_that_may_still_run_keeps_its_host_memory_until_reset(rig: Rig
     until(lambda: rig.gpu.generation == 2 and not any(buffer.label == "ring" for buffer in rig.fake.buffers), "freed after the reset")
 
 
+def test_what_a_child_could_not_let_go_of_is_quarantined_with_its_parent(rig: Rig) -> None:
+    rig.start()
+    parent = rig.a.tenant.context.grant(GrantRequest("parent", vram=4 << 20, functions=(1,)))
+    child = parent.child(GrantRequest("child", vram=2 << 20, channels=0))
+    child.create_space()
+    rig.fake.faults.arm("rpc-refuse:free-space")
+    parent.release()
+    rows = {row.kind: row for row in rig.gpu.hardware.ledger.rows()}
+    assert child.problems and not parent.problems
+    assert rows["vram"].quarantined == 4 << 20 and rows["functions"].quarantined == 1
+
+
 def test_who_keeps_what_it_was_granted_keeps_nothing_of_the_firmware(rig: Rig) -> None:
     host = rig.start()
     tenant = rig.a.tenant
