@@ -25,7 +25,6 @@ INFO_EVENTFD, INFO_MASKABLE, INFO_AUTOMASKED, INFO_NORESIZE = 1, 2, 4, 8
 IRQ_INDEXES: Final = 5  # INTx, MSI, MSI-X, ERR, REQ
 _KINDS: Final[tuple[InterruptKind, ...]] = ("intx", "msi", "msix")
 _FLAGS: Final = (INFO_EVENTFD | INFO_MASKABLE | INFO_AUTOMASKED, INFO_EVENTFD | INFO_NORESIZE, INFO_EVENTFD, 0, 0)
-_MAX_VECTOR: Final = 2048
 
 
 class Interrupts:
@@ -55,7 +54,7 @@ class Interrupts:
         kind, action = flags & 7, flags & 0x38
         if argsz < _SET.size or flags & ~0x3F or kind not in (NONE, BOOL, EVENTFD) or action not in (MASK, UNMASK, TRIGGER):
             raise Refused(errno.EINVAL, f"SET_IRQS argsz {argsz}, flags {flags:#x}")
-        if index >= IRQ_INDEXES or start > _MAX_VECTOR or start + count > max(self._count(index), 1 if kind == EVENTFD else 0):
+        if index >= IRQ_INDEXES or start + count > max(self._count(index), 1 if kind == EVENTFD else 0):
             raise Refused(errno.EINVAL, f"SET_IRQS index {index}, vectors {start} + {count} of {self._count(index) if index < 5 else 0}")
         if kind == BOOL and len(body) != _SET.size + count:
             raise Refused(errno.EINVAL, f"SET_IRQS with {len(body) - _SET.size} flags for {count} vectors")

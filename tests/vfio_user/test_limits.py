@@ -52,6 +52,13 @@ def test_an_access_ends_at_the_last_byte_of_its_region_and_none_reaches_behind_i
             assert client.ask(READ, ACCESS.pack(size + 1, region, 0))[0] == errno.EINVAL
 
 
+def test_a_read_brings_nothing_but_its_request(tmp_path: Path) -> None:
+    with served(tmp_path / "s") as (_, client, _):
+        client.hello()
+        for body in (ACCESS.pack(0, 0, 4)[:-1], ACCESS.pack(0, 0, 4) + b"\0"):
+            assert client.ask(READ, body)[0] == errno.EINVAL
+
+
 def test_a_batch_has_its_bounds(tmp_path: Path) -> None:
     def batch(entries: int, count: int = 8) -> bytes:
         return struct.pack("<Q", entries) + b"".join(MULTI.pack(8 * at % PAGE, 0, count, at) for at in range(entries))

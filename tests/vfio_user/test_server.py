@@ -208,6 +208,15 @@ def test_unmap_takes_what_lies_inside_and_refuses_to_cut(tmp_path: Path, memory:
         assert not device.maps
 
 
+@pytest.mark.parametrize("flags", [0, 2])
+def test_a_map_that_the_device_may_not_read_is_remembered_and_not_given_to_it(tmp_path: Path, memory: int, flags: int) -> None:
+    with served(tmp_path / "s") as (device, client, _):
+        client.hello()
+        assert client.ask(2, MAP.pack(32, flags, 0, 0x10000, 0x1000), [memory])[0] == 0
+        assert client.ask(2, MAP.pack(32, 3, 0, 0x10000, 0x1000), [memory])[0] == errno.EEXIST
+        assert not device.maps
+
+
 def test_a_map_of_memory_that_can_shrink_is_not_given_to_the_device(tmp_path: Path) -> None:
     fd = os.memfd_create("loose")
     os.ftruncate(fd, 0x1000)
@@ -241,6 +250,11 @@ def test_interrupts_are_connected_replaced_and_disconnected(tmp_path: Path) -> N
         assert os.eventfd_read(second) == 5
         assert client.ask(8, IRQS.pack(20, 0x21, 1, 0, 1))[0] == 0  # inject
         assert os.eventfd_read(second) == 1
+        held = len(os.listdir("/proc/self/fd"))
+        for event in (first, second, second):
+            assert client.ask(8, IRQS.pack(20, 0x24, 1, 0, 1), [event])[0] == 0
+        assert client.ask(4, INFO.pack(16, 0, 0, 0))[0] == 0
+        assert len(os.listdir("/proc/self/fd")) == held, "the one before is closed"
         assert client.ask(8, IRQS.pack(20, 0x21, 1, 0, 0))[0] == 0
         assert device.vectors["msi", 0] is None
         assert not select.select([first], [], [], 0)[0]
@@ -259,6 +273,7 @@ def test_interrupts_are_connected_replaced_and_disconnected(tmp_path: Path) -> N
         (IRQS.pack(20, 0x24, 2, 0, 2), 1),
         (IRQS.pack(20, 0x21, 2, 0, 1), 1),
         (IRQS.pack(20, 0x22, 2, 0, 3) + b"\1", 0),
+        (IRQS.pack(20, 0x22, 2, 0, 3) + b"\1" * 4, 0),
         (IRQS.pack(19, 0x24, 2, 0, 1), 1),
         (IRQS.pack(20, 0x124, 2, 0, 1), 1),
         (b"\0" * 19, 0),
