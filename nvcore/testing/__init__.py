@@ -1,4 +1,5 @@
-"""The plugin author's kit: a clock that a test owns, the freeze test, and a pytest plugin that runs every test under the lock validator.
+"""The plugin author's kit: a host on fake devices, fault scripts, contract checks, a clock that a test owns, the freeze test, and a pytest
+plugin that runs every test under the lock validator.
 
 Imported by tests only, never by the host or a plugin; but for `lockdep`, of which `nvcore.locks` is made where `NVCORE_LOCKDEP` is set.
 Its names are imported on use, because the pytest plugin must set the validator's switch before anything of nvcore is imported.

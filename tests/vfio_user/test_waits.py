@@ -133,3 +133,28 @@ def test_close_between_a_connection_and_its_bookkeeping_ends_the_server(tmp_path
     assert not thread.is_alive()
     assert client.socket.recv(1) == b""
     client.close()
+
+
+class Dribbling:
+    """A socket that takes a few bytes at a time."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner, self.fileno = inner, inner.fileno
+
+    def sendmsg(self, pieces: list[bytes], ancillary: list[tuple[int, int, bytes]], flags: int) -> int:
+        return self._inner.sendmsg([b"".join(pieces)[:5]], ancillary, flags)
+
+
+def test_an_answer_that_goes_out_in_pieces_is_whole_and_brings_its_descriptor_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.Stream(Dribbling(ours)).send(7, REGION_INFO, wire.REPLY, 0, b"0123456789", [ours.fileno()])  # type: ignore[arg-type]
+        data, got = b"", []
+        while len(data) < 26:
+            piece, fds, _, _ = socket.recv_fds(theirs, 64, 16)
+            data += piece
+            got += fds
+        for fd in got:
+            os.close(fd)
+    assert data == wire.HEADER.pack(7, REGION_INFO, 26, wire.REPLY, 0) + b"0123456789"
+    assert len(got) == 1
