@@ -18,7 +18,6 @@ from nvcore.api.families import ChannelFamily, ChannelSpec, Tenant
 from nvcore.api.grant import Grant, GrantRequest, GrantState
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
-from nvcore.gpu.memory import map_behind_bar1
 from nvcore.gpu.parts import GpuChannel, GpuSpace, GrantBuffer, Line, MemoryLease, Owned
 from nvcore.gpu.threads import fails
 from nvcore.vmm.mapping import Extent
@@ -121,7 +120,7 @@ class GpuGrant:
         home = self.require_vram(range.start, range.size, "a lease")
         extent = next((known for known in self._extents.values() if known.range.contains(range)), None) or hardware.vram.extent(home)
         if extent is None:
-            map_behind_bar1(hardware)
+            hardware.map_behind_bar1()
         else:
             self._extents[extent.range] = extent
         return self._adopt(MemoryLease(self, range, extent.map(range) if extent is not None else None))

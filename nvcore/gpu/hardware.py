@@ -1,29 +1,35 @@
 """What a booted GPU consists of, as its grants use it: device, books, windows, interrupt tree, invalidate unit, and the session of this
 generation.
 
-Owns the registry of live grants of one GPU, which any thread may look at. It outlives a firmware reboot: session, gate and inventory
-are replaced, grants and ledger stay. Any thread; takes no decision about faults.
+Owns the registry of live grants of one GPU, which any thread may look at, and the core's one map of its own: BAR1 onto VRAM from address 0
+on, static, in 2 MiB entries. That map's tables are VRAM held by the owner BAR1_OWNER in the ledger, written through the PRAMIN window and
+linked into the root that the firmware owns; it is not revocable: a lease through it is read and written, never viewed. What is here
+outlives a firmware reboot: session, gate and inventory are replaced, grants and ledger stay. Any thread; takes no decision about faults.
+Source: nouveau writes BAR1's directory itself, without an RPC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nvcore.api.device import Device, DmaBuffer
-from nvcore.api.errors import NotFoundError, NotSupportedError
+from nvcore.api.errors import NotFoundError, NotSupportedError, NvcoreError
 from nvcore.api.firmware import FirmwareSession
+from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Engine, Inventory, Range
 from nvcore.gpu.boot import same_resources
 from nvcore.gpu.interrupts import InterruptTree
-from nvcore.gpu.invalidate import Gate, Invalidator
+from nvcore.gpu.invalidate import Gate, Invalidator, TicketRing
 from nvcore.gpu.ledger import Ledger
-from nvcore.gpu.memory import VramAccess, map_behind_bar1
+from nvcore.gpu.memory import VramAccess
 from nvcore.gpu.parts import GpuChannel, GpuSpace
 
 if TYPE_CHECKING:
     from nvcore.gpu.grants import GpuGrant
+
+BAR1_OWNER: Final = "core/bar1"  # under whose name the ledger books the tables of the map behind BAR1
 
 
 class Hardware:
@@ -74,6 +80,35 @@ class Hardware:
             raise NotFoundError(f"no engine {name!r} on {self.name}", expected=", ".join(engines), seen=name)
         return engines[name]
 
+    def map_behind_bar1(self) -> None:
+        """Once a generation: the static map, for a device that shares no memory. Where it cannot be made, the window serves."""
+        if self.vram.mapped is None:
+            self.vram.mapped = 0
+            try:
+                self.vram.mapped = self._build_static_map()
+            except NvcoreError as error:
+                self.publish("device", f"no map behind BAR1: {error}", action="the PRAMIN window serves instead")
+
+    def _build_static_map(self) -> int:
+        """Map as much of VRAM as BAR1 is large; the bytes mapped, 0 without a BAR1. Raises OutOfResources, FirmwareDead, WaitTimeout,
+        DeviceGone."""
+        from nvcore.hw.pte import HUGE_PAGE, page_format
+        from nvcore.vmm.flat import TABLE, flat_map, flat_map_size
+
+        inventory, bar = self.inventory, self.vram.bar1
+        window = min(bar.size if bar is not None else 0, inventory.bar1_size, inventory.memory_size) // HUGE_PAGE * HUGE_PAGE
+        if not window:
+            return 0
+        form = page_format(inventory.page_tables)
+        if not self.ledger.holds(BAR1_OWNER, "vram"):
+            size = flat_map_size(form, window)
+            self.ledger.take(BAR1_OWNER, GrantRequest(BAR1_OWNER, vram=size, vram_align=TABLE, top_down=True))
+        root = self.family("inventory").bar1_directory()
+        for address, table in flat_map(form, window, self.ledger.holds(BAR1_OWNER, "vram")[0].start):
+            self.vram.write(root if address is None else address, table)
+        self.invalidator.start(TicketRing(self.invalidator, self.gate), root).finish()
+        return window
+
     def admit(self, session: FirmwareSession, inventory: Inventory, generation: int) -> None:
         """A firmware was started, for the first time or after a reset: grants keep their resources, zeroed; quarantine ends; interrupts
         come through. Raises UsageError when it left other resources than the one before."""
@@ -81,7 +116,7 @@ class Hardware:
         self.inventory, self.session, self.vram.mapped = inventory, session, None
         self.gate = Gate(generation)  # grants are quiescing: nobody but the core uses it yet
         if not self.vram.shares:
-            map_behind_bar1(self)  # before the scrub, which goes through it
+            self.map_behind_bar1()  # before the scrub, which goes through it
         for grant in self.top_grants:
             grant.renew(generation, "the firmware was restarted")
         for item in self.ledger.quarantined("vram"):

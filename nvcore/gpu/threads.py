@@ -42,7 +42,7 @@ class Job:
             if on_error is not None and not self.awaited:
                 on_error(self.what, self.error)
         finally:
-            self.call = _nothing
+            self.call = lambda: None  # what the call held goes now
             self.done.set()
 
     @may_sleep
@@ -53,10 +53,6 @@ class Job:
         if self.error is not None and self.awaited:
             raise self.error
         return self.result
-
-
-def _nothing() -> None:
-    return None
 
 
 class Worker:
@@ -103,7 +99,7 @@ class Worker:
     def _replace(self, job: Job) -> None:
         with self._lock:
             if not job.started or job.done.is_set():
-                job.call = _nothing
+                job.call = lambda: None
                 return
             self.abandoned = (*self.abandoned, job.what)
             left, self._jobs = self._jobs, SimpleQueue()
