@@ -41,10 +41,10 @@ class InterruptTree:
         Raises UsageError for a vector outside of the tree.
         """
         io = self._io
-        leaf, bit = (0, 0) if firmware is None else hw.place_of(firmware, self._leaves)
         with self._lock:
             self._firmware = firmware
-            self._enabled[leaf] |= bit
+            if firmware is not None:
+                self._count(firmware, self._routes.get(firmware, ()))
             io.write32(_HOLD_BACK, self._top)
             for leaf, enabled in enumerate(self._enabled):
                 hw.LEAF_ENABLE_CLEAR(_ONES).write(io, index=leaf)
@@ -64,26 +64,26 @@ class InterruptTree:
     def route(self, vector: int) -> int:
         """A new eventfd that counts `vector`, owned by the tree; several may count one. Raises UsageError for a vector outside of the
         tree."""
-        leaf, bit = hw.place_of(vector, self._leaves)
+        hw.place_of(vector, self._leaves)
         fd = eventfd()
         with self._lock:
-            self._routes[vector] = (*self._routes.get(vector, ()), fd)
-            if not self._enabled[leaf] & bit and not self._masked:
-                hw.LEAF_ENABLE_SET(bit).write(self._io, index=leaf)
-            self._enabled[leaf] |= bit
+            self._count(vector, (*self._routes.get(vector, ()), fd))
         return fd
 
     def drop(self, vector: int, fd: int) -> None:
-        """Take an eventfd off its vector and close it; the vector off the hardware with its last one."""
-        leaf, bit = hw.place_of(vector, self._leaves)
+        """Take an eventfd off its vector and close it."""
         with self._lock:
-            self._routes[vector] = tuple(other for other in self._routes[vector] if other != fd)
-            if not self._routes[vector] and vector != self._firmware:
-                self._enabled[leaf] &= ~bit
-                if not self._masked:
-                    with suppress(DeviceGone):
-                        hw.LEAF_ENABLE_CLEAR(bit).write(self._io, index=leaf)
+            self._count(vector, tuple(other for other in self._routes[vector] if other != fd))
             os.close(fd)  # under the lock: `service` must not write to a number that somebody else was given
+
+    def _count(self, vector: int, fds: tuple[int, ...]) -> None:
+        """Count a vector to these from now on: it is enabled for as long as there are any, or it is the firmware's."""
+        leaf, bit = hw.place_of(vector, self._leaves)
+        self._routes[vector], wanted = fds, bool(fds) or vector == self._firmware
+        self._enabled[leaf] = self._enabled[leaf] | bit if wanted else self._enabled[leaf] & ~bit
+        if not self._masked:
+            with suppress(DeviceGone):
+                (hw.LEAF_ENABLE_SET if wanted else hw.LEAF_ENABLE_CLEAR)(bit).write(self._io, index=leaf)
 
     @interrupt_safe
     def service(self) -> None:
