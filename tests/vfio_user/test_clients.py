@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -127,3 +128,24 @@ def test_batches_are_offered_where_writes_are_trapped_only(tmp_path: Path, mappe
         assert (b'"write_multiple":true' in client.hello()) != mapped
         entry = struct.pack("<Q", 1) + ACCESS.pack(0, 0, 4) + b"abcd".ljust(8, b"\0")
         assert client.ask(15, entry) == (0, struct.pack("<Q", 1)), "taken from everybody"
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("dear to somebody")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for name in ("file", "link"):
+        with pytest.raises(ConflictError, match="in the way"):
+            listen(str(tmp_path / name))
+    assert (tmp_path / "file").read_text() == "dear to somebody" and (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660])
+def test_a_socket_has_its_mode_from_the_first_moment(tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = socket.socket.listen
+    monkeypatch.setattr(socket.socket, "listen", lambda one, backlog: (seen.append((tmp_path / "s").stat().st_mode), real(one, backlog))[1])
+    with listen(str(tmp_path / "s"), mode=mode):
+        assert [bits & 0o777 for bits in seen] == [mode] == [(tmp_path / "s").stat().st_mode & 0o777]
+    left = os.umask(0o22)
+    os.umask(left)
+    assert left != 0o777 & ~mode, "the process's own mask is as before"
