@@ -114,12 +114,20 @@ def test_two_backends_for_one_chip_are_a_reported_conflict(rig: Rig) -> None:
     assert rig.gpu.state.code == ConflictError.code and "select only one" in rig.gpu.state.remedy
 
 
-def test_the_operator_can_choose_between_two_backends(rig: Rig) -> None:
+@pytest.mark.parametrize("named", ["stranger", "its-plugin"])
+def test_the_operator_can_choose_between_two_backends(rig: Rig, named: str) -> None:
     second, backend = fake_firmware("TU102", name="stranger")
+    second.plugin = "its-plugin"
     rig.backends.append(second)
-    rig.settings.gpus["fake:one"] = GpuSettings(backend="stranger")
+    rig.settings.gpus["fake:one"] = GpuSettings(backend=named)
     rig.start()
     assert rig.gpu.state.name == "running" and len(backend.sessions) == 1
+
+
+def test_a_backend_that_the_operator_names_and_that_is_not_there_is_named_with_those_that_are(rig: Rig) -> None:
+    rig.settings.gpus["fake:one"] = GpuSettings(backend="nobody")
+    rig.start()
+    assert rig.gpu.state.name == "failed" and "no backend 'nobody' that drives TU102; expected fake-firmware" in rig.gpu.state.cause
 
 
 def test_a_chip_that_no_backend_drives_is_unsupported(rig: Rig) -> None:

@@ -29,6 +29,9 @@ def test_a_lease_reaches_exactly_its_own_memory(rig: Rig) -> None:
     for offset, size in ((-1, 1), (0x3000, 1), (0, 0x3001)):
         with pytest.raises(ContractError):
             lease.read(offset, size)
+    for offset, data in ((-1, b"x"), (0x2FFF, b"xy"), (0x3000, memoryview(b"x"))):
+        with pytest.raises(ContractError):
+            lease.write(offset, data)
     with pytest.raises(UsageError):
         grant.map(Range(home.start, home.size + 0x1000))
     with pytest.raises(UsageError):

@@ -13,6 +13,7 @@ from nvcore.events import EventLog
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Gate, Invalidator, TicketRing
 from nvcore.gpu.threads import Worker
+from nvcore.hw import interrupts as hw
 from nvcore.hw.mmu import INVALIDATE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
 from nvcore.hw.register import Field, Register
 from nvcore.testing.clock import VirtualClock
@@ -122,6 +123,37 @@ def test_a_storm_of_a_vector_that_nobody_asked_for_never_reaches_the_host(rig: R
     rig.start()
     rig.fake.raise_vector(40)
     assert not rig.fake._message_due()
+
+
+def test_a_vector_is_enabled_for_its_owners_alone_but_the_firmwares_always() -> None:
+    registers = Registers()
+    tree = InterruptTree(registers, 8)
+
+    def written(since: str) -> list[tuple[int, int]]:
+        """Writes to enables since the last look."""
+        seen, registers.writes = registers.writes, []
+        return [write for write in seen if hw.LEAF_ENABLE_SET.OFFSET <= write[0] < hw.TOP.OFFSET]
+
+    leaf_0, leaf_1 = hw.LEAF_ENABLE_SET.OFFSET, hw.LEAF_ENABLE_SET.OFFSET + hw.LEAF_ENABLE_SET.STRIDE
+    clear_0 = hw.LEAF_ENABLE_CLEAR.OFFSET
+    one = tree.route(5)
+    assert written("before the first opening") == []
+    tree.open(firmware=33)
+    assert [write for write in written("opening") if write[0] < clear_0] == [(leaf_0, 1 << 5), (leaf_1, 1 << 1)]
+    two = tree.route(5)
+    tree.drop(5, one)
+    assert not any(offset >= clear_0 for offset, _ in written("one of two owners left"))
+    tree.drop(5, two)
+    assert written("the last one left") == [(clear_0, 1 << 5)]
+    tree.drop(33, tree.route(33))
+    assert not any(offset >= clear_0 for offset, _ in written("a client of the firmware's vector left"))
+    tree.mask_all()
+    tree.drop(5, tree.route(5))
+    assert written("held back") == []
+    tree.open(firmware=33)
+    assert [write for write in written("opening again") if write[0] < clear_0] == [(leaf_1, 1 << 1)]
+    with pytest.raises(UsageError):
+        tree.route(8 * 32)
 
 
 def test_a_tree_that_reads_as_error_pattern_says_that_the_device_is_gone() -> None:
