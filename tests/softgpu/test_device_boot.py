@@ -172,6 +172,18 @@ def test_fwsec_with_other_secure_code_is_refused(gpu):
     assert names(device) == ["fwsec-code"]
 
 
+def test_a_booter_of_two_blocks_is_one(gpu):
+    device, _, driver = gpu
+    meta = driver.meta()
+    driver.reset(0x110000)
+    driver.reset(0x840000)
+    driver.load(0x840000, b"\xaa" * 512)
+    driver.bar0.write32(0x840040, meta & 0xFFFFFFFF)
+    driver.bar0.write32(0x840044, meta >> 32)
+    driver.bar0.write32(0x840100, 2)
+    assert driver.bar0.read32(0x840040) == 0 and names(device) == []
+
+
 @pytest.mark.parametrize("target", [5, 6])
 def test_fwsec_reaches_host_memory_coherently_or_not(gpu, target):
     device, _, driver = gpu

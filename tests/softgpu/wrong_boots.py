@@ -406,6 +406,7 @@ CASES: list[tuple[str, str, Run]] = [
     ("gsp-not-started", "no", gpu(refusing("start"))),
     ("gsp-not-resumed", "no", gpu(refusing("resume"))),
     ("unload-running-gsp", "runs", booted(unload_running)),
+    ("unload-running-gsp", "runs", booted(suspended(2))),
     ("unload-without-sb", "FWSEC-SB", booted(unload_without_sb)),
     ("unload-without-sb", "FWSEC-SB", booted(suspend_without_sb)),
     ("reset-running-gsp", "serves", booted(lambda driver: driver.reset(GSP))),

@@ -217,7 +217,7 @@ class BootFirmware:
         gpu = self._gpu
         if self.wpr2 is not None:
             raise BootRefusal(0x08, "wpr2-already-up", f"WPR2 {self.wpr2[0]:#x} to {self.wpr2[1]:#x} before the boot")
-        if gpu.gsp_falcon.in_reset or not gpu.gsp_falcon.clean:
+        if gpu.gsp_falcon.in_reset or not gpu.gsp_falcon.clean:  # not at a resume: nouveau lets FWSEC-SB be the last that ran
             how = "is held in reset" if gpu.gsp_falcon.in_reset else "was not reset since it ran last"
             raise BootRefusal(0x0C, "gsp-not-reset", f"the GSP {how}")
         raw = gpu.memory.read(_SYSTEM, address, 256)
@@ -287,11 +287,18 @@ class BootFirmware:
         if self._gpu.chip.fwsec and self.wpr2 is not None and not self._restored and self.orderly():
             self._gpu.violations.violation("unload-without-sb", "the protected region is taken down and FWSEC-SB did not run")
 
-    def _unload(self) -> None:
+    def _check_ended(self) -> None:
+        """The firmware was told to end, or to save itself, before its memory goes."""
         gpu = self._gpu
         if gpu.gsp.running:
             gpu.violations.violation("unload-running-gsp", "booter_unload while the firmware runs")
+            gpu.gsp.stop()
+            gpu.gsp_stopped()
         self._check_restored()
+
+    def _unload(self) -> None:
+        gpu = self._gpu
+        self._check_ended()
         gpu.gsp.stop()
         gpu.gsp_stopped()
         self.suspended = False
@@ -304,7 +311,7 @@ class BootFirmware:
         if revision != 2:
             raise BootRefusal(0x02, "suspend-meta-revision", f"revision {revision}")
         if self.wpr2 is not None:
-            self._check_restored()
+            self._check_ended()
             self.suspended = True
             self._set_wpr2(None)
             return
