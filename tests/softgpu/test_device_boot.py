@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from hashlib import sha384
+from itertools import pairwise
 
 import pytest
 
@@ -255,6 +256,16 @@ def test_a_chain_of_trust_boots_hopper_and_releases_the_lockdown(hopper):
     assert device.bars[0].read32(0x111388) & 0x80
     assert gsp.meta["frtsOffset"] == device.card.model.memory.vram_size - 2 * MIB
     assert names(device) == []
+    meta, vram = gsp.meta, device.card.model.memory.vram_size
+    assert (meta["gspFwWprStart"], meta["gspFwWprEnd"]) == (meta["gspFwHeapOffset"] - MIB, meta["frtsOffset"] + meta["frtsSize"])
+    assert meta["vgaWorkspaceOffset"] + meta["vgaWorkspaceSize"] == meta["fbSize"] == vram
+    parts = (
+        ("nonWprHeapOffset", "nonWprHeapSize", MIB), ("gspFwHeapOffset", "gspFwHeapSize", MIB), ("gspFwOffset", "sizeOfRadix3Elf", 0x10000),
+        ("bootBinOffset", "sizeOfBootloader", 4096), ("frtsOffset", "frtsSize", 4096),
+    )  # fmt: skip
+    assert all(meta[place] % unit == 0 for place, _, unit in parts)
+    assert all(meta[place] + meta[size] <= meta[after] for (place, size, _), (after, _, _) in pairwise(parts))
+    assert meta["gspFwRsvdStart"] == meta["nonWprHeapOffset"] and meta["nonWprHeapOffset"] + 2 * MIB <= meta["gspFwWprStart"]
     device.card.model.set_halted(True)
     assert device.bars[0].read32(0x111388) & 0x90 == 0x10
     assert device.bars[0].read32(WPR2_HI) == 0

@@ -135,6 +135,24 @@ def test_a_client_cannot_make_objects_without_end(driver: Driver, monkeypatch: p
     assert driver.env.violations.names == []
 
 
+def test_the_firmware_picks_the_lowest_id_that_is_free_on_the_runlist(driver: Driver) -> None:
+    driver.space(CLIENT)
+    for number, (engine, expected) in enumerate(((1, 1), (9, 1), (9, 2))):
+        params = bytearray(driver.channel_params(0, engine, 0x700000 + 0x2000 * number))
+        struct.pack_into("<I", params, 0x14, 0)
+        assert driver.alloc(CLIENT, DEVICE, 0x55 + number, 0xC56F, bytes(params)) == 0
+        assert driver.control(CLIENT, 0x55 + number, 0xC36F0108, bytes(4)) == (0, struct.pack("<I", expected))
+
+
+def test_a_channel_of_a_group_takes_the_groups_address_space(driver: Driver) -> None:
+    driver.space(CLIENT)
+    assert driver.alloc(CLIENT, DEVICE, 0x60, 0xA06C, struct.pack("<5I", 0, 0, SPACE, 1, 0)) == 0
+    assert driver.alloc(CLIENT, 0x60, 0x62, 0xC56F, driver.channel_params(5, 0, 0x700000, space=0)) == 0
+    assert driver.env.channels.channels[0, 5].space.instances() == (0x700000,)  # type: ignore[attr-defined]
+    assert driver.alloc(CLIENT, DEVICE, 0x61, 0xA06C, struct.pack("<5I", 0, 0, 0x77, 1, 0)) == 0x57
+    assert driver.alloc(CLIENT, DEVICE, 0x61, 0xA06C, struct.pack("<5I", 0, 0, SPACE, 0x33, 0)) == 0x1F
+
+
 def test_scheduling_before_binding_is_named(driver: Driver) -> None:
     driver.space(CLIENT)
     assert driver.alloc(CLIENT, DEVICE, 0x55, 0xC56F, driver.channel_params(3, 9, 0x700000)) == 0

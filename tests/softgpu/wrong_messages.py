@@ -446,6 +446,8 @@ CASES: list[tuple[str, str, Run]] = [
     ("channel-userd", "address space 1", channel((0xB8, "<I", 1))),
     ("channel-userd", "another channel's", channel((0xA8, "<Q", 0x701000), second=True)),
     ("channel-fault-buffer", "0x1000 bytes", channel((0xD8, "<Q", 0x800000), (0xE0, "<Q", 0x1000), (0xE8, "<I", 2))),
+    ("channel-fault-buffer", "0x0 bytes", channel((0xD8, "<Q", 0x800000), (0xE8, "<I", 2))),
+    ("channel-fault-buffer", "at 0x0", channel((0xE0, "<Q", 0x1000), (0xE8, "<I", 2))),
     ("channel-fault-buffer", "address space 1", channel((0xD8, "<Q", 0x800000), (0xE0, "<Q", 0x2000), (0xE8, "<I", 1))),
     ("object-engine", "engine type 0xa", with_channel(lambda driver, of: driver.alloc(CLIENT, of, 0x70, 0xC6B5, b"\1\0\0\0\x0a\0\0\0"))),
     ("object-engine", "no graphics", with_channel(lambda driver, of: driver.alloc(CLIENT, of, 0x70, 0xC697))),

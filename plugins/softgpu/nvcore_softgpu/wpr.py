@@ -255,7 +255,7 @@ def choose_layout(meta: dict[str, int], chip: Chip, vram_size: int, frts_from_en
         nonWprHeapOffset=other,
         gspFwRsvdStart=other,
         fbSize=vram_size,
-        vgaWorkspaceOffset=vram_size - max(meta["vgaWorkspaceSize"], 0x20000),
+        vgaWorkspaceOffset=vram_size - meta["vgaWorkspaceSize"],
     )
     return result
 
