@@ -11,6 +11,7 @@ import pytest
 from nvcore.api.errors import BootError
 from nvcore.api.identity import ChipId
 from nvcore.api.needs import BootNeeds
+from nvcore_fw_gsp.queue.port import RpcPort
 
 from .soft import CASES, Bench, bench
 
@@ -145,6 +146,7 @@ def test_a_failed_boot_says_where_and_why_and_leaves_a_device_that_boots(chip, f
         assert report.cause and report.cause.startswith(failed.name)
         assert code in (None, report.code), report.code
         assert "region-proof" in [s.name for s in report.stages]
+        assert ("FSP_SCRATCH3" in failed.registers) == ((chip, fault) == ("gh100", "gfw-never"))
         gpu.inspector.disarm()
         if fault == "vbios-no-fwsec":  # the model's ROM stays as it was made
             return
@@ -172,6 +174,14 @@ def test_a_wait_that_ends_tells_the_limit_the_last_value_and_the_logs():
     assert "within 0.2 s" in str(caught.value)
     assert set(report.logs) == {"LOGINIT", "LOGINTR", "LOGRM", "LOGMNOC"}
     assert set(report.logs.values()) == {"4 words written"}  # it started, wrote, and went silent
+
+
+def test_static_information_that_is_too_short_is_not_read(monkeypatch):
+    whole = RpcPort.call
+    monkeypatch.setattr(RpcPort, "call", lambda self, *words, **more: whole(self, *words, **more)[:-1])
+    with bench("ga100", "570.144") as gpu, pytest.raises(BootError) as caught:
+        gpu.open()
+    assert caught.value.report.cause.startswith("static-info: the static information is too short")
 
 
 def test_before_the_start_no_log_was_written_and_the_report_says_so():

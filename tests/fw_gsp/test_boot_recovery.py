@@ -13,6 +13,7 @@ from nvcore_fw_gsp.backend import GspBackend
 from nvcore_fw_gsp.boot import wpr
 
 from .soft import Bench, bench, synthetic_root
+from .test_queue_rings import Clock
 
 
 def leave_running(gpu: Bench) -> SavedState:
@@ -81,8 +82,8 @@ def test_a_record_without_a_place_needs_to_know_the_machine_s_start(monkeypatch)
 def test_a_gh100_record_of_an_earlier_start_leaves_a_running_firmware_alone():
     with bench("gh100", "570.144") as gpu:
         gpu.open().unload()
-        first = gpu.saved[0]  # written before the FMC had chosen a place
-        assert "wpr_start" not in first.data
+        first, second = gpu.saved  # written before the FMC had chosen a place, and after
+        assert "wpr_start" not in first.data and second.data["wpr_start"] < second.data["wpr_end"]
         leave_running(gpu)
         before = gpu.device.model.view()
         report = gpu.backend.recover(gpu.context(attrs.evolve(first, data={**first.data, "boot": "an earlier start"})))
@@ -224,6 +225,31 @@ def test_a_reset_that_the_system_refuses_is_told_and_the_host_s_side_is_released
         assert outcomes["region-down"] == "failed" and outcomes["stop-dma"] == outcomes["release-host"] == "ok"
         assert not report.clean and report.needs_reset and "Input/output error" in report.cause and "NVC-2136" in report.cause
         assert session.boot.memory.buffers == {} and not gpu.inspector.view()["bus_master"]
+
+
+def test_dma_that_cannot_be_stopped_is_a_device_that_needs_a_reset(monkeypatch):
+    with bench("ga100", "570.144") as gpu:
+        session = gpu.open()
+        monkeypatch.setattr(gpu.device, "set_bus_master", refuse)
+        report = session.unload()
+        assert not report.clean and report.needs_reset and "Input/output error" in report.cause
+        assert [stage.name for stage in report.stages if stage.outcome == "failed"] == ["stop-dma"]
+
+
+@pytest.mark.parametrize(("after", "boots"), [(1.9, True), (2.1, False)])
+def test_a_region_that_a_reset_has_taken_down_may_take_two_seconds_to_go(after, boots):
+    clock = Clock()
+    with bench("ga100", "570.144", clock=clock, scale=1.0) as gpu:
+        values = gpu.card.model.registers.values
+        values[0x1FA824], values[0x1FA828] = 0x7F0000, 0x7FF000
+        clock.on_sleep.append(lambda: values.__setitem__(0x1FA828, 0) if clock.time >= after else None)
+        if boots:
+            stage = next(stage for stage in gpu.open().report.stages if stage.name == "wpr2-precheck")
+            assert "went" in stage.detail
+        else:
+            with pytest.raises(BootError) as caught:
+                gpu.open()
+            assert caught.value.report.code == "NVC-2120"
 
 
 def test_a_refusal_while_booting_is_a_named_state(monkeypatch):

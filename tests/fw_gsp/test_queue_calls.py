@@ -359,3 +359,46 @@ def test_once_forgotten_the_queues_memory_can_be_freed_and_the_last_pointers_are
     memory.clear()  # possible only when nobody looks into it any more
     assert (port.sender.pointers, port.receiver.pointers) == pointers
     assert port.drain() == 0 and port.dead == "the firmware was unloaded" and desk.deaths == []
+
+
+def test_an_answer_between_silent_calls_shows_that_the_firmware_lives():
+    desk = Desk()
+    for _ in range(3):
+        for _ in range(2):
+            lose_one(desk)
+        assert desk.call() == b"gnip"
+    assert desk.port.dead is None
+
+
+def test_an_answer_that_the_receiver_has_taken_and_not_yet_handed_on_is_the_call_s():
+    desk = Desk(clock=SYSTEM)
+    held, go, receiver = threading.Event(), threading.Event(), desk.port.receiver
+
+    class Slow:
+        """The receiver, between taking a record and handing it on."""
+
+        stale = 0
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(receiver, name)
+
+        def take(self) -> object:
+            record = receiver.take()
+            if record is not None:
+                held.set()
+                assert go.wait(5)
+            return record
+
+    desk.port.receive()
+    desk.port.receiver = Slow()  # type: ignore[assignment]
+    real = desk.peer.answer
+
+    def answer(function: int, sequence: int, payload: bytes) -> None:
+        real(function, sequence, payload)  # type: ignore[misc]
+        threading.Thread(target=desk.port.receive).start()
+        assert held.wait(5)
+        threading.Timer(0.3, go.set).start()
+
+    desk.peer.answer = answer
+    assert desk.call(timeout=0.05) == b"gnip"
+    assert desk.port.late == desk.port.unknown == 0

@@ -17,6 +17,7 @@ from nvcore.api.identity import ChipId, GpuIdentity
 from nvcore.api.offers import HostInfo
 from nvcore.config.files import check, parse
 from nvcore.config.sections import build
+from nvcore.daemon.varlink import methods_of
 from nvcore_vfio import operator, plugin
 from nvcore_vfio.cli import command
 from nvcore_vfio.client import VfioClient, VfioDriver
@@ -195,6 +196,12 @@ def test_the_doctor_says_that_both_sides_agree_and_which_records_cannot_be_used(
     found = list(check.run())
     assert [finding.severity for finding in found] == ["warning", "warning", "ok", "ok"]
     assert "c.json" in found[0].text and "b cannot be started: its slot 99" in found[1].text
+
+
+def test_who_may_look_may_not_change_and_every_method_is_one_of_both() -> None:
+    (offer,) = operator.nvcore_control_interfaces(info())
+    assert offer.observe == {"List", "Types"} and offer.control == {"Create", "Start", "Stop", "Destroy"}
+    assert set(methods_of(offer.text)) == offer.observe | offer.control == {name for name in vars(VgpuHandler) if name[0].isupper()}
 
 
 def test_one_driver_serves_a_host_with_the_limit_that_is_configured() -> None:

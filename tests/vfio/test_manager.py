@@ -464,3 +464,22 @@ def test_the_firmware_is_told_the_type_in_its_own_words(tmp_path: Path) -> None:
     assert (spec.type_id, spec.name, spec.max_instances, spec.profile_size) == (468, "A100-4C", 10, 4 << 30)
     assert (spec.framebuffer, spec.mappable, spec.reserved, spec.bar1_size) == (3776 * MIB, 3776 * MIB, 320 * MIB, 4096 * MIB)
     assert spec.extra == {"gsp_heap_size": 40 * MIB}
+
+
+def test_one_that_is_started_is_started_again_and_one_that_is_stopped_is_not(tmp_path: Path) -> None:
+    made = manager(FakeContext(tmp_path))
+    make(made, "one", start=False)
+    assert manager(FakeContext(tmp_path)).rows()[0]["state"] == "stopped"
+    made.start("one")
+    again = manager(FakeContext(tmp_path))
+    assert again.rows()[0]["state"] == "running"
+    again.stop("one")
+    assert manager(FakeContext(tmp_path)).rows()[0]["state"] == "stopped"
+
+
+def test_of_two_steps_down_that_fail_the_first_is_the_cause(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path)
+    made = manager(context)
+    make(made, "one")
+    context.firmware.refuse = {"shutdown", "cleanup"}  # type: ignore[union-attr]
+    assert "shutdown refused" in (made.stop("one")["reason"] or "")

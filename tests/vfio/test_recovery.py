@@ -139,12 +139,16 @@ def test_a_grant_s_reset_without_a_fault_of_a_vgpu_is_nobody_s_of_them(tmp_path:
     assert set(states(made).values()) == {"running"} and context.firmware.calls == []
 
 
-def test_what_does_not_come_back_is_told_with_its_cause_and_has_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("call", "asked"), [("bootload", ["bootload"]), ("configure", ["bootload", "configure", "shutdown", "cleanup"])]
+)
+def test_what_does_not_come_back_is_told_with_its_cause_and_has_nothing(tmp_path: Path, call: str, asked: list[str]) -> None:
     context, made = two(tmp_path)
     made.recovery.quiesce("gpu-reset")
     context.firmware = FakeVgpu()
-    context.firmware.refuse = {"configure"}
+    context.firmware.refuse = {call}
     made.recovery.resume("lost")
     assert states(made) == {"one": "failed", "two": "failed"} and not context.live and not context.leases
-    assert all("configure refused" in row["reason"] for row in made.rows())
+    assert all(f"{call} refused" in row["reason"] for row in made.rows())
+    assert context.firmware.calls == ["upload_types", *asked, *asked]  # and nothing of the tasks that went with their firmware
     assert [text.partition(":")[0] for text in context.reports[-2:]] == ["one did not come back", "two did not come back"]
