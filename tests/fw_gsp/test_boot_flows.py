@@ -38,6 +38,19 @@ def test_it_boots_unloads_and_boots_again(chip, version):
         check_quiet(gpu)
 
 
+@pytest.mark.parametrize(("chip", "low", "high", "shift"), [("ga100", 0x100C10, 0x100C40, 8), ("gh100", 0x100A34, 0x100A38, 0)])
+def test_the_page_that_the_gpu_flushes_to_is_told_to_it_and_forgotten_before_it_is_freed(chip, low, high, shift):
+    with bench(chip, "570.144") as gpu:
+        session, values = gpu.open(), gpu.card.model.registers.values
+        address = session.boot.memory.buffers["flush page"].bus_address(0)
+        assert (values[high] << 32 | values[low]) << shift == address > 0
+        values[low] = values[high] = 0xFFF
+        report = session.unload()
+        assert (values[low], values[high]) == (0, 0)
+        names = [stage.name for stage in report.stages]
+        assert names.index("flush-page-clear") < names.index("release-host")
+
+
 @pytest.mark.parametrize("chip", ["ga100", "gh100"])
 def test_scattered_host_memory_boots_too(chip):
     with bench(chip, "570.144") as plain:
