@@ -50,3 +50,13 @@ def test_a_part_is_mapped_and_zeroed_exactly(gpu: FakeGpu, extent: Extent, start
     mapped.revoke()
     extent.zero(part)
     assert gpu.vram(2 * MIB, MIB) == b"\1" * start + bytes(size) + b"\1" * (MIB - start - size)
+
+
+def test_a_mapping_is_taken_back_once_and_touches_nothing_later(gpu: FakeGpu, extent: Extent) -> None:
+    part = Range(2 * MIB, PAGE)
+    first = extent.map(part)
+    first.revoke()
+    second = extent.map(part)  # where the first was: the kernel gives freed addresses out again
+    first.revoke()
+    second.write(0, b"here")
+    assert gpu.vram(2 * MIB, 4) == b"here"
