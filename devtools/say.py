@@ -37,8 +37,11 @@ def say(text: str) -> None:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without what would leak another Python's modules into a child, plus `more`."""
-    kept = {name: value for name, value in os.environ.items() if name not in _LEAKS}
+    """This process's environment without what would leak another Python's modules into a child, plus `more`.
+
+    A child that uses devtools finds the same STATE from wherever it runs.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _LEAKS} | {"NVCORE_DEV_STATE": str(STATE)}
     return {**kept, "PYTHONNOUSERSITE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0", **more}
 
 

@@ -181,6 +181,16 @@ def test_the_lab_lies_where_everything_else_does(tmp_path: Path) -> None:
     assert Path(done.stdout.strip()) == tmp_path / "lab"
 
 
+def test_a_state_folder_named_by_a_relative_path_is_one_place_for_all_children(tmp_path: Path) -> None:
+    child = "from devtools.layout import STATE; print(STATE)"
+    code = f"import subprocess, sys; from devtools.say import clean_environment as clean; env = clean(PYTHONPATH={str(CHECKOUT)!r}); "
+    code += f"subprocess.run([sys.executable, '-B', '-c', {child!r}], env=env, cwd='/', check=True)"
+    env = {**os.environ, "NVCORE_DEV_STATE": "here", "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-B", "-c", code]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=LIMIT)
+    assert Path(done.stdout.strip()) == tmp_path / "here"
+
+
 def package(folder: Path) -> Path:
     """A Debian package of two files."""
     tree = folder / "tree"
