@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import struct
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from nvcore.api.errors import BootError
 from nvcore.api.identity import ChipId
 from nvcore.api.needs import BootNeeds
+from nvcore_fw_gsp.boot import fsp_flow
 from nvcore_fw_gsp.queue.port import RpcPort
 
 from .soft import CASES, Bench, bench
@@ -274,6 +276,20 @@ def test_once_the_firmware_runs_the_image_is_let_go_of(chip):
         assert sum(buffer.size for buffer in left.values()) < 2 << 20
         assert session.boot.sources == [] and session.boot.gsp_image is None
         assert sum(end - start for start, end in gpu.inspector.view()["dma_maps"]) < 2 << 20  # the device's side of it
+
+
+def test_the_fsp_is_told_the_published_message(monkeypatch):
+    sent: list[bytes] = []
+    send = fsp_flow._send
+    monkeypatch.setattr(fsp_flow, "_send", lambda boot, message: (sent.append(message), send(boot, message))[1])
+    with bench("gh100", "570.144") as gpu:
+        boot = gpu.open().boot
+        fmc, parameters = boot.fmc, boot.memory.buffers["FMC parameters"].bus_address(0)
+    transport, header, version, size, image, sysmem, sysmem_size, from_end, frts = struct.unpack_from("<IIHHQQIQI", sent[0])
+    assert (transport, header, version, size, len(sent[0])) == (0xC0000000, 0x1410DE7E, 1, 860, 868)
+    assert (sysmem, sysmem_size, from_end, frts) == (0, 0, 0x200000, 0x100000)
+    assert sent[0][44:92] == fmc.hash and sent[0][92:476].startswith(fmc.public_key) and sent[0][476:860].startswith(fmc.signature)
+    assert image and struct.unpack_from("<Q", sent[0], 860) == (parameters,)
 
 
 def bug(*_: object, **__: object) -> None:

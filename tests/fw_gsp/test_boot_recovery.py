@@ -227,6 +227,32 @@ def test_a_reset_that_the_system_refuses_is_told_and_the_host_s_side_is_released
         assert session.boot.memory.buffers == {} and not gpu.inspector.view()["bus_master"]
 
 
+@pytest.mark.parametrize(("after", "clean"), [(4.9, True), (5.1, False)])
+def test_after_a_reset_a_region_may_take_five_seconds_to_go(after, clean, monkeypatch):
+    clock = Clock()
+    with bench("ga100", "570.144", clock=clock, scale=1.0) as gpu:
+        session, values = gpu.open(), gpu.card.model.registers.values
+        gpu.inspector.arm("wpr2-left-up")
+        monkeypatch.setattr(gpu.device, "reset", lambda: None)
+        clock.on_sleep.append(lambda: values.__setitem__(0x1FA828, 0) if clock.time >= after else None)
+        report = session.unload()
+        assert report.clean is clean and report.needs_reset is not clean
+        outcomes = {stage.name: stage.outcome for stage in report.stages}
+        assert outcomes["region-down"] == outcomes["region-proof"] == ("ok" if clean else "failed")
+
+
+def test_a_firmware_of_ours_that_cannot_be_taken_down_is_not_booted_over():
+    with bench("ga100", "570.144") as gpu:
+        saved = leave_running(gpu)
+        gpu.inspector.arm("wpr2-left-up")
+        gpu.inspector.arm("wpr2-left-up")
+        with pytest.raises(BootError) as caught:
+            gpu.open(saved)
+        report = caught.value.report
+        assert (report.code, report.cause.partition(":")[0]) == ("NVC-2121", "wpr2-precheck") and "could not be taken down" in report.cause
+        assert gpu.inspector.view()["wpr2"]
+
+
 def test_dma_that_cannot_be_stopped_is_a_device_that_needs_a_reset(monkeypatch):
     with bench("ga100", "570.144") as gpu:
         session = gpu.open()

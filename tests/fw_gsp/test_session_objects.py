@@ -43,7 +43,9 @@ def test_a_channel_lives_from_create_to_destroy_and_both_sides_agree(chip, versi
         family.disable(channel)
         assert [one["enabled"] for one in gpu.inspector.view()["channels"]] == [False]
         family.enable(channel)
+        sent = session.port.sender.sent
         family.destroy(channel)
+        assert session.port.sender.sent - sent == 2  # disabled, then freed
         assert gpu.inspector.view()["channels"] == []
         family.destroy(channel)
         session.family("memory").unset_page_directory(space)

@@ -161,7 +161,6 @@ def released(boot: Boot) -> str:
         raise FspRefused("the FMC ended with an error", expected="mailbox 0 = 0", seen=f"{left:#x}", where="GSP mailbox 0")
     region = wpr.wpr2(io)
     if region is not None:
-        boot.wpr = region
         boot.save(region)
     return "released" if region is None else f"released, protected region {region[0]:#x} to {region[1]:#x}"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from nvcore.api.errors import DeviceGone, NvcoreError
+from nvcore.api.errors import NvcoreError
 from nvcore.api.firmware import BootStage, UnloadReport
 from nvcore.hw.registers import falcon as reg
 from nvcore.hw.registers import fb as fbreg
@@ -99,7 +99,6 @@ def clear_flush_page(boot: Boot) -> str:
     """The GPU must forget the page before it is freed."""
     if not boot.flush_page_set:
         return SKIPPED + "never set"
-    boot.flush_page_set = False
     io = boot.io
     match boot.chip.flow:
         case BootFlow.BOOTER_PIO:
@@ -178,7 +177,7 @@ def run_unload(boot: Boot, progress: Callable[[BootStage], None]) -> UnloadRepor
             attempt(Stage("stop-dma", stop_dma))
         finally:
             attempt(Stage("release-host", release_host))
-    decisive = errors.get("region-proof") or next((e for e in errors.values() if isinstance(e, DeviceGone)), None) or errors.get("stop-dma")
+    decisive = errors.get("region-proof") or errors.get("stop-dma")  # on a device that is gone the latter fails at the latest
     first = next(iter(errors.values()), None)
     return UnloadReport(
         tuple(log.stages), clean=decisive is None, needs_reset=decisive is not None, cause=None if first is None else str(first)
