@@ -191,7 +191,7 @@ def scenes(demo: Demo, with_older: bool) -> dict[str, Any]:
         demo.nvcore("gpus")
         for name in ("web-01", "web-02"):
             demo.nvcore("vgpu", "create", "--type", "A100-4C", "--name", name, "--vm", name)
-        demo.nvcore("status")
+        demo.nvcore("status", live=True)  # in colour where this is a terminal
         demo.nvcore("doctor")
         first = seen(demo, daemon)
         first["exit"] = daemon.stop()

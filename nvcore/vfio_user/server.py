@@ -88,13 +88,16 @@ class DeviceServer:
         """Turn away whoever comes while the client of `stream` is served: that one would wait without a word, perhaps for ever."""
         stream.watch(self._listening, self._turn_away)
 
-    def _turn_away(self) -> None:
+    def _turn_away(self) -> bool:
         try:
             surplus, _ = self._listener.accept()
-        except OSError:  # `close`, which ends the connection next
-            return
+        except OSError as problem:  # `close`, which ends the connection next; or there is no room for one descriptor more: who comes waits
+            if not self._closed:
+                self.problem(f"no more clients are turned away: {problem}")
+            return False
         surplus.close()
         self.problem("a client was turned away: the device serves another client")
+        return True
 
     def problem(self, text: str) -> None:
         """Pass on a problem."""

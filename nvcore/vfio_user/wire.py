@@ -103,12 +103,13 @@ class Stream:
         self._poll.register(connection, select.POLLIN)
         self._room = select.poll()
         self._room.register(connection, select.POLLOUT)
-        self._meanwhile: Callable[[], None] | None = None
+        self._watched = -1
+        self._meanwhile: Callable[[], bool] | None = None
 
-    def watch(self, fd: int, meanwhile: Callable[[], None]) -> None:
-        """Call `meanwhile` from now on when this descriptor can be read while nothing of the stream can."""
+    def watch(self, fd: int, meanwhile: Callable[[], bool]) -> None:
+        """Call `meanwhile` from now on when this descriptor can be read while nothing of the stream can, until it answers False."""
         self._poll.register(fd, select.POLLIN)
-        self._meanwhile = meanwhile
+        self._watched, self._meanwhile = fd, meanwhile
 
     def receive(self, deadline: float | None = None) -> Message | None:
         """The next message; None at the orderly end of the stream. Raises FramingLost, and WaitTimeout for reading after `deadline`."""
@@ -131,7 +132,9 @@ class Stream:
         ready = self._poll.poll(None if timeout is None else timeout * 1000)
         if self._meanwhile is None or not ready or len(ready) > 1 or ready[0][0] == self._socket.fileno():
             return bool(ready)
-        self._meanwhile()
+        if not self._meanwhile():
+            self._poll.unregister(self._watched)
+            self._meanwhile = None
         return False
 
     def take(self) -> Message | None:

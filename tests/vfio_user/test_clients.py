@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import socket
 import struct
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +45,38 @@ def test_a_second_client_is_turned_away_while_the_device_works(tmp_path: Path) -
         assert second.socket.recv(1) == b""
         second.close()
         assert answers(client)
+
+
+def test_where_nobody_can_be_turned_away_the_first_goes_on_and_the_second_waits(tmp_path: Path) -> None:
+    problems: list[str] = []
+    one = DeviceServer(FakeDevice(), str(tmp_path / "s"), on_problem=problems.append)  # type: ignore[arg-type]
+    accepted: list[int] = []
+    real = one._listener
+
+    def accept() -> tuple[socket.socket, object]:
+        accepted.append(len(accepted))
+        if len(accepted) == 2:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real.accept()
+
+    one._listener = SimpleNamespace(accept=accept, shutdown=real.shutdown, close=real.close)  # type: ignore[assignment]
+    thread = threading.Thread(target=one.serve)
+    thread.start()
+    try:
+        client = FakeClient(str(tmp_path / "s"))
+        client.hello()
+        second = FakeClient(str(tmp_path / "s"))
+        assert not select.select([second.socket], [], [], 0.2)[0]
+        assert answers(client) and len(accepted) == 2, "asked once, not again and again"
+        assert problems == ["no more clients are turned away: [Errno 24] Too many open files"]
+        client.close()
+        second.hello()
+        assert answers(second)
+        second.close()
+    finally:
+        one.close()
+        thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_who_comes_when_the_first_has_left_is_served(tmp_path: Path) -> None:
