@@ -217,7 +217,10 @@ class Ladder:
         self._climb(fault, owners, cure, lambda why: self.meet_gpu("grant-reset-failed", f"{grant.name}: {why}"), grant)
 
     def _climb_gpu(self, fault: Fault, owners: list[Attachment]) -> None:
-        gpu, why, since = self._gpu, fault.text or fault.cause, self._tried_lately(self._gpu.name)
+        gpu, why = self._gpu, fault.text or fault.cause
+        if gpu.hardware is None or gpu.hardware.gate.open:
+            return  # an operator was faster: it was taken down, or booted anew
+        since = self._tried_lately(gpu.name)
         gpu.set_state("resetting", cause=why, code=fault.code)
         if fault.rung is Rung.LOST or since is not None:
             self._quiesce(owners, _LADDER[Rung.LOST])

@@ -195,6 +195,21 @@ def test_a_commit_on_a_dead_generation_returns_and_its_fence_gets_an_error(rig: 
     assert ticket.done and ticket.error == "firmware-halt"
 
 
+@pytest.mark.parametrize("way", ["reset", "take_down"])
+def test_a_fault_that_an_operator_came_before_is_not_climbed_any_more(rig: Rig, way: str) -> None:
+    release = threading.Event()
+    rig.start()
+    rig.gpu.life.post(lambda: release.wait(10.0), "keeps the life-cycle thread")
+    rig.gpu.life.post(getattr(rig.gpu, way), "what an operator asked for")
+    gate = rig.gpu.hardware.gate
+    rig.session.halt("dies")
+    until(lambda: not gate.open and any(event.kind == "fault" for event in rig.host.events.since()), "disabled")
+    release.set()
+    rig.gpu.life.call(lambda: None, "idle", 10.0)
+    state, generation, boots = ("running", 2, 2) if way == "reset" else ("released", 1, 1)
+    assert (rig.gpu.state.name, rig.gpu.generation, len(rig.backend.sessions)) == (state, generation, boots)
+
+
 def test_a_failed_restart_loses_the_gpu_with_both_causes(rig: Rig) -> None:
     rig.start()
     rig.fake.faults.arm("boot-fails:no power")
