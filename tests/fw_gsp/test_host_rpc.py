@@ -128,6 +128,6 @@ def test_a_refusal_carries_its_number_and_a_dead_firmware_is_not_waited_for():
     assert task.clock.time == 0
 
 
-@pytest.mark.parametrize(("address", "number"), [("0000:00:00.0", 0), ("0000:41:00.4", 0x4104), ("0002:c1:1f.7", 0x2C1FF)])
+@pytest.mark.parametrize(("address", "number"), [("0000:00:00.0", 0), ("0000:41:00.4", 0x4104), ("00a2:c1:1f.7", 0xA2C1FF)])
 def test_a_function_s_address_is_counted_as_the_firmware_does(address, number):
     assert routing_id(address) == number

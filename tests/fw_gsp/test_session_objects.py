@@ -179,17 +179,23 @@ def test_a_late_answer_is_said_and_the_next_call_gets_its_own():
         assert any(isinstance(e, FirmwareMessage) and e.name == "late-answer" for e in gpu.events)
 
 
-def test_diagnostics_work_alive_dead_and_unloaded():
-    with bench("ga100", "570.144") as gpu:
+@pytest.mark.parametrize(
+    ("chip", "logs", "register"), [("ga100", set(), "GSP.RISCV_CORE_SWITCH_STATUS"), ("gh100", {"LOGKRNL"}, "GSP.RISCV_CPUCTL")]
+)
+def test_diagnostics_work_alive_dead_and_unloaded(chip, logs, register):
+    with bench(chip, "570.144") as gpu:
         session = gpu.open()
         family = session.family("diagnostics")
-        assert {"LOGINIT", "LOGINTR", "LOGRM", "LOGMNOC"} == set(family.logs()) and any(family.logs().values())
-        assert family.registers()["WPR2_ADDR_HI"]
-        assert family.queues()["command"]["records"] >= 3
+        assert {"LOGINIT", "LOGINTR", "LOGRM", "LOGMNOC"} | logs == set(family.logs()) and any(family.logs().values())
+        assert family.registers()["WPR2_ADDR_HI"] and family.registers()[register]
+        status, command = family.queues()["status"], family.queues()["command"]
+        assert command["records"] >= 3 and command["write"] == command["read"] > 0
+        assert status == {"write": status["read"], "read": status["read"], "linked": True} and status["read"] > 0
         session.declare_dead("a test")
         assert family.queues()["dead"] == "a test" and family.registers()
         session.unload()
         assert set(family.logs()) and family.queues()["dead"] == "a test"
+        assert family.queues()["status"] == {**status, "linked": False}
 
 
 def test_the_inventory_covers_all_of_memory_and_is_the_same_for_both_versions():

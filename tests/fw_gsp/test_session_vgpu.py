@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import uuid
+from types import SimpleNamespace
+from typing import Any
 
 import attrs
 import pytest
 
-from nvcore.api.errors import ContractError, FirmwareRefused, UsageError, WaitTimeout
+from nvcore.api.errors import ContractError, FirmwareDead, FirmwareRefused, UsageError, WaitTimeout
 from nvcore.api.events import VgpuPluginEvent
 from nvcore.api.families.vgpu import VgpuSpec, VgpuTypeSpec
 from nvcore.api.inventory import Range
@@ -79,6 +82,64 @@ def test_types_are_uploaded_in_a_message_longer_than_the_ring():
             session.family("vgpu").upload_types([attrs.evolve(TYPE, extra={"ecc": 1, "colour": 2})])
         assert session.port.sender.sent - before == 6
         session.unload()
+
+
+def test_the_table_of_types_is_what_was_asked_for_in_the_firmware_s_layout():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        layout = session.rm.abi.struct("NV2080_CTRL_VGPU_MGR_INTERNAL_PGPU_ADD_VGPU_TYPE_PARAMS")
+        tables: list[bytes] = []
+        rm = session.rm
+        session.rm = SimpleNamespace(abi=rm.abi, internal=lambda name, params, what: tables.append(bytes(params)))
+        long = attrs.evolve(TYPE, name="n" * 40, vgpu_class="c" * 40, extra={"ecc": 1, "max_pixels": 77, "gsp_heap_size": 5})
+        session.family("vgpu").upload_types([TYPE, long])
+        session.rm = rm
+
+        def get(path: str) -> Any:
+            return layout.get(tables[0], path)
+
+        assert (get("discardVgpuTypes"), get("vgpuInfoCount")) == (True, 2)
+        first = {name: get(f"vgpuInfo[0].{name}") for name in ("vgpuType", "maxInstance", "numHeads", "maxResolutionX", "maxResolutionY")}
+        assert first == {"vgpuType": 468, "maxInstance": 10, "numHeads": 1, "maxResolutionX": 3840, "maxResolutionY": 2400}
+        assert (get("vgpuInfo[0].vdevId"), get("vgpuInfo[0].bar1Length")) == (0x20F1_1498, 4096)
+        assert (get("vgpuInfo[0].fbLength"), get("vgpuInfo[0].fbReservation")) == (3776 << 20, 320 << 20)
+        assert (get("vgpuInfo[0].gspHeapSize"), get("vgpuInfo[0].eccSupported")) == (48 << 20, 0)
+        assert bytes(get("vgpuInfo[0].vgpuName")).rstrip(b"\0") == b"GRID A100-4C"
+        assert [bytes(get(f"vgpuInfo[1].{name}")).rstrip(b"\0") for name in ("vgpuName", "vgpuClass")] == [b"n" * 31, b"c" * 31]
+        assert [get(f"vgpuInfo[1].{name}") for name in ("eccSupported", "maxPixels", "gspHeapSize")] == [1, 77, 5]
+
+
+def test_the_configuration_of_a_vgpu_is_its_own_and_leaves_the_rest_zero():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        vgpu = family.bootload(tenant, spec, lease)
+        bodies: list[bytes] = []
+        send = vgpu.rpc.send
+        vgpu.rpc = SimpleNamespace(send=lambda message, body, what: (bodies.append(body), send(message, body, what))[1])
+        family.configure(vgpu, spec)
+        family.set_bus_master(vgpu, True)
+        family.set_bus_master(vgpu, False)
+        assert bodies[0] == b"" and bodies[2:] == [b"\1\0", b"\0\0"]
+        words = (0x4101, 0, tenant.client, 468, 0, 0, 128, 1, 0, 0x4000, 4, 2)
+        assert bodies[1] == uuid.UUID(int=1).bytes + struct.pack("<12IQ40x", *words, 4096)
+
+
+def test_a_task_that_went_with_its_firmware_is_forgotten_and_asked_for_nothing():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        vgpu = family.bootload(tenant, spec, lease)
+        session.declare_dead("a test")
+        with pytest.raises(FirmwareDead):
+            family.shutdown(vgpu)
+        assert not lease.valid and tenant.tasks == {} and session.objects().get("vgpu") is None
+        family.shutdown(vgpu)
+        family.cleanup(vgpu)
+        with pytest.raises(ContractError):
+            family.reset(vgpu)
 
 
 def test_two_vgpus_come_up_and_go_down_in_order():

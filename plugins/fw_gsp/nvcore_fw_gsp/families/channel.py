@@ -53,7 +53,6 @@ class ChannelFamily:
         """Make the channel and bind it to its engine's runlist; it does not run yet."""
         session, home = self._session, cast(GspSpace, space)
         owner = home.owner
-        owner.check()
         if not home.open:
             raise ContractError(f"the address space of a channel for {owner.label} was freed", remedy="create another one")
         engine = session.engines.by_name.get(spec.engine)
@@ -154,7 +153,6 @@ def _memory(name: str, base: int, size: int, space: int, attribute: int) -> dict
 
 def _checked(channel: ChannelRef) -> GspChannel:
     target = cast(GspChannel, channel)
-    target.owner.check()
     if not target.open:
         raise ContractError(f"channel {target.channel} was destroyed", remedy="create another one")
     return target

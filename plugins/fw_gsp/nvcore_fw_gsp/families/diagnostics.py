@@ -68,10 +68,7 @@ class DiagnosticsFamily:
     def queues(self) -> Mapping[str, object]:
         """Both queues: pointers, counters, the last messages."""
         port = self._session.port
-        try:
-            commands, answers = port.sender.pointers, port.receiver.pointers
-        except ValueError:  # freed by the unload
-            commands = answers = (-1, -1)
+        commands, answers = port.sender.pointers, port.receiver.pointers
         return {
             "command": {"write": commands[0], "read": commands[1], "records": port.sender.sent},
             "status": {"write": answers[0], "read": answers[1], "linked": port.receiver.linked},

@@ -88,7 +88,6 @@ class MemoryFamily:
 
 def _checked(space: SpaceRef) -> GspSpace:
     target = cast(GspSpace, space)
-    target.owner.check()
     if not target.open:
         raise ContractError(f"an address space of {target.owner.label} was freed", remedy="create another one")
     return target

@@ -65,6 +65,7 @@ class StatusReceiver:
     def forget(self) -> None:
         """Let go of the block, so that it can be freed; the last pointers can still be read."""
         self._ring, self._write, self._pointer = memoryview(b""), kept(self._write), kept(self._pointer)
+        self.linked = False
 
     @property
     def pointers(self) -> tuple[int, int]:
