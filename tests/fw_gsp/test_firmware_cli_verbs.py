@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -12,10 +13,12 @@ import nvcore_fw_gsp
 from nvcore.api.errors import UsageError
 from nvcore_fw_gsp.cli import command
 from nvcore_fw_gsp.images.errors import FirmwareFormatError, FirmwareMissing
+from nvcore_fw_gsp.images.fmc import Fmc
 from nvcore_fw_gsp.provision.fetch import NOTE, fetch
 
 from . import image_files as write
 from . import rom_files
+from .memory_source import MemorySource
 from .test_provision_fetch import machine
 
 __all__ = ["machine"]
@@ -128,6 +131,25 @@ def test_verify_reads_every_file_once_and_names_the_bad_one(tmp_path):
         file.truncate(300)
     code, screen = run("verify", "--root", tmp_path)
     assert code == 1 and [os.path.basename(row["file"]) for row in screen.rows if not row["ok"]] == ["booter_load-570.144.bin"]
+
+
+def test_verify_compares_an_fmc_with_its_own_sums_and_names_a_set_that_cannot_be_used(tmp_path):
+    from .soft import synthetic_root
+
+    shutil.copytree(synthetic_root(), tmp_path, symlinks=True, dirs_exist_ok=True)
+    code, screen = run("verify", "--root", tmp_path, "--chip", "GH100")
+    (fmc,) = [row for row in screen.rows if row["kind"] == "fmc"]
+    assert code == 0 and (fmc["ok"], fmc["checked"]) == (True, "format, crc32, sha384")
+    path = Path(fmc["file"])
+    data = bytearray(path.read_bytes())
+    data[data.index(Fmc(MemorySource(bytes(data))).image())] ^= 1
+    path.write_bytes(data)
+    code, screen = run("verify", "--root", tmp_path, "--chip", "GH100")
+    assert code == 1 and [row["kind"] for row in screen.rows if not row["ok"]] == ["fmc"]
+    next(tmp_path.glob("gh100/gsp/bootloader-570.144.bin")).unlink()
+    code, screen = run("verify", "--root", tmp_path, "--chip", "GH100")
+    (row,) = [row for row in screen.rows if row["kind"] == "set"]
+    assert code == 1 and row["ok"] is False and "570.144" in row["file"] and "bootloader" in row["state"]
 
 
 def test_verify_compares_with_the_note_of_the_fetch(tmp_path, machine):

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from nvcore.api.clock import SYSTEM
+from nvcore.api.errors import DeviceGone
 from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead, QueueFull
 from nvcore_fw_gsp.queue.memory import SharedBlock, block_size
 from nvcore_fw_gsp.queue.port import Call, RpcPort
@@ -402,3 +403,28 @@ def test_an_answer_that_the_receiver_has_taken_and_not_yet_handed_on_is_the_call
     desk.peer.answer = answer
     assert desk.call(timeout=0.05) == b"gnip"
     assert desk.port.late == desk.port.unknown == 0
+
+
+def test_a_device_that_leaves_at_the_doorbell_is_a_dead_firmware():
+    desk = Desk()
+
+    def gone() -> None:
+        raise DeviceGone("the device left")
+
+    desk.port.sender._doorbell = gone
+    with pytest.raises(DeviceGone):
+        desk.call()
+    with pytest.raises(FirmwareIsDead, match="the device left"):
+        desk.call()
+    assert len(desk.deaths) == 1
+
+
+def test_a_caller_that_leaves_receiving_to_the_thread_still_looks_whether_the_core_runs():
+    state: list[str | None] = [None]
+    desk = Desk(healthy=lambda: state[0])
+    desk.port.receive()
+    desk.muted = True
+    desk.clock.on_sleep.append(lambda: state.__setitem__(0, "the core halted") if desk.clock.time > 1 else None)
+    with pytest.raises(FirmwareIsDead, match="the core halted"):
+        desk.call(timeout=30)
+    assert 1 < desk.clock.time < 1.6

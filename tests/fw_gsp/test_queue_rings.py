@@ -272,6 +272,21 @@ def test_a_status_header_that_does_not_fit_is_refused(word, value):
     del block
 
 
+def test_the_firmware_says_where_its_read_pointer_is():
+    block = SharedBlock(Buffer(block_size()))
+    peer, clock, receiver = Peer(block.buffer), Clock(), StatusReceiver(block)  # type: ignore[arg-type]
+    sender = CommandSender(block, lambda: None, clock, alive=lambda: None, timeout=1.0)
+    struct.pack_into("<8I", peer.memory, peer.status, 0, 0x40000, 0x1000, 63, 0, 1, 0x40, 0x1000)
+    rx = receiver.link()
+    assert rx == 0x40
+    sender.link(block, rx)
+    for _ in range(62):
+        sender.send(0x4C, 1, b"")
+    struct.pack_into("<I", peer.memory, peer.status + 0x40, 5)
+    sender.send(0x4C, 1, b"")
+    assert sender.pointers == (0, 5) and clock.time == 0
+
+
 def test_nothing_is_linked_before_the_firmware_wrote_its_header():
     block = SharedBlock(Buffer(block_size()))
     receiver = StatusReceiver(block)
