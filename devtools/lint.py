@@ -72,7 +72,8 @@ def main(argv: list[str]) -> int:
 
     def shape(_: Path) -> str:
         nonlocal numbers
-        found, numbers = structure.check([d.package for d in DISTRIBUTIONS], ROOT / "nvcore")
+        beside = [ROOT / folder for folder in ("tests", "devtools", "examples")]
+        found, numbers = structure.check([d.package for d in DISTRIBUTIONS], ROOT / "nvcore", beside)
         return "\n".join(found)
 
     checks: dict[str, Callable[[Path], str]] = {

@@ -49,6 +49,10 @@ def test_long_modules_and_functions_and_a_large_core_are_found(tmp_path: Path, m
     text = "\n".join(findings)
     assert "601 lines" in text and "f has 71 lines" in text and "core has 673 lines of code" in text
     assert "2 modules" in numbers
+    (tests := tmp_path / "tests").mkdir()
+    (tests / "test_long.py").write_text("def undocumented(): pass\n" * 601)
+    assert f"{tests}/test_long.py: 601 lines, the limit is 600" in structure.check([], core, [tests])[0]
+    assert not any("undocumented" in finding for finding in structure.check([], core, [tests])[0])
     monkeypatch.setattr(structure, "CORE_LIMIT", 673)
     findings, numbers = structure.check([core], core)
     assert not any("core has" in finding for finding in findings) and "core 673 of 673 lines of code" in numbers
