@@ -97,7 +97,7 @@ def panels(plugins: PluginHost) -> list[dict[str, Any]]:
         panel["columns"] = [{"key": key, "heading": heading, "side": side} for key, heading, side in offer.columns]
         try:
             panel["rows"] = offer.snapshot()
-        except Exception as error:  # isolation boundary: hook
+        except (Exception, SystemExit) as error:  # isolation boundary: hook
             panel.update(rows=[], problem=f"{type(error).__name__}: {error}")
         answer.append(panel)
     return answer
@@ -120,7 +120,7 @@ def _doctor(daemon: Daemon) -> dict[str, Any]:
     for offer in (*core, *daemon.plugin_host.collect("nvcore_doctor_checks")):
         try:
             rows = [asdict(finding) for finding in offer.run()]
-        except Exception as error:  # isolation boundary: hook
+        except (Exception, SystemExit) as error:  # isolation boundary: hook
             text = f"check {offer.name} failed: {type(error).__name__}: {error}"
             rows = [asdict(Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}"))]
         found += [{"check": offer.name, "plugin": offer.plugin, **row} for row in rows]

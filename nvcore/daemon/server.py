@@ -14,6 +14,7 @@ import logging
 import os
 import pwd
 import socket
+import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from nvcore.vfio_user.listening import listen
 
 MAX_CONNECTIONS: Final = 64  # at a time
 MAX_OTHERS: Final = 48  # for callers who may only observe: they cannot shut out who may control
+_PAUSE: Final = 0.1  # seconds until a connection is tried again that could not be taken
 _log = logging.getLogger("nvcore.control")
 
 
@@ -79,8 +81,9 @@ class ControlServer:
         self._stopping = True
         if self._listener is not None:
             with contextlib.suppress(OSError):
+                os.unlink(self.path)  # first: a name that nobody serves may be the next daemon's at any moment
+            with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
-                os.unlink(self.path)
             self._listener.close()
             self._listener = None
         for connection in list(self._connections):
@@ -91,8 +94,11 @@ class ControlServer:
         while not self._stopping:
             try:
                 connection, _ = listener.accept()
-            except OSError:
-                return
+            except OSError as error:  # `stop`; or no descriptor is free: who comes waits
+                if not self._stopping:
+                    _log.warning("nobody can connect now: %s", error.strerror)
+                    time.sleep(_PAUSE)
+                continue
             caller = self._caller(connection)
             if len(self._connections) >= (MAX_CONNECTIONS if caller.controller else MAX_OTHERS):
                 _log.warning("a connection of uid %d was refused: too many are open", caller.uid)
@@ -131,7 +137,7 @@ class ControlServer:
             raise
         except (Refusal, NvcoreError) as error:
             answer = error_reply(error)
-        except Exception as error:  # isolation boundary: control call
+        except (Exception, SystemExit) as error:  # isolation boundary: control call
             _log.exception("%s failed", name)
             answer = "io.nvcore.Failed", {"code": "NVC-1012", "what": f"{name} failed: {type(error).__name__}: {error}"}
         return link.send({"error": answer[0], "parameters": answer[1]})

@@ -11,6 +11,7 @@ import json
 import re
 import select
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -50,13 +51,17 @@ class Link:
         self.pending, self.mute = b"", False
 
     def receive(self, timeout: float | None = None) -> Message:
-        """The next message. timeout: seconds until it begins, None for ever. Raises Gone, BadMessage, TimeoutError."""
+        """The next message. timeout: seconds until all of it is there; None: it may begin at any time, and has `idle` seconds from then on.
+        Raises Gone, BadMessage, TimeoutError."""
+        end = None if timeout is None else time.monotonic() + timeout
         while b"\0" not in self.pending and len(self.pending) <= self._limit:
-            self._socket.settimeout(self._idle if self.pending else timeout)
+            if end is None and self.pending:
+                end = time.monotonic() + self._idle
+            self._socket.settimeout(None if end is None else max(0.001, end - time.monotonic()))
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError:
-                if self.pending:
+                if timeout is None:
                     raise BadMessage(f"a message was not completed within {self._idle:g} s") from None
                 raise
             except OSError as problem:

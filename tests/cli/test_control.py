@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,30 @@ def test_silence_ends_with_the_time_out(tmp_path: Path) -> None:
     with listener, pytest.raises(errors.WaitTimeout) as caught:
         call(str(tmp_path / "s"), "io.nvcore.Host.Describe", {}, timeout=0.1)
     assert caught.value.expected == "within 0.1 s"
+
+
+@pytest.mark.parametrize("part", [b'{"parameters"', b'{"parameters": {"text": "' + b"x" * 200])
+def test_an_answer_that_begins_and_does_not_end_ends_with_the_time_out(tmp_path: Path, part: bytes) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+
+    def drip() -> None:
+        link, _ = listener.accept()
+        with link, contextlib.suppress(OSError):
+            for byte in part:
+                link.sendall(bytes([byte]))
+                time.sleep(0.05)
+            link.recv(1 << 16)
+            link.recv(1)  # until the caller has left
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    began = time.monotonic()
+    with listener, pytest.raises(errors.WaitTimeout) as caught:
+        call(str(tmp_path / "s"), "io.nvcore.Host.Describe", {}, timeout=0.4)
+    assert caught.value.expected == "within 0.4 s" and time.monotonic() - began < 3
+    thread.join(5)
 
 
 def test_no_socket_a_stale_one_and_a_path_too_long_are_told_apart(tmp_path: Path) -> None:

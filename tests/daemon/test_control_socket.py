@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ from nvcore.api.control import Call, Caller
 from nvcore.api.errors import ConflictError, NotFoundError, NvcoreError, UsageError
 from nvcore.api.offers import InterfaceOffer
 from nvcore.daemon.server import MAX_OTHERS, ControlServer
-from nvcore.daemon.varlink import MAX_REQUEST, methods_of
+from nvcore.daemon.varlink import MAX_REQUEST, BadMessage, Link, methods_of
 
 TEXT = """interface org.example.Toy
 method Echo(text: string) -> (text: string)
@@ -59,6 +62,8 @@ class Toy:
             raise UsageError("bad")
         if how == "own":
             raise NvcoreError("own")
+        if how == "exit":
+            sys.exit(3)
         return {"x": 1 // 0}
 
 
@@ -134,6 +139,7 @@ def test_the_varlink_package_understands_the_service(server: ControlServer, toy:
         ("usage", "io.nvcore.Invalid", "NVC-1001"),
         ("own", "io.nvcore.Failed", "NVC-1000"),
         ("zero", "io.nvcore.Failed", "NVC-1012"),
+        ("exit", "io.nvcore.Failed", "NVC-1012"),
     ],
 )
 def test_errors_travel_by_name_with_their_code_and_the_daemon_lives(client: Client, how: str, name: str, code: str) -> None:
@@ -225,6 +231,67 @@ def test_a_request_without_end_is_cut_off_at_the_limit(server: ControlServer) ->
             greedy.socket.sendall(b"x" * 65536)
         greedy.receive()
     greedy.socket.close()
+
+
+def test_a_request_that_comes_byte_by_byte_is_cut_off_when_its_time_is_over() -> None:
+    ours, theirs = socket.socketpair()
+    link, end = Link(ours, idle=0.3), threading.Event()
+
+    def drip() -> None:
+        while not end.wait(0.05):
+            theirs.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(BadMessage, match="not completed"):
+            link.receive()
+        assert 0.2 < time.monotonic() - began < 3
+    finally:
+        end.set()
+        thread.join()
+        ours.close()
+        theirs.close()
+
+
+def test_where_no_descriptor_is_free_who_comes_waits_and_is_served_later(server: ControlServer, client: Client) -> None:
+    assert client.ask("org.example.Toy.Echo", text="x")
+    late = socket.socket(socket.AF_UNIX)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno() + 8, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        late.connect(server.path)
+        time.sleep(0.3)
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        late.close()
+    after = Client(server.path)
+    assert after.ask("org.example.Toy.Echo", text="x") == {"parameters": {"text": "x"}}
+    after.socket.close()
+
+
+def test_the_name_goes_before_the_listener_so_that_it_is_never_a_later_servers(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    own = os.unlink
+
+    def unlink(path: str) -> None:
+        probe = socket.socket(socket.AF_UNIX)
+        steps.append("served" if probe.connect_ex(path) == 0 else "stale")
+        probe.close()
+        own(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    server.stop()
+    assert steps == ["served"]
 
 
 def test_a_stale_socket_is_replaced_a_served_one_and_a_long_path_refused(server: ControlServer, tmp_path: Path) -> None:
