@@ -20,13 +20,13 @@ from nvcore.locks import Lock, start_thread
 
 
 class Job:
-    """One call, and how it ended. awaited: somebody waits, and hears of its errors. started: from then on it can be abandoned, no more be
-    taken back."""
+    """One call, and how it ended. awaited: somebody waits, and hears of its errors. running: it can be abandoned now, and no more be taken
+    back."""
 
-    __slots__ = ("awaited", "call", "done", "error", "result", "started", "what")
+    __slots__ = ("awaited", "call", "done", "error", "result", "running", "what")
 
     def __init__(self, call: Callable[[], Any], what: str, awaited: bool = False) -> None:
-        self.call, self.what, self.awaited, self.started = call, what, awaited, False
+        self.call, self.what, self.awaited, self.running = call, what, awaited, False
         self.done = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -75,12 +75,12 @@ class Worker:
     def post(self, call: Callable[[], Any], what: str, *, awaited: bool = False) -> Job:
         """Queue a job; does not wait. awaited: as of a `Job`."""
         job = Job(call, what, awaited)
-        if self._stopping:
-            job.error = ContractError(f"{what}: {self.name} is stopped")
-            job.done.set()
-            return job
         with self._lock:
-            self._jobs.put(job)
+            if not self._stopping:
+                self._jobs.put(job)
+                return job
+        job.error = ContractError(f"{what}: {self.name} is stopped")
+        job.done.set()
         return job
 
     @may_sleep
@@ -98,7 +98,7 @@ class Worker:
 
     def _replace(self, job: Job) -> None:
         with self._lock:
-            if not job.started or job.done.is_set():
+            if not job.running:  # not yet, or no more: it came back while its caller gave up
                 job.call = lambda: None
                 return
             self.abandoned = (*self.abandoned, job.what)
@@ -111,14 +111,17 @@ class Worker:
         jobs, self._thread = self._jobs, threading.current_thread()
         while jobs is self._jobs and (job := jobs.get()) is not None:
             with self._lock:
-                job.started = True
+                job.running = True
             job.run(self._on_error)
+            with self._lock:
+                job.running = False  # who abandoned it has put a new queue in place of this thread's by now; nobody will any more
 
     @may_sleep
     def stop(self, timeout: float) -> bool:
         """End the thread after the jobs queued so far; False when it hangs (it is a daemon thread and does not keep the process)."""
-        self._stopping = True
-        self._jobs.put(None)
+        with self._lock:
+            self._stopping = True
+            self._jobs.put(None)
         if not self.here():
             self._thread.join(timeout)
         return not self._thread.is_alive()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from queue import SimpleQueue
 
 import pytest
 
 from nvcore.api.clock import SYSTEM
 from nvcore.api.errors import ContractError, DeviceGone, UsageError, WaitTimeout
 from nvcore.events import EventLog
+from nvcore.gpu import threads
 from nvcore.gpu.interrupts import InterruptTree
 from nvcore.gpu.invalidate import Gate, Invalidator, TicketRing
 from nvcore.gpu.threads import Worker
@@ -273,6 +276,22 @@ def test_jobs_behind_one_that_hangs_are_run_by_its_successor_and_one_that_gave_u
     assert ran == ["behind"] and worker.abandoned == ("hangs",)
     release.set()
     assert worker.stop(2.0)
+
+
+def test_a_job_that_ends_while_it_is_abandoned_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, release = Worker("abandoned as it ends", SYSTEM), threading.Event()
+
+    def queue() -> SimpleQueue[object]:
+        release.set()  # it ends after it was found hanging, before its successor is there
+        time.sleep(0.05)
+        return SimpleQueue()
+
+    monkeypatch.setattr(threads, "SimpleQueue", queue)
+    with pytest.raises(WaitTimeout):
+        worker.call(lambda: release.wait(10.0), "the hanging job", 0.05, abandon=True)
+    assert worker.call(lambda: 42, "the next", 2.0) == 42 and worker.abandoned == ("the hanging job",)
+    assert worker.stop(2.0)
+    until(lambda: not any(thread.name == worker.name for thread in threading.enumerate()), "both threads ended")
 
 
 def test_a_job_that_raises_or_exits_ends_no_thread() -> None:
