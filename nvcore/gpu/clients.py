@@ -9,6 +9,7 @@ one that hangs is abandoned with its thread. What a client left is taken down by
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -61,8 +62,11 @@ class Context:
 
     def grant(self, request: GrantRequest) -> Grant:
         """A top-level grant. Raises OutOfResources with the books unchanged."""
-        self._hardware.gate.check()
-        grant = GpuGrant(self._hardware, self._owner, self.function.name, request)
+        hardware = self._hardware
+        hardware.gate.check()
+        grant = GpuGrant(hardware, self._owner, self.function.name, request)
+        if self._held is None:  # it left while this was made, and the core may have looked for its grants already
+            grant.revoke("its client left")
         self._hardware.publish("grant", f"granted: {request.label}", **grant.about)
         return grant  # type: ignore[return-value]  # the Protocol names Protocols for its parts; these are the core's own
 
@@ -109,7 +113,8 @@ class Attachment:
         self._clock, self._calls, self._settings = gpu.clock, gpu.calls, gpu.settings
         self.client: Client | None = None
         self.hung: str | None = None
-        self._told: Job | None = None  # in it the last `on_fault` runs
+        self._told: deque[Job] = deque()  # in them `on_fault` runs, and one may be put down before one that was posted earlier
+        self._last: Fault | None = None  # it was told of
         self.delivery = Worker(f"deliver {function.name}", gpu.clock, self._raised)
 
     def _raised(self, what: str, error: BaseException) -> None:
@@ -123,8 +128,9 @@ class Attachment:
         if client is None or self.hung is not None:
             return self.hung is None
         try:
-            if self._told is not None:
-                self._told.wait(self._clock, timeout)
+            while self._told:
+                self._told[0].wait(self._clock, max(0.0, end - self._clock.now()))
+                self._told.popleft()
             self._calls.call(partial(call, client), f"{self.name}: {what}", max(0.0, end - self._clock.now()), abandon=True)
         except Exception as error:  # isolation boundary: worker
             self.hung = describe_error(error)[0]
@@ -140,10 +146,11 @@ class Attachment:
     @interrupt_safe
     @signalling_safe
     def tell(self, fault: Fault) -> None:
-        """Hand a fault to the delivery thread. Any thread; never waits."""
+        """Hand a fault to the delivery thread, once. Any thread; never waits."""
         client = self.client
-        if client is not None and self.hung is None:
-            self._told = self.delivery.post(lambda: client.on_fault(fault), f"{self.name}: on_fault")
+        if client is not None and self.hung is None and self._last is not fault:
+            self._last = fault
+            self._told.append(self.delivery.post(lambda: client.on_fault(fault), f"{self.name}: on_fault"))
 
     @interrupt_safe
     def tell_vgpu(self, event: VgpuPluginEvent) -> None:

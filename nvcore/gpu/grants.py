@@ -9,7 +9,7 @@ its GPU, whoever keeps it. Client threads and the life-cycle thread; `kill` runs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
 from nvcore.gpu.parts import GpuChannel, GpuSpace, GrantBuffer, Line, MemoryLease, Owned
 from nvcore.gpu.threads import fails
+from nvcore.locks import Lock
 from nvcore.vmm.mapping import Extent
 from nvcore.vmm.runs import cut
 
@@ -57,6 +58,7 @@ class GpuGrant:
         self.root: Tenant | None = None
         self._parts: dict[Owned | GpuGrant, None] = {}  # in the order in which they were made
         self._extents: dict[Range, Extent] = {}
+        self._lock = Lock("grant-extents")  # held while one is made: none is, of memory that may be another's by then
         self.about: dict[str, Any] = {"function": function, "grant": self.name, "owner": client, "vm": self.vm}
         hardware.grants[self.name] = self
 
@@ -118,11 +120,13 @@ class GpuGrant:
         """A lease on memory of this grant. Raises UsageError outside of it, LeaseRevoked when the grant is gone."""
         hardware = self._live()
         home = self.require_vram(range.start, range.size, "a lease")
-        extent = next((known for known in self._extents.values() if known.range.contains(range)), None) or hardware.vram.extent(home)
+        with self._lock:
+            self._live()
+            extent = next((known for known in self._extents.values() if known.range.contains(range)), None) or hardware.vram.extent(home)
+            if extent is not None:
+                self._extents[extent.range] = extent
         if extent is None:
             hardware.map_behind_bar1()
-        else:
-            self._extents[extent.range] = extent
         return self._adopt(MemoryLease(self, range, extent.map(range) if extent is not None else None))
 
     def create_space(self) -> GpuSpace:
@@ -261,13 +265,15 @@ class GpuGrant:
 
     def _leave(self, final: GrantState, quarantine: Sequence[str] = ()) -> None:
         hardware, self.state = self.hardware, final
-        for extent in self._extents.values():
+        with self._lock:
+            extents, self._extents = self._extents, {}
+        for extent in extents.values():
             extent.close()
         hardware.ledger.give_back(self.name, quarantine=quarantine)
         hardware.grants.pop(self.name, None)
         if self.parent is not None:
             self.parent.forget(self)
-        self._parts, self._extents, self._hardware = {}, {}, None
+        self._parts, self._hardware = {}, None
 
     # the books of its parts
 
@@ -301,8 +307,13 @@ class GpuGrant:
         return [*self.parts(kind), *(part for child in self.parts(GpuGrant) for part in child._below(kind))]
 
     def _adopt(self, part: _Part) -> _Part:
-        _ = self.hardware  # raises when the grant ended while the part was made
+        """The part is the grant's. One that was made while another thread took the grant back goes at once: who does that marks the grant
+        as ended first, and looks for parts then. Raises LeaseRevoked."""
         self._parts[part] = None
+        if self.ended:
+            with suppress(LeaseRevoked):  # of what went with the grant's root in the firmware
+                (part.release if isinstance(part, GpuGrant) else part.close)()
+            raise LeaseRevoked(f"the grant {self.name} is {self.state}")
         return part
 
     def forget(self, part: Owned | GpuGrant) -> None:

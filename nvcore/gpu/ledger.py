@@ -47,12 +47,12 @@ class Ledger:
             self._parents[owner] = parent
 
     def give_back(self, owner: str, *, quarantine: Sequence[str] = ()) -> None:
-        """Return what an owner still has: to its parent, or to the free ones; kinds in `quarantine` go there instead, whoever the parent
-        is."""
+        """Return what an owner still has: to its parent, or to the free ones when that is gone; kinds in `quarantine` go there instead,
+        whoever the parent is."""
         with self._lock:
             parent = self._parents.pop(owner, None)
             for kind, pool in self._pools.items():
-                back = pool.free if parent is None else pool.of(parent)
+                back = pool.of(parent) if parent in self._parents else pool.free
                 pool.empty(owner, pool.quarantined if kind in quarantine else back)
 
     def holds(self, owner: str, kind: str) -> tuple[Range, ...]:

@@ -190,6 +190,57 @@ def test_what_a_child_could_not_let_go_of_is_quarantined_with_its_parent(rig: Ri
     assert rows["vram"].quarantined == 4 << 20 and rows["functions"].quarantined == 1
 
 
+@pytest.mark.parametrize("part", ["child", "buffer", "interrupt", "lease", "space"])
+def test_what_is_made_of_a_grant_while_it_is_taken_back_is_taken_down_too(rig: Rig, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.start()
+    grant, hardware = rig.a.tenant.grant, rig.gpu.hardware
+    child = GrantRequest("child", vram=2 << 20, vram_at=grant.vram[-1].end - (2 << 20))
+    makers = {
+        "child": (hardware.ledger, "take", lambda: grant.child(child)),
+        "buffer": (hardware.device, "allocate_dma", lambda: grant.allocate_dma(0x1000, label="ring")),
+        "interrupt": (hardware.tree, "route", lambda: grant.interrupt("COPY0")),
+        "lease": (grant, "require_vram", lambda: grant.map(Range(grant.vram[0].start, 0x1000))),
+        "space": (hardware.session.family("memory"), "create_space", grant.create_space),
+    }
+    where, what, make = makers[part]
+    made = getattr(where, what)
+
+    def late(*args: object, **more: object) -> object:
+        result = made(*args, **more)
+        monkeypatch.undo()
+        grant.revoke("taken back in that moment")
+        return result
+
+    grant.map(Range(grant.vram[0].start, 0x1000))  # its extent is there
+    routes = dict(hardware.tree._routes)
+    monkeypatch.setattr(where, what, late)
+    with pytest.raises(LeaseRevoked):
+        make()
+    assert not {buffer.label for buffer in rig.fake.buffers} & {"ring"}
+    assert {vector: fds for vector, fds in hardware.tree._routes.items() if fds} == {vector: fds for vector, fds in routes.items() if fds}
+    assert [name for name in hardware.grants if "toy-a" in name] == []
+    rows = {row.kind: row for row in hardware.ledger.rows()}
+    assert rows["vram"].owned == 4 << 20 and rows["vram"].quarantined == 0
+    rig.doctor_ok()
+
+
+def test_a_grant_that_is_made_while_its_client_leaves_goes_with_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = rig.start()
+    context, ledger = rig.a.tenant.context, rig.gpu.hardware.ledger
+    take = ledger.take
+
+    def late(*args: object) -> None:
+        take(*args)
+        monkeypatch.undo()
+        host.withdraw("toy-a")
+
+    monkeypatch.setattr(ledger, "take", late)
+    with pytest.raises(ContractError, match="left"):
+        context.grant(GrantRequest("late", vram=2 << 20))
+    assert [name for name in rig.gpu.hardware.grants if "toy-a" in name] == []
+    rig.doctor_ok()
+
+
 def test_who_keeps_what_it_was_granted_keeps_nothing_of_the_firmware(rig: Rig) -> None:
     host = rig.start()
     tenant = rig.a.tenant
