@@ -231,12 +231,12 @@ class Host:
             if (drives and not rests) or (gpu.source.partition(":")[0] in schemes and (gpu.device or not rests)):
                 remedy = f"stop the GPUs first: nvcore stop, then start without it: nvcore run -p no:{plugin}"
                 raise ConflictError(f"plugin {plugin} cannot be stopped: GPU {gpu.name} is {gpu.state.name} on it", remedy=remedy)
+        drove = any(map(theirs, self.clients))
         self._bus_offers = tuple(offer for offer in self._bus_offers if not theirs(offer))
         self.backends = tuple(offer for offer in self.backends if not theirs(offer))
         self.clients = tuple(offer for offer in self.clients if not theirs(offer))
-        for gpu in reversed(self.gpus):
-            for one in [one for one in gpu.attachments if one.plugin == plugin]:
-                gpu.life.call(partial(gpu.detach, one), f"stop of {one.name} on {gpu.name}", 2 * self.settings.call)
+        for gpu in reversed(self.gpus) if drove else ():  # each asked on its thread: one may be attaching it right now
+            gpu.life.call(partial(gpu.detach_all_of, plugin), f"stop of {plugin} on {gpu.name}", 2 * self.settings.call)
 
     @may_sleep
     def doctor(self) -> list[offers.Finding]:

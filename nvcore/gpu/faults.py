@@ -220,6 +220,9 @@ class Ladder:
         gpu, why = self._gpu, fault.text or fault.cause
         if gpu.hardware is None or gpu.hardware.gate.open:
             return  # an operator was faster: it was taken down, or booted anew
+        owners = list(gpu.attachments)
+        for one in owners:  # who came to it while it was being disabled has not been told yet
+            one.tell(fault)
         since = self._tried_lately(gpu.name)
         gpu.set_state("resetting", cause=why, code=fault.code)
         if fault.rung is Rung.LOST or since is not None:

@@ -214,6 +214,11 @@ class Gpu:
         else:
             attachment.publish(f"{attachment.name} left, not in order: {cause}" if cause else f"{attachment.name} left")
 
+    def detach_all_of(self, plugin: str) -> None:
+        """All clients of a plugin leave. Life-cycle thread."""
+        for attachment in [one for one in self.attachments if one.plugin == plugin]:
+            self.detach(attachment)
+
     # down
 
     def _revoke_grants(self, cause: str, attachment: Attachment | None = None) -> None:

@@ -42,7 +42,8 @@ def _parts(host: Host) -> Iterator[tuple[str, Any]]:
 
 
 def _diagnostics(gpu: Gpu) -> Iterator[tuple[str, Any]]:
-    family = gpu.hardware.session.family("diagnostics") if gpu.hardware is not None else None
+    hardware = gpu.hardware  # looked at once: it goes while this is written, when the GPU is taken down
+    family = hardware.session.family("diagnostics") if hardware is not None else None
     if family is None:
         yield "diagnostics.json", {"absent": "no session with a diagnostics family"}
         return

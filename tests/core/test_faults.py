@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import attrs
 import pytest
 
+from nvcore.api.client import ClientStatus
 from nvcore.api.errors import FirmwareDead, LeaseRevoked
-from nvcore.api.events import ChannelFault, FirmwareEvent, FirmwareMessage, Rung, VgpuPluginEvent
+from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareMessage, Rung, VgpuPluginEvent
 from nvcore.api.grant import GrantRequest
+from nvcore.api.needs import BootNeeds
+from nvcore.api.offers import ClientOffer
 from nvcore.locks import Fence
 from nvcore.testing.clock import VirtualClock
 from tests.core.conftest import Rig, until
@@ -208,6 +213,50 @@ def test_a_fault_that_an_operator_came_before_is_not_climbed_any_more(rig: Rig, 
     rig.gpu.life.call(lambda: None, "idle", 10.0)
     state, generation, boots = ("running", 2, 2) if way == "reset" else ("released", 1, 1)
     assert (rig.gpu.state.name, rig.gpu.generation, len(rig.backend.sessions)) == (state, generation, boots)
+
+
+def test_a_client_that_attaches_while_the_gpu_dies_is_told_and_resumed(rig: Rig) -> None:
+    calls: list[str] = []
+
+    class Quick:
+        """A client that takes nothing when it comes."""
+
+        def probe(self, context: object) -> Quick:
+            rig.session.halt("dies")
+            until(lambda: any(event.kind == "fault" for event in rig.host.events.since()), "the fault was met")
+            return self
+
+        name, match = "quick", staticmethod(lambda function: True)
+        on_fault = staticmethod(lambda fault: calls.append("on_fault"))
+        quiesce = staticmethod(lambda reason, deadline, generation: calls.append(f"quiesce {reason}"))
+        resume = staticmethod(lambda vram, generation: calls.append(f"resume {vram} {generation}"))
+        remove = staticmethod(lambda: calls.append("remove"))
+        status = staticmethod(lambda: ClientStatus("running", "well"))
+
+    rig.clients = [ClientOffer("quick", "takes nothing", ["graphics"], lambda identity: BootNeeds(), Quick)]
+    rig.start()
+    rig.running(2)
+    assert calls == ["on_fault", "quiesce gpu-reset", "resume lost 2"]
+
+
+def test_a_client_has_heard_every_fault_before_it_is_asked_to_quiesce(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.start()
+    heard: list[str] = []
+    attachment, first = rig.gpu.attachments[0], Fault(Rung.CHANNEL, "first", "NVC-5010", rig.gpu.name, 1)
+    monkeypatch.setattr(attachment.client, "on_fault", lambda fault: (time.sleep(0.05), heard.append(fault.cause)))
+    monkeypatch.setattr(attachment.client, "quiesce", lambda *about: heard.append("quiesce"))
+    post = attachment.delivery.post
+
+    def overtaken(*job: object) -> object:
+        queued = post(*job)
+        monkeypatch.setattr(attachment.delivery, "post", post)
+        attachment.tell(attrs.evolve(first, cause="second"))  # by another thread, as this one puts it down
+        return queued
+
+    monkeypatch.setattr(attachment.delivery, "post", overtaken)
+    attachment.tell(first)
+    assert rig.gpu.life.call(lambda: attachment.quiesce("channel-fault", 1), "quiesce", 5.0)
+    assert heard == ["first", "second", "quiesce"]
 
 
 def test_a_failed_restart_loses_the_gpu_with_both_causes(rig: Rig) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from nvcore.api.client import Function
 from nvcore.api.errors import ConflictError, NotFoundError
 from nvcore.api.grant import GrantRequest
 from nvcore.gpu.settings import GpuSettings, HostSettings
@@ -58,6 +60,28 @@ def test_what_a_client_left_behind_is_taken_down_by_the_core(rig: Rig) -> None:
     assert next(f for f in host.functions if f.kind == "vgpu").owner is None
     rows = {row.kind: row for row in rig.gpu.hardware.ledger.rows()}
     assert rows["vram"].owned == 4 << 20 and rows["vram"].quarantined == 0
+
+
+def test_a_client_that_is_withdrawn_while_it_is_asked_does_not_come_all_the_same(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer, match = threading.Event(), threading.Event(), rig.a.match
+
+    def slow(function: Function) -> bool:
+        asked.set()
+        return answer.wait(5.0) and match(function)
+
+    monkeypatch.setattr(rig.a, "match", slow)
+    starting = threading.Thread(target=rig.start)
+    starting.start()
+    assert asked.wait(5.0)
+    leaving = threading.Thread(target=rig.host.withdraw, args=("toy-a",))
+    leaving.start()
+    until(lambda: rig.host.clients == (rig.offer_b,), "its offer is gone")
+    leaving.join(0.05)
+    answer.set()
+    starting.join(5.0)
+    leaving.join(5.0)
+    assert {f.kind: f.owner for f in rig.host.functions} == {"vgpu": None, "graphics": "toy-b", "display": None}
+    rig.doctor_ok()
 
 
 def test_what_a_gpu_runs_on_is_not_withdrawn_from_under_it(rig: Rig) -> None:
@@ -213,8 +237,6 @@ def test_reset_by_the_operator_boots_with_new_needs(rig: Rig, tmp_path: Path) ->
 
 
 def test_a_client_that_hangs_in_probe_is_abandoned(rig: Rig) -> None:
-    import threading
-
     release = threading.Event()
     rig.settings.call = 0.2
     rig.a.hooks["probe"] = lambda: release.wait(5.0)
