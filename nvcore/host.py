@@ -147,7 +147,8 @@ class Host:
 
         def open() -> device.Bus:
             bus = serving[0].open(self.settings.buses.get(scheme, {}))
-            self._endings += [bus.close, bus.subscribe(self._bus_event)]
+            self._endings.append(bus.close)
+            self._endings.append(bus.subscribe(self._bus_event))
             return bus
 
         return self._once("bus", scheme, open).open(source)
@@ -183,9 +184,11 @@ class Host:
         hanging = [f"unload of {gpu.name}" for gpu, _ in self._late(jobs, deadline)]
         for gpu in reversed(self.gpus):
             hanging += gpu.end_threads(max(0.1, min(5.0, deadline - self.clock.now())))
-        for end in reversed(self._endings):
-            end()
-        self._endings.clear()
+        while self._endings:
+            try:
+                self._endings.pop()()
+            except Exception as error:  # isolation boundary: hook
+                self.events.publish("plugin", f"a bus was not closed in order: {type(error).__name__}: {error}", code="NVC-1010")
         self._opened.clear()
         if jobs:
             import gc

@@ -169,10 +169,10 @@ class Ladder:
             return
         for attachment in reversed(staying):
             self._stays(attachment, attachment.resume(step.vram, generation), "failed in resume")
+        if self._down() or (grant is not None and grant.ended):
+            return  # it did not last: what came then is climbed next
         if grant is None:
             gpu.set_state("running")
-        elif grant.ended:
-            return
         about = grant.about if grant is not None else {}
         gpu.publish("recovery", f"recovered from {fault.cause}", channel=fault.channel, action=step.action, fault=fault, **about)
 

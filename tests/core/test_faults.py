@@ -239,6 +239,28 @@ def test_a_client_that_attaches_while_the_gpu_dies_is_told_and_resumed(rig: Rig)
     assert calls == ["on_fault", "quiesce gpu-reset", "resume lost 2"]
 
 
+@pytest.mark.parametrize("rung", [Rung.CHANNEL, Rung.GPU])
+def test_a_gpu_that_dies_while_its_clients_resume_is_not_said_to_have_recovered(rig: Rig, rung: Rung) -> None:
+    rig.start()
+    gates: list[object] = []
+
+    def dies() -> None:
+        gates.append(rig.gpu.hardware.gate)
+        rig.session.halt(f"dies {len(gates)} times")
+        until(lambda: not gates[-1].open, "met")
+
+    rig.a.hooks["resume"] = dies
+    if rung is Rung.GPU:
+        rig.session.halt("dies")
+        until(lambda: rig.gpu.state.name == "lost", "lost")
+        assert rig.states()[-3:] == ["resetting", "resetting", "lost"]
+    else:
+        channel_fault(rig, rig.a.tenant)
+        recovered(rig)
+        assert rig.states()[-2:] == ["resetting", "running"]
+    assert [event.text for event in rig.host.events.since() if event.kind == "recovery"] in ([], ["recovered from firmware-halt"])
+
+
 def test_a_client_has_heard_every_fault_before_it_is_asked_to_quiesce(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.start()
     heard: list[str] = []

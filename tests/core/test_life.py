@@ -6,6 +6,7 @@ import json
 import threading
 from pathlib import Path
 
+import attrs
 import pytest
 
 from nvcore.api.client import Function
@@ -216,6 +217,33 @@ def test_a_device_that_leaves_is_lost_and_a_retry_finds_it_again(rig: Rig) -> No
     rig.fake.firmware_running = False
     host.retry("fake:one")
     assert rig.gpu.state.name == "running"
+
+
+def test_a_bus_that_does_not_close_keeps_nothing_else_open(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = rig.start()
+    closed: list[str] = []
+    host._endings[:0] = [lambda: closed.append("first to open"), lambda: 1 // 0]
+    host.stop()
+    assert closed == ["first to open"] and rig.gpu.state.name == "released"
+    assert any("ZeroDivisionError" in event.text for event in host.events.since() if event.kind == "plugin")
+
+
+def test_a_bus_that_cannot_tell_of_removals_is_closed_again(rig: Rig) -> None:
+    bus = fake_bus(rig.fake)
+    opened: list[object] = []
+    closed: list[object] = []
+
+    def open(config: object) -> object:
+        made = bus.open({})
+        opened.append(made)
+        made.subscribe = lambda callback: 1 // 0
+        made.close = lambda: closed.append(made)
+        return made
+
+    host = Host([rig.fake.source], buses=[attrs.evolve(bus, open=open)], backends=rig.backends, state_dir=rig.folder).start()
+    assert host.gpus[0].state.name == "failed"
+    host.stop()
+    assert closed == opened != []
 
 
 def test_twenty_boots_and_unloads_leave_no_descriptor_and_no_thread(rig: Rig) -> None:
