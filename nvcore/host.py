@@ -50,7 +50,7 @@ class Host:
         self._state_dir = state_dir
         self._bus_offers = tuple(buses)
         self._opened: dict[tuple[str, str], Any] = {}
-        self._endings: list[Callable[[], None]] = []
+        self._endings: list[tuple[str, Callable[[], None]]] = []  # what lets go of a bus, by its scheme, or of the folder
         self._lock = Lock("host-offers")
         self.gpus: tuple[Gpu, ...] = ()  # in the order of the sources, whatever their state
 
@@ -105,7 +105,7 @@ class Host:
             from tempfile import TemporaryDirectory
 
             folder = TemporaryDirectory(prefix="nvcore-", ignore_cleanup_errors=True)
-            self._endings.append(folder.cleanup)
+            self._endings.append(("", folder.cleanup))
             self._state_dir = Path(folder.name)
         self._state_dir.mkdir(parents=True, exist_ok=True)
         return self._state_dir
@@ -147,8 +147,8 @@ class Host:
 
         def open() -> device.Bus:
             bus = serving[0].open(self.settings.buses.get(scheme, {}))
-            self._endings.append(bus.close)
-            self._endings.append(bus.subscribe(self._bus_event))
+            self._endings.append((scheme, bus.close))
+            self._endings.append((scheme, bus.subscribe(self._bus_event)))
             return bus
 
         return self._once("bus", scheme, open).open(source)
@@ -184,17 +184,22 @@ class Host:
         hanging = [f"unload of {gpu.name}" for gpu, _ in self._late(jobs, deadline)]
         for gpu in reversed(self.gpus):
             hanging += gpu.end_threads(max(0.1, min(5.0, deadline - self.clock.now())))
-        while self._endings:
-            try:
-                self._endings.pop()()
-            except Exception as error:  # isolation boundary: hook
-                self.events.publish("plugin", f"a bus was not closed in order: {type(error).__name__}: {error}", code="NVC-1010")
+        self._end({scheme for scheme, _ in self._endings})
         self._opened.clear()
         if jobs:
             import gc
 
             gc.collect()  # sessions, grants and channels refer to one another; the memory that they kept goes now, not at some later boot
         return hanging
+
+    def _end(self, schemes: set[str]) -> None:
+        """Let go of what was opened for these, the last first."""
+        for ending in reversed([one for one in self._endings if one[0] in schemes]):
+            self._endings.remove(ending)
+            try:
+                ending[1]()
+            except Exception as error:  # isolation boundary: hook
+                self.events.publish("plugin", f"a bus was not closed in order: {type(error).__name__}: {error}", code="NVC-1010")
 
     def __enter__(self) -> Host:
         return self.start()
@@ -240,6 +245,7 @@ class Host:
         self.clients = tuple(offer for offer in self.clients if not theirs(offer))
         for gpu in reversed(self.gpus) if drove else ():  # each asked on its thread: one may be attaching it right now
             gpu.life.call(partial(gpu.detach_all_of, plugin), f"stop of {plugin} on {gpu.name}", 2 * self.settings.call)
+        self._end(schemes)  # no GPU has a device of them, and none will get one
 
     @may_sleep
     def doctor(self) -> list[offers.Finding]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nvcore import __version__
 from nvcore.api.errors import ConflictError, UsageError
+from nvcore.api.offers import InterfaceOffer
 from nvcore.daemon.interfaces import SETS, core_interfaces, deny_state, panels
 from nvcore.daemon.server import ControlServer
 from nvcore.gpu.settings import GpuSettings, HostSettings
@@ -170,7 +171,6 @@ class Daemon:
         plugin = self.plugin_host.plugin(name)
         if plugin.state in ("registered", "started"):
             self.host.withdraw(plugin.name)
-        self.plugin_host.stop(name)
-        self._server.stopped.add(plugin.name)
+        self._server.stopped.update(offer.name for offer in self.plugin_host.stop(name) if isinstance(offer, InterfaceOffer))
         self.host.events.publish("plugin", f"plugin {plugin.name} stopped by the operator", action="stopped")
         return plugin.as_dict()

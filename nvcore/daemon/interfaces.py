@@ -76,10 +76,10 @@ def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
     if not isinstance(kinds, list) or not all(kind in known for kind in kinds):
         raise BadParameter(call, "kinds", f"a list of these: {', '.join(known)}")
     gpu = name and daemon.host.gpu(name)
-    names = (gpu.name, gpu.source) if gpu else ()  # what happens before it has an address is told by its source
     with closing(daemon.host.events.subscribe()) as subscription:
         events, first = daemon.host.events.since(after), True
         while first or events or daemon.state != "stopping":
+            names = (gpu.name, gpu.source) if gpu else ()  # asked each time: before it has an address it is told of by its source
             rows = [describe_event(event) for event in events if (not kinds or event.kind in kinds) and (not names or event.gpu in names)]
             if rows or first:
                 yield {"events": rows}

@@ -39,8 +39,8 @@ def text_of(name: str) -> str:
 
 
 class ControlServer:
-    """Serves interfaces at a socket. `start` returns when clients can connect; `stop` ends every connection. stopped: plugins whose
-    interfaces answer no more."""
+    """Serves interfaces at a socket. `start` returns when clients can connect; `stop` ends every connection. stopped: interfaces that
+    answer no more, because their plugin was stopped."""
 
     def __init__(self, path: str, *, group: str = "nvcore", version: str = "") -> None:
         self.path, self._group, self._version = path, group, version
@@ -150,7 +150,7 @@ class ControlServer:
             raise Refusal("InterfaceNotFound", {"interface": interface})
         if method not in served.observe | served.control:
             raise Refusal("MethodNotFound", {"method": name})
-        if served.plugin in self.stopped:
+        if interface in self.stopped:
             raise NotRunningError(f"plugin {served.plugin} was stopped", remedy="restart the daemon to start it again")
         if method in served.control:
             _log.info("%s by uid %d pid %d%s", name, caller.uid, caller.pid, "" if caller.controller else ": denied")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
-from nvcore.api.errors import NotFoundError, NotRunningError, PluginError
+from nvcore.api.errors import ConfigError, NotFoundError, NotRunningError, PluginError
 from nvcore.api.offers import HostInfo
 from nvcore.locks import start_thread
 from nvcore.plugins.hooks import OFFERS, Hooks
@@ -99,7 +99,13 @@ class PluginHost:
         from nvcore.config.sections import build
 
         for plugin, offer in sections.items():
-            self._infos[plugin.key].config = build(offer, self.configuration)
+            try:
+                self._infos[plugin.key].config = build(offer, self.configuration)
+            except ConfigError:  # not the plugin's fault: the operator is told file and line
+                raise
+            except (Exception, SystemExit) as error:  # isolation boundary: hook
+                plugin.fail("NVC-1108", f"its configuration section {raised(error)}")
+                self._hooks.drop(plugin)
 
     def states(self) -> list[dict[str, Any]]:
         """Every plugin with state, reason and remedy (schema nvcore.plugins/1), problems of the index not included."""

@@ -14,7 +14,7 @@ from nvcore.api.errors import ConflictError, NotFoundError
 from nvcore.api.grant import GrantRequest
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
-from nvcore.testing.fakes import FakeGpu, fake_bus
+from nvcore.testing.fakes import FakeBus, FakeGpu, fake_bus
 from nvcore.testing.firmware import fake_firmware
 from nvcore.testing.toys import toy_client
 from tests.core.conftest import Rig, until
@@ -104,6 +104,19 @@ def test_a_backend_that_no_gpu_runs_on_can_be_withdrawn_and_is_chosen_no_more(ri
     host.withdraw(rig.firmware.name)
     host.retry("fake:one")
     assert rig.gpu.state.name == "unsupported" and len(rig.backend.sessions) == 0
+
+
+def test_a_bus_that_no_gpu_uses_is_closed_when_it_is_withdrawn_and_not_once_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[tuple[object, ...]] = []
+    monkeypatch.setattr(FakeBus, "close", lambda bus: closed.append(tuple(bus._callbacks)))
+    rig.fake.leave()  # no device is opened, only the bus
+    host = rig.start()
+    host.withdraw("fake")
+    assert closed == [()], "it told nobody any more when it was closed"
+    host.retry("fake:one")
+    assert rig.gpu.state.name == "failed" and "no bus serves" in str(rig.gpu.state.cause)
+    host.stop()
+    assert len(closed) == 1
 
 
 def test_one_gpu_that_fails_does_not_touch_the_other(rig: Rig) -> None:
@@ -222,7 +235,7 @@ def test_a_device_that_leaves_is_lost_and_a_retry_finds_it_again(rig: Rig) -> No
 def test_a_bus_that_does_not_close_keeps_nothing_else_open(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     host = rig.start()
     closed: list[str] = []
-    host._endings[:0] = [lambda: closed.append("first to open"), lambda: 1 // 0]
+    host._endings[:0] = [("", lambda: closed.append("first to open")), ("", lambda: 1 // 0)]
     host.stop()
     assert closed == ["first to open"] and rig.gpu.state.name == "released"
     assert any("ZeroDivisionError" in event.text for event in host.events.since() if event.kind == "plugin")

@@ -10,11 +10,16 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nvcore.api.control import Call, Caller
+from nvcore.daemon.interfaces import core_interfaces
+from nvcore.events import EventLog
 from tests.daemon.running import Running
 
 varlink = pytest.importorskip("varlink")
@@ -200,6 +205,22 @@ def test_events_come_at_once_and_a_watcher_that_leaves_is_let_go(host: Running) 
         assert json.loads(link.recv(65536)[:-1]) == {"parameters": {"events": []}, "continues": True}
         with pytest.raises(TimeoutError):
             link.recv(1)  # nothing is said where nothing happens
+
+
+def test_who_watches_a_gpu_before_it_has_an_address_hears_of_it_under_its_address_too() -> None:
+    log = EventLog()
+    gpu = SimpleNamespace(name="soft:a", source="soft:a")
+    daemon: Any = SimpleNamespace(state="running", host=SimpleNamespace(events=log, gpu=lambda name: gpu))
+    (event,) = [offer for offer in core_interfaces(daemon) if offer.name == "io.nvcore.Event"]
+    told: Any = event.handler
+    answers = told.Watch(Call("Watch", {"gpu": "soft:a"}, Caller(0, 0, 0, True), True))
+    log.publish("state", "found", gpu="soft:a")
+    log.publish("state", "found", gpu="soft:b")
+    assert [row["text"] for row in next(answers)["events"]] == ["found"]
+    gpu.name = "0000:41:00.0"
+    log.publish("state", "booting", gpu="0000:41:00.0")
+    assert next(filter(None, islice(answers, 3)))["events"][0]["text"] == "booting"
+    answers.close()
 
 
 SEEDS = [

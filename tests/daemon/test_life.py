@@ -257,6 +257,15 @@ def test_an_interface_that_does_not_fit_costs_its_plugin_not_the_daemon(daemon: 
     host.run("status", code=7)
 
 
+def test_a_plugin_that_is_called_like_the_core_is_stopped_without_it(daemon: Daemons, site: Path) -> None:
+    plugin(site, "nvcore", f"NAME, OBSERVE = 'org.example.Fits', frozenset({{'Hello'}}){INTERFACE}", name="toy-core")
+    host = daemon("--only", "nvcore", command=isolated(site)).start()
+    host.run("plugins", "stop", "nvcore")
+    assert [row["state"] for row in host.json("plugins")["plugins"] if row["name"] == "nvcore"] == ["disabled"]
+    host.run("stop")
+    assert host.wait() == 0
+
+
 def test_a_stray_distribution_in_the_folder_or_on_the_path_does_not_become_code(daemon: Daemons, tmp_path: Path) -> None:
     stray = tmp_path / "stray"
     stray.mkdir()

@@ -378,6 +378,56 @@ def test_a_section_of_a_plugin_that_cannot_be_loaded_is_left_alone(site: Path, t
     assert row(loaded(configuration=load(files=[str(file)])), "raises")["state"] == "failed"
 
 
+BROKEN_SECTION = """
+import sys
+import attrs
+from nvcore.api import hookimpl
+from nvcore.api.offers import ConfigSection
+
+def refuses(instance, attribute, value):
+    raise OSError("no such slot")
+
+@attrs.frozen
+class Plain:
+    slots: int = 4
+
+@attrs.frozen
+class Unknown:
+    slots: "Nowhere" = 4
+
+@attrs.frozen
+class Refuses:
+    slots: int = attrs.field(default=4, validator=refuses)
+
+@hookimpl
+def nvcore_config_sections(host):
+    return [ConfigSection("broken", "settings", {section})]
+"""
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("int", "no attrs class"),
+        ("Unknown", "Nowhere"),
+        ("Refuses", "no such slot"),
+        ("Plain, lambda version, table: 1 / 0", "ZeroDivisionError"),
+        ("Plain, lambda version, table: sys.exit(3)", "SystemExit"),
+    ],
+)
+def test_a_section_that_its_plugin_cannot_read_costs_the_plugin_and_not_the_host(
+    site: Path, tmp_path: Path, section: str, words: str
+) -> None:
+    plugin(site, "broken", BROKEN_SECTION.format(section=section))
+    with_good(site)
+    file = tmp_path / "x.toml"
+    file.write_text("[plugins.broken]\nversion = 1\n" if "version" in section else "")
+    host = loaded(configuration=load(files=[str(file)]))
+    broken = row(host, "broken")
+    assert (broken["state"], broken["code"]) == ("failed", "NVC-1108") and words in broken["reason"] and broken["remedy"]
+    assert row(host, "good")["state"] == "registered" and host.collect("nvcore_config_sections") == []
+
+
 def test_what_was_installed_while_the_host_runs_needs_a_restart(site: Path) -> None:
     with_good(site)
     old = plugin(site, "old", GOOD.replace("toy-good", "toy-old").replace("'good'", "'old'"), family="client")
