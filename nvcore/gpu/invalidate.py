@@ -92,7 +92,8 @@ class TicketRing:
         """The next free ticket, armed; on a dead generation done, with its first cause. Called under the leaf lock."""
         ticket = self._tickets[self._next]
         self._next = (self._next + 1) % _RING
-        ticket.pdb, ticket.error, ticket.done = pdb, self._gate.cause, not self._gate.open
+        ticket.pdb, ticket.done = pdb, not self._gate.open  # looked at first: a closed gate has its cause
+        ticket.error = self._gate.cause if ticket.done else None
         return ticket
 
 

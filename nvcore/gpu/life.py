@@ -280,6 +280,7 @@ class Gpu:
         if hardware is not None:
             fails(problems, "interrupts", hardware.tree.mask_all)
             hardware.gate.close(cause)
+            hardware.invalidator.fail_all(cause)
         if device is not None and session is not None:
             report = self._unload(device, session)
             if reset and report.needs_reset and not device.gone:

@@ -92,14 +92,21 @@ class MemoryLease(Owned):
             raise ContractError("access outside of a lease", expected=f"within {self.range.size:#x} bytes", seen=f"{offset:#x} + {size:#x}")
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes at `offset`. Raises LeaseRevoked, ContractError."""
+        """Bytes at `offset`. Raises LeaseRevoked, also when it is taken back meanwhile: what was read may be the zeros in its place;
+        ContractError."""
         self._check(offset, size)
-        return self._memory.read(self._base + offset, size)
+        data = self._memory.read(self._base + offset, size)
+        if self.closed:
+            self._check(offset, size)
+        return data
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Store at `offset`. Raises LeaseRevoked, ContractError."""
-        self._check(offset, memoryview(data).nbytes)
+        """Store at `offset`. Raises LeaseRevoked, also when it is taken back meanwhile; ContractError."""
+        size = memoryview(data).nbytes
+        self._check(offset, size)
         self._memory.write(self._base + offset, data)
+        if self.closed:
+            self._check(offset, size)
 
     def view(self) -> memoryview:
         """The whole lease, writable. Raises LeaseRevoked; NotSupportedError where the device cannot be mapped revocably."""

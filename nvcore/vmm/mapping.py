@@ -71,13 +71,15 @@ class Mapped:
         self.view = memoryview(self._array).cast("B")[skew : skew + size]
 
     def read(self, at: int, size: int) -> bytes:
-        """Bytes from `at` on."""
+        """Bytes from `at` on; none once it is revoked."""
         return bytes(self.view[at : at + size])
 
     def write(self, at: int, data: bytes | memoryview) -> None:
-        """Store bytes from `at` on."""
+        """Store bytes from `at` on; nowhere once it is revoked."""
         view = memoryview(data).cast("B")
-        self.view[at : at + len(view)] = view
+        place = self.view[at : at + len(view)]
+        if place:
+            place[:] = view
 
     def revoke(self) -> None:
         """Put anonymous zeros in the place of the device's memory, under every view that was handed out. Idempotent."""

@@ -18,6 +18,7 @@ from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareMessag
 from nvcore.api.grant import GrantRequest
 from nvcore.api.needs import BootNeeds
 from nvcore.api.offers import ClientOffer
+from nvcore.gpu.invalidate import TicketRing
 from nvcore.locks import Fence
 from nvcore.testing.clock import VirtualClock
 from tests.core.conftest import Rig, until
@@ -413,6 +414,18 @@ def test_a_stuck_invalidate_gives_both_tenants_errors_within_twice_its_limit(vir
     assert {tenant.faults[0].cause for tenant in (a, b)} == {"invalidate-timeout"}
     again = [a.bind(0, 9), b.bind(0, 9)]
     assert all(fence.wait(5.0, clock) and fence.error is None for fence in again)
+    rig.doctor_ok()
+
+
+def test_an_invalidate_under_way_when_the_gpu_is_taken_down_fails(rig: Rig) -> None:
+    rig.clients = []
+    host = rig.start()
+    hardware = rig.gpu.hardware
+    rig.fake.faults.arm("stuck-invalidate")
+    waiting = [hardware.invalidator.start(TicketRing(hardware.invalidator, hardware.gate), 0x1000) for _ in range(2)]
+    assert not any(one.done for one in waiting)
+    host.reset(rig.gpu.name)
+    assert all(one.done and one.error == "an operator resets the GPU" for one in waiting)
     rig.doctor_ok()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -11,6 +12,7 @@ from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError, Us
 from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Range
 from nvcore.testing.fakes import FakeGpu
+from nvcore.vmm.mapping import Mapped
 from tests.core.conftest import Rig, until
 
 KIB = 1 << 10
@@ -59,6 +61,24 @@ def test_a_stale_view_neither_reaches_vram_nor_crashes(rig: Rig) -> None:
     del part
     gc.collect()
     view[5] = 1  # the mapping lives for as long as a view does
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_an_access_during_which_its_lease_is_revoked_says_so(rig: Rig, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.start()
+    lease = rig.a.tenant.tables
+    access = getattr(Mapped, way)
+
+    def late(mapped: Mapped, *args: object) -> object:
+        core = threading.Thread(target=lease.revoke, args=("a fault, in that moment",))
+        core.start()
+        core.join(5.0)
+        return access(mapped, *args)
+
+    monkeypatch.setattr(Mapped, way, late)
+    with pytest.raises(LeaseRevoked) as caught:
+        lease.read(0, 16) if way == "read" else lease.write(0, bytes(16))
+    assert caught.value.seen == "a fault, in that moment"
 
 
 def test_mappings_go_with_their_last_view(rig: Rig) -> None:
