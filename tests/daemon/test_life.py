@@ -258,7 +258,7 @@ def test_an_interface_that_does_not_fit_costs_its_plugin_not_the_daemon(daemon: 
 
 
 def test_a_plugin_that_is_called_like_the_core_is_stopped_without_it(daemon: Daemons, site: Path) -> None:
-    plugin(site, "nvcore", f"NAME, OBSERVE = 'org.example.Fits', frozenset({{'Hello'}}){INTERFACE}", name="toy-core")
+    plugin(site, "nvcore", f"NAME, OBSERVE = 'org.example.Fits', frozenset({{'Hello'}}){INTERFACE}")
     host = daemon("--only", "nvcore", command=isolated(site)).start()
     host.run("plugins", "stop", "nvcore")
     assert [row["state"] for row in host.json("plugins")["plugins"] if row["name"] == "nvcore"] == ["disabled"]
