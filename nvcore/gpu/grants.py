@@ -261,6 +261,7 @@ class GpuGrant:
         if root is not None:
             stuck |= step("firmware tenant", root.close)
         self.revoke_leases(cause)
+        self.hardware.vram.settle()  # what was being written through one of them ends before the scrub
         return stuck
 
     def _leave(self, final: GrantState, quarantine: Sequence[str] = ()) -> None:

@@ -1,6 +1,7 @@
 """How the core reaches VRAM: descriptors of the device where it shares them; BAR1, or the PRAMIN window, where it does not.
 
-Owns the window register (one leaf lock per GPU, held for one window's accesses). Any thread. Decides nothing about who may touch what:
+Owns the window register and one leaf lock per GPU, held for one window's accesses, or as many behind BAR1: a long access looks in between
+whether it may go on, and `settle` waits for the one that looked before. Any thread. Decides nothing about who may touch what:
 grants and leases do; what is mapped of a descriptor is `nvcore.vmm.mapping`'s, what of BAR1 is the hardware's. Source:
 open-gpu-kernel-modules 570.144 dev_bus.h, dev_xtl_ep_pri.h.
 """
@@ -16,6 +17,10 @@ from nvcore.api.inventory import Range
 from nvcore.hw.mmu import WINDOW, WINDOW_HOPPER, window_steps
 from nvcore.locks import Lock
 from nvcore.vmm.mapping import PAGE, Extent, zeros
+
+
+def _never() -> bool:
+    return False
 
 
 class VramAccess:
@@ -41,26 +46,35 @@ class VramAccess:
             return None
         return Extent(self._device, item, shared.fd, shared.offset)
 
-    def _access(self, address: int, size: int, move: Callable[[Bar, int, int, int], object]) -> None:
-        """Have `move(bar, place in it, offset from address, bytes)` reach [address, address + size), behind BAR1 or through the window."""
-        if self.mapped and self.bar1 is not None and address + size <= self.mapped:
-            move(self.bar1, address, 0, size)
-            return
+    def _access(self, address: int, size: int, ended: Callable[[], bool], move: Callable[[Bar, int, int, int], object]) -> None:
+        """Have `move(bar, place in it, offset from address, bytes)` reach [address, address + size), behind BAR1 or through the window,
+        until it has `ended`."""
+        bar1 = self.bar1 if self.mapped and address + size <= self.mapped else None
         for base, place, at, step in window_steps(address, size):
             with self._lock:
-                self._bar.write32(self._window, base)
-                move(self._bar, place, at, step)
+                if ended():
+                    return
+                if bar1 is not None:
+                    move(bar1, address + at, at, step)
+                else:
+                    self._bar.write32(self._window, base)
+                    move(self._bar, place, at, step)
 
-    def read(self, address: int, size: int) -> bytes:
-        """Bytes of VRAM."""
+    def settle(self) -> None:
+        """Wait until no access is under way that had not ended before this call."""
+        with self._lock:
+            pass
+
+    def read(self, address: int, size: int, ended: Callable[[], bool] = _never) -> bytes:
+        """Bytes of VRAM; fewer when it has `ended` meanwhile (by default never)."""
         parts: list[bytes] = []
-        self._access(address, size, lambda bar, place, _, step: parts.append(bar.read(place, step)))
+        self._access(address, size, ended, lambda bar, place, _, step: parts.append(bar.read(place, step)))
         return b"".join(parts)
 
-    def write(self, address: int, data: bytes | memoryview) -> None:
-        """Store bytes in VRAM."""
+    def write(self, address: int, data: bytes | memoryview, ended: Callable[[], bool] = _never) -> None:
+        """Store bytes in VRAM, until it has `ended` (by default never)."""
         view = memoryview(data).cast("B")
-        self._access(address, len(view), lambda bar, place, at, step: bar.write(place, view[at : at + step]))
+        self._access(address, len(view), ended, lambda bar, place, at, step: bar.write(place, view[at : at + step]))
 
     def zero(self, item: Range) -> None:
         """Fill with zeros, through a descriptor of its own where the device gives one: writing through the window what can be punched takes

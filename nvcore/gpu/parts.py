@@ -71,18 +71,21 @@ class GrantBuffer(Owned):
 class MemoryLease(Owned):
     """A claim on `range` (VRAM addresses). mapped: the memory in this process, or None where every access goes through the window."""
 
-    __slots__ = ("_base", "_cause", "_memory", "range")
+    __slots__ = ("_cause", "_memory", "range")
 
     def __init__(self, grant: GpuGrant, item: Range, mapped: Mapped | None) -> None:
         super().__init__(grant, "lease")
+        self.range = item
         self._memory: Mapped | VramAccess = mapped or grant.hardware.vram
-        self.range, self._base = item, 0 if mapped is not None else item.start
         self._cause: str | None = None
 
     @property
     def valid(self) -> bool:
         """Whether it has been neither revoked nor released."""
         return not self.closed
+
+    def _is_closed(self) -> bool:
+        return self.closed
 
     def _check(self, offset: int, size: int) -> None:
         if self.closed:
@@ -95,7 +98,8 @@ class MemoryLease(Owned):
         """Bytes at `offset`. Raises LeaseRevoked, also when it is taken back meanwhile: what was read may be the zeros in its place;
         ContractError."""
         self._check(offset, size)
-        data = self._memory.read(self._base + offset, size)
+        memory, at = self._memory, self.range.start + offset
+        data = memory.read(offset, size) if isinstance(memory, Mapped) else memory.read(at, size, self._is_closed)
         if self.closed:
             self._check(offset, size)
         return data
@@ -104,7 +108,10 @@ class MemoryLease(Owned):
         """Store at `offset`. Raises LeaseRevoked, also when it is taken back meanwhile; ContractError."""
         size = memoryview(data).nbytes
         self._check(offset, size)
-        self._memory.write(self._base + offset, data)
+        if isinstance(self._memory, Mapped):
+            self._memory.write(offset, data)
+        else:
+            self._memory.write(self.range.start + offset, data, self._is_closed)
         if self.closed:
             self._check(offset, size)
 

@@ -118,6 +118,44 @@ def test_a_device_that_shares_nothing_is_reached_through_the_window_and_says_so(
     rig.doctor_ok()
 
 
+@pytest.mark.parametrize("bar1", [True, False], ids=["behind BAR1", "through the window"])
+def test_a_long_write_ends_with_its_lease_and_before_the_scrub(rig: Rig, bar1: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.fakes[0].scrap()
+    rig.fakes[0] = FakeGpu("fake:one", share=False)
+    rig.start()
+    context, vram = rig.a.tenant.context, rig.gpu.hardware.vram
+    grant = context.grant(GrantRequest("one", vram=4 << 20))
+    home, lease = grant.vram[0], grant.map(grant.vram[0])
+    core = threading.Thread(target=grant.revoke, args=("a fault, in that moment",))
+    written: list[int] = []
+
+    class Bar1:
+        """VRAM itself."""
+
+        @staticmethod
+        def write(offset: int, data: memoryview) -> None:
+            rig.fake.poke(offset, bytes(data))
+
+    if bar1:
+        vram.bar1, vram.mapped = Bar1(), home.end
+    bar = vram.bar1 if bar1 else vram._bar
+    write = bar.write
+
+    def late(offset: int, data: memoryview) -> None:
+        if not core.ident:
+            core.start()
+            until(lambda: not lease.valid, "revoked")
+        write(offset, data)
+        written.append(len(data))
+
+    monkeypatch.setattr(bar, "write", late)
+    with pytest.raises(LeaseRevoked):
+        lease.write(0, b"x" * home.size)
+    core.join(5.0)
+    assert written[0] <= 1 << 20 and grant.state == "revoked"
+    assert rig.fake.vram(home.start, home.size) == bytes(home.size)
+
+
 def test_memory_is_scrubbed_before_another_owner_gets_it(rig: Rig) -> None:
     rig.start()
     context = rig.a.tenant.context
