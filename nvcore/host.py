@@ -239,13 +239,15 @@ class Host:
             if (drives and not rests) or (gpu.source.partition(":")[0] in schemes and (gpu.device or not rests)):
                 remedy = f"stop the GPUs first: nvcore stop, then start without it: nvcore run -p no:{plugin}"
                 raise ConflictError(f"plugin {plugin} cannot be stopped: GPU {gpu.name} is {gpu.state.name} on it", remedy=remedy)
-        drove = any(map(theirs, self.clients))
+        asked = [gpu for gpu in self.gpus if gpu.state.name != "released"] if any(map(theirs, self.clients)) else []
         self._bus_offers = tuple(offer for offer in self._bus_offers if not theirs(offer))
         self.backends = tuple(offer for offer in self.backends if not theirs(offer))
         self.clients = tuple(offer for offer in self.clients if not theirs(offer))
-        for gpu in reversed(self.gpus) if drove else ():  # each asked on its thread: one may be attaching it right now
-            gpu.life.call(partial(gpu.detach_all_of, plugin), f"stop of {plugin} on {gpu.name}", 2 * self.settings.call)
         self._end(schemes)  # no GPU has a device of them, and none will get one
+        # each on its own thread: one may be attaching it right now, and one that takes long keeps it from leaving no other
+        jobs = [(gpu, gpu.life.post(partial(gpu.detach_all_of, plugin), f"stop of {plugin} on {gpu.name}")) for gpu in asked]
+        for _, error in list(self._late(jobs, self.clock.now() + 2 * self.settings.call)):
+            raise error
 
     @may_sleep
     def doctor(self) -> list[offers.Finding]:

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from nvcore.api.client import Function
-from nvcore.api.errors import ConflictError, NotFoundError
+from nvcore.api.errors import ConflictError, NotFoundError, WaitTimeout
 from nvcore.api.grant import GrantRequest
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
@@ -83,6 +83,20 @@ def test_a_client_that_is_withdrawn_while_it_is_asked_does_not_come_all_the_same
     leaving.join(5.0)
     assert {f.kind: f.owner for f in rig.host.functions} == {"vgpu": None, "graphics": "toy-b", "display": None}
     rig.doctor_ok()
+
+
+def test_a_client_that_is_withdrawn_leaves_the_gpus_that_answer_and_the_host_says_which_does_not(rig: Rig) -> None:
+    rig.fakes.append(FakeGpu("fake:two", address="0000:f1:00.0"))
+    host = rig.start()
+    rig.settings.call, release = 0.1, threading.Event()
+    host.gpus[1].life.post(lambda: release.wait(10.0), "keeps the life-cycle thread")
+    with pytest.raises(WaitTimeout, match=r"stop of toy-a on 0000:f1:00\.0"):
+        host.withdraw("toy-a")
+    assert [one.name for one in host.gpus[0].attachments] == ["toy-b"]
+    release.set()
+    until(lambda: [one.name for one in host.gpus[1].attachments] == ["toy-b"], "it leaves when its turn comes")
+    host.stop()
+    host.withdraw("toy-b")
 
 
 def test_what_a_gpu_runs_on_is_not_withdrawn_from_under_it(rig: Rig) -> None:
