@@ -10,6 +10,7 @@ from typing import Any
 
 from nvcore.api.errors import UnreachableError, UsageError
 from nvcore.cli.context import Context
+from nvcore.cli.live import event_line
 from nvcore.cli.output import document
 
 
@@ -113,4 +114,13 @@ def _tables(context: Context, state: dict[str, Any]) -> None:
     context.view("gpus", state["gpus"], "wide")
     for panel in state["panels"]:
         columns = [(column["key"], column["heading"], column["side"]) for column in panel["columns"]]
-        context.show("table", schema="", key="", rows=panel["rows"], columns=columns)
+        if panel["problem"]:
+            context.out(f"panel {panel['title']}: {panel['problem']}\n")
+        else:
+            context.show("table", schema="", key="", rows=panel["rows"], columns=columns)
+    for row in state["plugins"]:
+        context.out(f"plugin {row['name']} {row['state']}: {row['reason']}\n  do: {row['remedy']}\n" if row["remedy"] else "")
+        context.out("".join(f"plugin {row['name']} conflict: {text}\n" for text in row["conflicts"]))
+    for deny in state["deny"]:
+        context.out(f"deny {deny['pattern']}: {', '.join(deny['matches']) or 'nothing matches'}\n")
+    context.out("".join(event_line(event) + "\n" for event in state["events"][-5:]))

@@ -94,11 +94,13 @@ def panels(plugins: PluginHost) -> list[dict[str, Any]]:
     answer = []
     for offer in sorted(plugins.collect("nvcore_status_panels"), key=lambda offer: (offer.order, offer.name)):
         panel: dict[str, Any] = {"name": offer.name, "schema": offer.schema, "title": offer.summary, "order": offer.order, "problem": None}
-        panel["columns"] = [{"key": key, "heading": heading, "side": side} for key, heading, side in offer.columns]
+        panel.update(columns=[], rows=[])
         try:
-            panel["rows"] = offer.snapshot()
+            columns = [{"key": key, "heading": heading, "side": side} for key, heading, side in offer.columns]
+            rows = json.loads(json.dumps([dict(row) for row in offer.snapshot()], allow_nan=False))  # what cannot be sent shows here
+            panel.update(columns=columns, rows=rows)
         except (Exception, SystemExit) as error:  # isolation boundary: hook
-            panel.update(rows=[], problem=f"{type(error).__name__}: {error}")
+            panel["problem"] = f"{type(error).__name__}: {error}"
         answer.append(panel)
     return answer
 

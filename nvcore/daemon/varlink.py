@@ -57,8 +57,11 @@ class Link:
         while b"\0" not in self.pending and len(self.pending) <= self._limit:
             if end is None and self.pending:
                 end = time.monotonic() + self._idle
-            self._socket.settimeout(None if end is None else max(0.001, end - time.monotonic()))
+            left = None if end is None else end - time.monotonic()
             try:
+                if left is not None and left <= 0:  # also where more comes all the time
+                    raise TimeoutError
+                self._socket.settimeout(left)
                 data = self._socket.recv(1 << 16)
             except TimeoutError:
                 if timeout is None:

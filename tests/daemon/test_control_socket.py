@@ -233,12 +233,13 @@ def test_a_request_without_end_is_cut_off_at_the_limit(server: ControlServer) ->
     greedy.socket.close()
 
 
-def test_a_request_that_comes_byte_by_byte_is_cut_off_when_its_time_is_over() -> None:
+@pytest.mark.parametrize("pause", [0.05, 0.0005])
+def test_a_request_that_comes_byte_by_byte_is_cut_off_when_its_time_is_over(pause: float) -> None:
     ours, theirs = socket.socketpair()
     link, end = Link(ours, idle=0.3), threading.Event()
 
     def drip() -> None:
-        while not end.wait(0.05):
+        while not end.wait(pause):
             theirs.sendall(b"x")
 
     thread = threading.Thread(target=drip)

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from itertools import islice
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 from nvcore.api.control import Call, Caller
-from nvcore.daemon.interfaces import core_interfaces
+from nvcore.api.offers import PanelOffer
+from nvcore.daemon.interfaces import core_interfaces, panels
 from nvcore.events import EventLog
 from tests.daemon.running import Running
 
@@ -221,6 +223,31 @@ def test_who_watches_a_gpu_before_it_has_an_address_hears_of_it_under_its_addres
     log.publish("state", "booting", gpu="0000:41:00.0")
     assert next(filter(None, islice(answers, 3)))["events"][0]["text"] == "booting"
     answers.close()
+
+
+def snapshot_that_exits() -> Any:
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "snapshot", "words"),
+    [
+        ((("name", "NAME", "left"),), lambda: 1 // 0, "ZeroDivisionError"),
+        ((("name", "NAME", "left"),), snapshot_that_exits, "SystemExit"),
+        ((("name", "NAME", "left"),), lambda: None, "TypeError"),
+        ((("name", "NAME", "left"),), lambda: ["a row"], "ValueError"),
+        ((("name", "NAME", "left"),), lambda: [{"name": {1, 2}}], "TypeError"),
+        ((("name", "NAME", "left"),), lambda: [{"name": float("nan")}], "ValueError"),
+        ((("name", "NAME"),), lambda: [], "ValueError"),
+    ],
+)
+def test_a_panel_that_cannot_be_shown_says_so_and_the_others_are_shown(columns: Any, snapshot: Any, words: str) -> None:
+    good = PanelOffer("good", "", "toy/1", (("name", "NAME", "left"),), 2, lambda: [{"name": "a", "since": (1, 2)}])
+    offers = [good, PanelOffer("bad", "", "toy/1", columns, 1, snapshot)]
+    host: Any = SimpleNamespace(collect=lambda hook: offers)
+    bad, shown = json.loads(json.dumps(panels(host)))
+    assert words in bad["problem"] and bad["rows"] == []
+    assert shown["problem"] is None and shown["rows"] == [{"name": "a", "since": [1, 2]}]
 
 
 SEEDS = [

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from nvcore.cli.args import Arguments
+from nvcore.cli.context import Context
+from nvcore.cli.status import _tables
 from nvcore.cli.views.overview import ASCII, UNICODE, duration, gib, mark_of, no_daemon, overview
 
 from .screens import NOW, PLUGINS, SCREENS, all_well, hostile_names
@@ -117,6 +120,31 @@ def test_a_panel_that_failed_and_an_empty_host_are_said() -> None:
     host["gpus"], host["events"] = [], []
     seen = text(overview(host, UNICODE, now=NOW), 120)
     assert "panel vGPUs: ValueError: x" in seen and "no GPU is configured" in seen and "EVENTS none" in seen
+
+
+CONFLICT = "BusOffer 'toy' is claimed by vfio and other; neither has it (NVC-1114); choose with -p no:NAME"
+
+
+def test_a_plugin_that_works_but_for_a_conflict_is_named_with_it() -> None:
+    host = all_well()
+    host["plugins"] = [{"name": "vfio", "state": "started", "reason": None, "remedy": None, "conflicts": [CONFLICT]}]
+    seen = text(overview(host, UNICODE, now=NOW), 160)
+    assert f"plugin vfio conflict: {CONFLICT}" in " ".join(seen.split())
+
+
+def test_without_rich_all_that_is_wrong_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+    host = all_well()
+    broken = {"name": "broken", "state": "failed", "reason": "raised\x1b[31m", "remedy": "upgrade it", "conflicts": []}
+    host["plugins"] = [broken, {"name": "vfio", "state": "started", "reason": None, "remedy": None, "conflicts": [CONFLICT]}]
+    host["panels"][0]["problem"] = "ValueError: x"
+    host["deny"] = [{"pattern": "drm*", "matches": ["nvcore_drm"]}]
+    _tables(Context(Arguments()), host)
+    seen = capsys.readouterr().out
+    for words in (
+        "plugin broken failed: raised\\x1b[31m\n  do: upgrade it\n", f"plugin vfio conflict: {CONFLICT}\n", "panel vGPUs: ValueError: x\n",
+        "deny drm*: nvcore_drm\n", *(event["text"] for event in host["events"][-5:]),
+    ):  # fmt: skip
+        assert words in seen
 
 
 @pytest.mark.parametrize(

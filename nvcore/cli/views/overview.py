@@ -114,10 +114,11 @@ class _Pen:
         return lines + [self.text(f"   {gpu['number']} conflict: {text}", "red") for text in gpu["conflicts"]]
 
     def plugin(self, plugin: dict[str, Any]) -> list[Text]:
-        if not plugin.get("remedy"):  # then there is nothing to do about it: it works, or was not selected
-            return []
+        conflicts = [self.text(f"{self.glyphs.bad} plugin {plugin['name']} conflict: {text}", "red") for text in plugin.get("conflicts", ())]
+        if not plugin.get("remedy"):  # then there is nothing else to do about it: it works, or was not selected
+            return conflicts
         mark = getattr(self.glyphs, mark_of(plugin["state"])[0])
-        return self.wrong(f"{mark} plugin {plugin['name']} {plugin['state']}: {plugin['reason']}", plugin["remedy"])
+        return self.wrong(f"{mark} plugin {plugin['name']} {plugin['state']}: {plugin['reason']}", plugin["remedy"]) + conflicts
 
     def panel(self, panel: dict[str, Any]) -> RenderableType:
         if panel.get("problem"):
