@@ -51,9 +51,10 @@ class Context:
 
     @property
     def _hardware(self) -> Hardware:
-        if self._held is None:
+        held = self._held
+        if held is None:
             raise ContractError(f"{self._owner} left {self.function.name}: its context ended with that")
-        return self._held
+        return held
 
     @property
     def generation(self) -> int:
@@ -72,7 +73,8 @@ class Context:
 
     def family(self, name: str) -> Family | None:
         """A family of the running firmware; None without."""
-        return self._held.session.family(name) if self._held is not None and self._held.gate.open else None
+        held = self._held
+        return held.session.family(name) if held is not None and held.gate.open else None
 
     def virtual_function(self, number: int) -> VirtualFunction:
         """VF `number`, from 1. Raises NotFoundError."""

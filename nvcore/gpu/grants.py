@@ -72,9 +72,10 @@ class GpuGrant:
     @property
     def hardware(self) -> Hardware:
         """The GPU. Raises LeaseRevoked when the grant is gone."""
-        if self._hardware is None:
+        hardware = self._hardware
+        if hardware is None:
             raise LeaseRevoked(f"the grant {self.name} is {self.state}")
-        return self._hardware
+        return hardware
 
     @property
     def vram(self) -> Sequence[Range]:
@@ -92,7 +93,8 @@ class GpuGrant:
         return tuple(number for item in self._holds("functions") for number in range(item.start, item.end))
 
     def _holds(self, kind: str) -> tuple[Range, ...]:
-        return self._hardware.ledger.holds(self.name, kind) if self._hardware is not None else ()
+        hardware = self._hardware
+        return hardware.ledger.holds(self.name, kind) if hardware is not None else ()
 
     @property
     def tenant(self) -> Tenant:

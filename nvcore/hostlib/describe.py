@@ -56,8 +56,9 @@ def _client(attachment: Attachment) -> dict[str, Any]:
 
 def summarise_gpu(gpu: Gpu) -> dict[str, Any]:
     """One row of a list."""
-    booted = gpu.boot_report if gpu.boot_report is not None and gpu.boot_report.image.problem is None else None
-    books = {row.kind: row for row in gpu.hardware.ledger.rows()} if gpu.hardware else {}
+    report, hardware = gpu.boot_report, gpu.hardware  # each looked at once: the GPU may be taken down meanwhile
+    booted = report if report is not None and report.image.problem is None else None
+    books = {row.kind: row for row in hardware.ledger.rows()} if hardware is not None else {}
     return {
         "source": gpu.source,
         **_pick(gpu.identity, address="address", uuid="uuid", chip="chip.name"),

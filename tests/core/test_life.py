@@ -12,6 +12,7 @@ import pytest
 from nvcore.api.client import Function
 from nvcore.api.errors import ConflictError, NotFoundError, WaitTimeout
 from nvcore.api.grant import GrantRequest
+from nvcore.gpu.life import Gpu
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
 from nvcore.testing.fakes import FakeBus, FakeGpu, fake_bus
@@ -244,6 +245,27 @@ def test_a_device_that_leaves_is_lost_and_a_retry_finds_it_again(rig: Rig) -> No
     rig.fake.firmware_running = False
     host.retry("fake:one")
     assert rig.gpu.state.name == "running"
+
+
+@pytest.mark.parametrize("what", ["hardware", "boot_report"])
+def test_a_gpu_can_be_looked_at_while_it_is_taken_down(rig: Rig, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    host = rig.start()
+    value = getattr(rig.gpu, what)
+    for looks in range(4):  # then it is gone
+        for look in (host.summary, host.doctor, lambda: host.dump(tmp_path)):
+            left = iter([value] * looks)
+            with monkeypatch.context() as patched:
+                patched.setattr(Gpu, what, property(lambda gpu, left=left: next(left, None)), raising=False)
+                assert look()
+
+
+def test_what_a_client_asks_while_it_is_removed_is_answered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.start()
+    context = rig.a.tenant.context
+    left = iter([context._held] * 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(context), "_held", property(lambda self: next(left, None)), raising=False)
+        assert context.family("memory") in (None, rig.session.family("memory"))
 
 
 def test_a_bus_that_does_not_close_keeps_nothing_else_open(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
