@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,9 +35,9 @@ class Command:
     prints: list[str] = field(default_factory=list)
 
 
-def commands(kind: str) -> list[Command]:
+def commands(kind: str, blocks: Sequence[tuple[str, str]] = BLOCKS) -> list[Command]:
     found: list[Command] = []
-    for which, text in BLOCKS:
+    for which, text in blocks:
         for line in text.splitlines() if which == kind else ():
             if line.startswith("$ "):
                 found.append(Command(line[2:]))
