@@ -24,7 +24,7 @@ def desk(version: str) -> tuple[EventDesk, list[FirmwareEvent]]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(number=st.integers(0x1000, 0x1040) | st.integers(0, 0xFFFFFFFF), result=st.integers(0, 0xFFFFFFFF), payload=st.binary(max_size=400))
 def test_arbitrary_events_are_passed_on_and_never_raise(version, number, result, payload):
     events, found = desk(version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -73,6 +74,12 @@ class Environments:
         pip = [sys.executable, os.environ["NVCORE_TEST_PIP"], "--python", str(folder / "bin/python"), "-q"]
         subprocess.run([*pip, "install", "--no-index", "--no-compile", *links, *requirements], check=True, timeout=300)
         return Clean(folder)
+
+
+    def copy(self, name: str, to: str) -> Clean:
+        """An environment like that of a set, to change: a third of the time of making it."""
+        shutil.copytree(self[name].folder, self._folder / to, symlinks=True)
+        return Clean(self._folder / to)
 
 
 @pytest.fixture(scope="session")

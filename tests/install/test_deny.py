@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SETS, Clean, Environments
+from .conftest import Clean, Environments
 
 DENIED = 6
 
 
 @pytest.fixture(scope="module")
 def host(environments: Environments) -> Clean:
-    return environments.make("deny", [SETS["vgpu-host"]])
+    return environments.copy("vgpu-host", "deny")
 
 
 @pytest.fixture

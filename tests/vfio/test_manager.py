@@ -221,7 +221,7 @@ def test_names_that_are_unsafe_are_refused(tmp_path: Path, name: str) -> None:
         check_name(name)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     st.one_of(
         st.text(max_size=200),
