@@ -32,11 +32,14 @@ class ImportMissing(ImportFailed):
 
 
 def _blame(error: BaseException) -> str | None:
-    """File and line of the innermost frame that is not the import machinery's."""
-    from traceback import walk_tb
-
-    places = [f"{frame.f_code.co_filename}:{line}" for frame, line in walk_tb(error.__traceback__)]
-    return next((place for place in reversed(places) if not place.startswith("<frozen")), None)
+    """File and line of the innermost frame that is not the import machinery's. `traceback` would count as what the plugin brought."""
+    where, trace = None, error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if not name.startswith("<frozen"):
+            where = f"{name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where
 
 
 def raised(error: BaseException) -> str:

@@ -115,6 +115,13 @@ def test_the_footprint_says_what_each_plugin_brought(site: Site) -> None:
     assert site.run("plugins", "footprint").returncode == 0
 
 
+@pytest.mark.parametrize("source", ["1 / 0", "import sys; sys.exit(3)", "import toy_absent"])
+def test_a_plugin_that_cannot_be_imported_is_not_charged_with_the_words_about_it(site: Site, source: str) -> None:
+    site.plugin("breaks", source, family="client")
+    rows = {row["name"]: row for row in json.loads(site.run("plugins", "footprint", "--json").stdout)["plugins"]}
+    assert (rows["breaks"]["state"], rows["breaks"]["modules"]) == ("failed", [])
+
+
 def test_residue_is_named_without_a_pattern_too(site: Site) -> None:
     (site.folder / "nvcore_gone").mkdir()
     (site.folder / "~vcore_half-1.0.dist-info").mkdir()

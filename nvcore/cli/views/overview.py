@@ -114,11 +114,12 @@ class _Pen:
         return lines + [self.text(f"   {gpu['number']} conflict: {text}", "red") for text in gpu["conflicts"]]
 
     def plugin(self, plugin: dict[str, Any]) -> list[Text]:
-        conflicts = [self.text(f"{self.glyphs.bad} plugin {plugin['name']} conflict: {text}", "red") for text in plugin.get("conflicts", ())]
-        if not plugin.get("remedy"):  # then there is nothing else to do about it: it works, or was not selected
-            return conflicts
-        mark = getattr(self.glyphs, mark_of(plugin["state"])[0])
-        return self.wrong(f"{mark} plugin {plugin['name']} {plugin['state']}: {plugin['reason']}", plugin["remedy"]) + conflicts
+        """What is wrong with a plugin; nothing where it works, or was not selected."""
+        name, lines = plugin["name"], []
+        if plugin.get("remedy"):
+            mark = getattr(self.glyphs, mark_of(plugin["state"])[0])
+            lines = self.wrong(f"{mark} plugin {name} {plugin['state']}: {plugin['reason']}", plugin["remedy"])
+        return lines + [self.text(f"{self.glyphs.bad} plugin {name} conflict: {text}", "red") for text in plugin.get("conflicts", ())]
 
     def panel(self, panel: dict[str, Any]) -> RenderableType:
         if panel.get("problem"):
