@@ -125,7 +125,7 @@ def footprint(index: Index, plugin: Plugin) -> dict[str, Any]:
     metadata = [index.distributions[one].metadata for one in names]
     paths = [os.path.join(os.path.dirname(place), path) for place in metadata for path in recorded(place)]
     sizes = [os.path.getsize(path) for path in paths if os.path.exists(path)]
-    before, (memory, descriptors) = set(sys.modules), _held()
+    (memory, descriptors), before = _held(), set(sys.modules)  # in this order: asking imports too
     if plugin.state == "selected":
         load_objects(plugin)
     new = sorted(set(sys.modules) - before)
