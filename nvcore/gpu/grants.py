@@ -58,7 +58,7 @@ class GpuGrant:
         self.root: Tenant | None = None
         self._parts: dict[Owned | GpuGrant, None] = {}  # in the order in which they were made
         self._extents: dict[Range, Extent] = {}
-        self._lock = Lock("grant-extents")  # held while one is made: none is, of memory that may be another's by then
+        self._lock = Lock("grant")  # of its end, and of its extents: none is made of memory that may be another's by then
         self.about: dict[str, Any] = {"function": function, "grant": self.name, "owner": client, "vm": self.vm}
         hardware.grants[self.name] = self
 
@@ -223,17 +223,23 @@ class GpuGrant:
         firmware or the invalidate answers: the next rung's business. Children, which hold what is theirs, come first."""
         for child in self.parts(GpuGrant):
             child.renew(generation, cause)
-        self._clear(cause, _must)
-        for item in self.vram:
-            self.scrub(item)
+        try:
+            self._clear(cause, _must)
+            for item in self.vram:
+                self.scrub(item)
+        except (LeaseRevoked, UsageError):
+            if not self.ended:  # else its owner gave it back meanwhile, which is no fault of anything
+                raise
         self.generation = generation
 
     @may_sleep
     def revoke(self, cause: str, final: GrantState = "revoked") -> None:
         """The core takes the grant back without its owner, in the order of this module's heading."""
-        if self.ended:
-            return
-        hardware, problems, self.state = self.hardware, self.problems, final
+        with self._lock:
+            if self.ended:
+                return
+            self.state = final
+        hardware, problems = self.hardware, self.problems
         self.kill()
         stuck = False
         for child in self.parts(GpuGrant):

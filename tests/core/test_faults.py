@@ -119,6 +119,36 @@ def test_a_reset_of_a_grant_begins_its_children_anew_too(rig: Rig) -> None:
     rig.doctor_ok()
 
 
+@pytest.mark.parametrize("moment", ["close-tenant", "scrub"])
+@pytest.mark.parametrize("rung", [Rung.GRANT, Rung.GPU])
+def test_a_grant_that_its_owner_gives_back_during_a_reset_costs_nothing_more(
+    rig: Rig, moment: str, rung: Rung, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.start()
+    grant = rig.a.tenant.context.grant(GrantRequest("given back", vram=4 << 20))
+    grant.create_space()
+    where, what = (grant.root, "close") if moment == "close-tenant" else (grant, "require_vram")
+    step = getattr(where, what)
+
+    def late(*args: object) -> object:
+        monkeypatch.setattr(where, what, step)
+        owner = threading.Thread(target=grant.release)
+        owner.start()
+        owner.join(5.0)
+        return step(*args)
+
+    monkeypatch.setattr(where, what, late)
+    if rung is Rung.GRANT:
+        rig.gpu.ladder.meet_grant(grant, "test-fault")
+    else:
+        rig.session.halt("dies")
+        rig.running(2)
+    until(lambda: grant.state == "released", "given back")
+    rig.gpu.life.call(lambda: None, "idle", 10.0)
+    assert rig.gpu.state.name == "running" and rig.gpu.generation == (1 if rung is Rung.GRANT else 2)
+    rig.doctor_ok()
+
+
 def test_each_rung_is_tried_once_until_the_gpu_is_lost(rig: Rig) -> None:
     rig.start()
     a, b = rig.a.tenant, rig.b.tenant

@@ -11,6 +11,7 @@ import pytest
 from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError, UsageError
 from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Range
+from nvcore.gpu.grants import GpuGrant
 from nvcore.testing.fakes import FakeGpu
 from nvcore.vmm.mapping import Mapped
 from tests.core.conftest import Rig, until
@@ -279,6 +280,26 @@ def test_what_is_made_of_a_grant_while_it_is_taken_back_is_taken_down_too(rig: R
     assert [name for name in hardware.grants if "toy-a" in name] == []
     rows = {row.kind: row for row in hardware.ledger.rows()}
     assert rows["vram"].owned == 4 << 20 and rows["vram"].quarantined == 0
+    rig.doctor_ok()
+
+
+def test_a_grant_that_two_take_back_at_once_is_taken_back_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = rig.start()
+    grant = rig.a.tenant.grant
+    owner = threading.Thread(target=grant.release)
+
+    def ended(grant: GpuGrant) -> bool:
+        was = grant.state in ("released", "revoked")
+        if not was and not owner.ident:
+            owner.start()
+            owner.join(0.1)
+        return was
+
+    monkeypatch.setattr(GpuGrant, "ended", property(ended))
+    grant.revoke("its client left")
+    owner.join(5.0)
+    assert grant.state == "revoked"
+    assert [event.text for event in host.events.since() if event.grant == grant.name][1:] == ["revoked: toy-a: its client left"]
     rig.doctor_ok()
 
 
