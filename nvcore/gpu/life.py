@@ -236,7 +236,11 @@ class Gpu:
         again. No channel's memory is free by now, whatever still runs."""
         with suppress(DeviceGone):
             device.set_bus_master(True)
-        self._session, report = None, session.unload()
+        try:
+            report = session.unload()
+        except Exception as error:  # isolation boundary: worker
+            report = UnloadReport((), clean=False, needs_reset=True, cause=describe_error(error)[0])
+        self._session = None
         self.receiver.detach()
         self._taken_down(report)
         return report
@@ -264,7 +268,7 @@ class Gpu:
         """Back from wherever it stands, to `released`: clients leave in reverse order, the firmware is unloaded, the device released."""
         self.set_state("unloading")
         problems = self._take_firmware_down("the GPU is unloaded")
-        self._close_device()
+        fails(problems, "device", self._close_device)
         self.set_state("released", "; ".join(problems) or None)
 
     def _take_firmware_down(self, cause: str, *, reset: bool = True) -> list[str]:

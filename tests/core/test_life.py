@@ -335,6 +335,19 @@ def test_a_plugin_that_breaks_its_contract_fails_this_gpu_and_says_who(rig: Rig)
     assert not rig.fake.bus_master
 
 
+def test_a_session_that_raises_at_its_unload_keeps_nothing_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(session: object) -> object:
+        raise KeyError("a bug in unload")
+
+    host = rig.start()
+    monkeypatch.setattr(type(rig.session), "unload", broken)
+    rig.fake.faults.arm("boot-fails:no power")
+    host.reset(rig.gpu.name)
+    assert rig.gpu.state.name == "failed" and rig.fake.log.count("device reset") == 2 and not rig.fake.bus_master
+    unloads = [event.text for event in host.events.since() if event.kind == "unload"]
+    assert unloads == ["the unload was not clean: KeyError: 'a bug in unload'"]
+
+
 def test_a_backend_that_raises_anything_fails_this_gpu_and_leaves_no_dma(rig: Rig) -> None:
     def broken(context: object) -> object:
         raise KeyError("a bug in open")
