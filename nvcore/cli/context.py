@@ -84,7 +84,10 @@ class Context(CommandIO):
             if not word.startswith("no:") or len(word) == 3:
                 raise UsageError(f"-p {word} has no meaning", expected="-p no:NAME")
         said = Selection(only, disabled=[word[3:] for word in self.given.many("p")], none=self.given.flag("none"))
-        return said if said.none or not self.has_files else said.under(*self.configuration().plugins[:3])  # only, disable, required
+        if said.none or not self.has_files:
+            return said
+        lists = self.configuration().plugins
+        return said.under(lists.only, lists.disable, lists.required)
 
     def plugins(self, index: Index | None = None) -> list[Plugin]:
         """The plugins of an index (without one: scanned now) under this selection; none is imported."""

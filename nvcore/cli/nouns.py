@@ -36,7 +36,8 @@ def run_core(noun: str, context: Context) -> int:
     place, word, *said = verbs[verb]
     options = dict(pair.split(":") for pair in said if pair != "rows") | (OUTPUT_OPTIONS if "rows" in said else {})
     words = context.given.parse(argv[named:], options).words
-    if len(words) > (word != "-") or (not words and word[0] not in "-["):
+    least, most = int(word[0] not in "-["), int(word != "-")
+    if not least <= len(words) <= most:
         usage = " ".join(part for part in ("nvcore", noun, verb, word) if part != "-")
         what = "too many words" if words else f"{word} is missing"
         raise UsageError(what, expected=usage, seen=" ".join(words), remedy=f"nvcore {noun} --help")

@@ -66,7 +66,7 @@ class ControlServer:
         self._interfaces[offer.name] = offer
 
     def start(self) -> None:
-        """Listen. Raises UsageError for a path that is too long or served by another process."""
+        """Listen. Raises UsageError where no socket can be made, ConflictError where another process serves one or something lies."""
         old = os.umask(0o022)  # whoever may look may come as far as the socket; nobody else may put another one there
         with contextlib.suppress(OSError):  # what then is not there, listening tells
             os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)

@@ -61,7 +61,7 @@ def residue(index: Index) -> list[str]:
     A folder that is itself a source tree on the path (an editable install) is not residue: a distribution of another folder claims it.
     """
     owned: dict[str, set[str]] = {}  # folder on the path to the names in it that some distribution's record lists
-    for dist in (copy for first in index.distributions.values() for copy in (first, *first.shadowed)):
+    for dist in index.copies():
         names = {path.partition("/")[0] for path in recorded(dist.metadata) if not path.startswith("..")}
         owned.setdefault(dist.location, set()).update(names, [os.path.basename(dist.metadata)])
     found = list(index.leftovers)
@@ -86,7 +86,7 @@ def denied(index: Index, patterns: list[str]) -> list[dict[str, str]]:
     things += [("importable module", name, name, where) for name, where in importable(index).items()]
     things += [("loaded module", name, name.partition(".")[0], "") for name in list(sys.modules)]
     things += [("residue", os.path.basename(path), os.path.basename(path), path) for path in residue(index)]
-    for dist in (copy for first in index.distributions.values() for copy in (first, *first.shadowed)):
+    for dist in index.copies():
         things += [("file", path, dist.name, os.path.join(dist.location, path)) for path in recorded(dist.metadata)]
     found: dict[tuple[str, str], dict[str, str]] = {}
     for pattern in patterns:

@@ -69,6 +69,11 @@ class Index:
         self.problems: list[Problem] = []
         self.leftovers: list[str] = []
 
+    def copies(self) -> Iterator[Distribution]:
+        """Every place of every distribution, the shadowed ones too."""
+        for first in self.distributions.values():
+            yield from (first, *first.shadowed)
+
     def plugins(self) -> list[Distribution]:
         """Distributions with entry points of ours, by name."""
         return sorted((dist for dist in self.distributions.values() if dist.entry_points), key=lambda dist: dist.name)
