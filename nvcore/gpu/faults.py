@@ -216,7 +216,7 @@ class Ladder:
         grant.set_quiescing(True)
         self._climb(fault, owners, cure, lambda why: self.meet_gpu("grant-reset-failed", f"{grant.name}: {why}"), grant)
 
-    def _climb_gpu(self, fault: Fault, owners: list[Attachment]) -> None:
+    def _climb_gpu(self, fault: Fault, _: list[Attachment]) -> None:
         gpu, why = self._gpu, fault.text or fault.cause
         if gpu.hardware is None or gpu.hardware.gate.open:
             return  # an operator was faster: it was taken down, or booted anew

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nvcore.api.device import Bar, DmaBuffer
-from nvcore.api.errors import ContractError, DeviceGone, LeaseRevoked, NotSupportedError
+from nvcore.api.errors import ContractError, DeviceGone, LeaseRevoked, NotSupportedError, NvcoreError
 from nvcore.api.families import ChannelRef, MemoryFamily, SpaceRef
 from nvcore.api.grant import AddressSpace, Channel, Lease
 from nvcore.api.inventory import Range
@@ -249,8 +249,14 @@ class GpuChannel(Owned):
     def disable(self) -> None:
         """Take it off its runlist. Idempotent; nothing to do on a dead generation."""
         self.kill()
-        if self._gate.open and not self.closed:
-            self.grant.hardware.family("channel").disable(self.ref)
+        ref = getattr(self, "ref", None)
+        if ref is None or not self._gate.open:
+            return
+        try:
+            self.grant.hardware.family("channel").disable(ref)
+        except NvcoreError:
+            if not self.closed:  # else its owner closed it meanwhile, which takes it off too
+                raise
 
     def _end(self) -> None:
         """Disable and free it; then its fault buffer, which the hardware does not reach any more. When it raises, the buffer may still be

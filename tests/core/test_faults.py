@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from nvcore.api.client import ClientStatus
-from nvcore.api.errors import FirmwareDead, LeaseRevoked
+from nvcore.api.errors import ContractError, FirmwareDead, LeaseRevoked
 from nvcore.api.events import ChannelFault, Fault, FirmwareEvent, FirmwareMessage, Rung, VgpuPluginEvent
 from nvcore.api.grant import GrantRequest
 from nvcore.api.needs import BootNeeds
@@ -102,6 +102,30 @@ def test_a_channel_that_cannot_be_stopped_costs_its_grant_a_reset_and_no_neighbo
     assert told(b) == [] and b.submit() and rig.gpu.generation == 1
     fence = a.bind(1, 2)
     assert fence.wait(5.0) and fence.error is None
+    rig.doctor_ok()
+
+
+@pytest.mark.parametrize("moment", ["before the call", "in the call"])
+def test_a_channel_that_its_owner_closes_meanwhile_costs_no_reset(rig: Rig, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.start()
+    channel, family = rig.a.tenant.channel, rig.session.family("channel")
+    where, what = (family, "disable") if moment == "in the call" else (type(rig.gpu.hardware), "family")
+    step = getattr(where, what)
+
+    def late(*args: object) -> object:
+        monkeypatch.setattr(where, what, step)
+        owner = threading.Thread(target=channel.close)
+        owner.start()
+        owner.join(5.0)
+        if where is family:
+            raise ContractError("the channel was freed")
+        return step(*args)
+
+    rig.a.hooks["quiesce"] = lambda: monkeypatch.setattr(where, what, late)
+    channel_fault(rig, rig.a.tenant)
+    recovered(rig)
+    assert told(rig.a.tenant) == ["on_fault", "quiesce channel-fault", "resume kept 1"]
+    assert rig.a.tenant.channel.alive
     rig.doctor_ok()
 
 
