@@ -101,10 +101,13 @@ class PluginHost:
         for plugin, offer in sections.items():
             try:
                 self._infos[plugin.key].config = build(offer, self.configuration)
-            except ConfigError:  # not the plugin's fault: the operator is told file and line
-                raise
             except (Exception, SystemExit) as error:  # isolation boundary: hook
-                plugin.fail("NVC-1108", f"its configuration section {raised(error)}")
+                remedy = None
+                if isinstance(error, ConfigError):
+                    if self.configuration is not None and plugin.name in self.configuration.sections:
+                        raise  # not the plugin's fault: the operator is told file and line
+                    remedy = f"write a section [plugins.{plugin.name}], or leave the plugin out: -p no:{plugin.name}"
+                plugin.fail("NVC-1108", f"its configuration section {raised(error)}", remedy)
                 self._hooks.drop(plugin)
 
     def states(self) -> list[dict[str, Any]]:

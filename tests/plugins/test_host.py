@@ -428,6 +428,20 @@ def test_a_section_that_its_plugin_cannot_read_costs_the_plugin_and_not_the_host
     assert row(host, "good")["state"] == "registered" and host.collect("nvcore_config_sections") == []
 
 
+def test_a_plugin_that_needs_a_section_and_has_none_says_so_and_the_host_runs(site: Path, tmp_path: Path) -> None:
+    plugin(site, "settings", SECTION.replace("slots: int = 4", "slots: int"))
+    with_good(site)
+    host = loaded()
+    found = row(host, "settings")
+    assert found["state"] == "failed" and "'slots' is missing" in found["reason"] and "[plugins.settings]" in found["remedy"]
+    assert row(host, "good")["state"] == "registered"
+    file = tmp_path / "x.toml"
+    file.write_text("[plugins.settings]\nlabel = 'x'\n")
+    with pytest.raises(ConfigError, match="'slots' is missing") as caught:
+        loaded(configuration=load(files=[str(file)]))
+    assert caught.value.where == f"{file}:1"
+
+
 def test_what_was_installed_while_the_host_runs_needs_a_restart(site: Path) -> None:
     with_good(site)
     old = plugin(site, "old", GOOD.replace("toy-good", "toy-old").replace("'good'", "'old'"), family="client")
