@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
@@ -89,6 +89,12 @@ def _watch(daemon: Daemon, call: Call) -> Iterator[dict[str, Any]]:
         yield {"events": []}
 
 
+def _sendable(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a plugin as JSON has them; raises here, where the plugin is known, for what cannot be sent."""
+    sent: list[dict[str, Any]] = json.loads(json.dumps(list(rows), allow_nan=False))
+    return sent
+
+
 def panels(plugins: PluginHost) -> list[dict[str, Any]]:
     """Every panel with its rows, in order; `problem` says why one has none."""
     answer = []
@@ -97,8 +103,7 @@ def panels(plugins: PluginHost) -> list[dict[str, Any]]:
         panel.update(columns=[], rows=[])
         try:
             columns = [{"key": key, "heading": heading, "side": side} for key, heading, side in offer.columns]
-            rows = json.loads(json.dumps([dict(row) for row in offer.snapshot()], allow_nan=False))  # what cannot be sent shows here
-            panel.update(columns=columns, rows=rows)
+            panel.update(columns=columns, rows=_sendable(map(dict, offer.snapshot())))
         except (Exception, SystemExit) as error:  # isolation boundary: hook
             panel["problem"] = f"{type(error).__name__}: {error}"
         answer.append(panel)
@@ -121,7 +126,7 @@ def _doctor(daemon: Daemon) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     for offer in (*core, *daemon.plugin_host.collect("nvcore_doctor_checks")):
         try:
-            rows = [asdict(finding) for finding in offer.run()]
+            rows = _sendable(map(asdict, offer.run()))
         except (Exception, SystemExit) as error:  # isolation boundary: hook
             text = f"check {offer.name} failed: {type(error).__name__}: {error}"
             rows = [asdict(Finding("error", text, "NVC-1112", f"report it to the authors of {offer.plugin}"))]

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from nvcore.api.control import Call, Caller
-from nvcore.api.offers import PanelOffer
+from nvcore.api.offers import CheckOffer, Finding, PanelOffer
 from nvcore.daemon.interfaces import core_interfaces, panels
 from nvcore.events import EventLog
 from tests.daemon.running import Running
@@ -248,6 +248,20 @@ def test_a_panel_that_cannot_be_shown_says_so_and_the_others_are_shown(columns: 
     bad, shown = json.loads(json.dumps(panels(host)))
     assert words in bad["problem"] and bad["rows"] == []
     assert shown["problem"] is None and shown["rows"] == [{"name": "a", "since": [1, 2]}]
+
+
+@pytest.mark.parametrize("run", [lambda: 1 // 0, snapshot_that_exits, lambda: ["no finding"], lambda: [Finding("ok", 1 + 2j)]])  # type: ignore[arg-type]
+def test_a_check_that_fails_is_a_finding_and_the_others_run(run: Any) -> None:
+    offers = [CheckOffer("bad", "", run, plugin="toy"), CheckOffer("good", "", lambda: [Finding("ok", "well")], plugin="toy")]
+    daemon: Any = SimpleNamespace(
+        host=SimpleNamespace(doctor=list), plugin_host=SimpleNamespace(plugins=[], collect=lambda hook: offers), state="running"
+    )
+    (host,) = [offer for offer in core_interfaces(daemon) if offer.name == "io.nvcore.Host"]
+    told: Any = host.handler
+    answer = json.loads(json.dumps(told.Doctor(Call("Doctor", {}, Caller(0, 0, 0, True), False))))
+    found = {row["check"]: row for row in answer["findings"]}
+    assert not answer["healthy"] and "check bad failed" in found["bad"]["text"] and found["bad"]["code"] == "NVC-1112"
+    assert found["good"]["text"] == "well" and found["plugins"]["severity"] == "ok"
 
 
 SEEDS = [
