@@ -190,8 +190,9 @@ class Attachment:
 
 
 def attach_clients(gpu: Gpu, host: Host) -> None:
-    """Probe every client on every published function that is its own."""
-    for function in gpu.functions:
+    """Probe every client on every published function that is its own; those of a GPU that dies meanwhile, when it runs again."""
+    while gpu.unasked and gpu.hardware is not None and gpu.hardware.gate.open:
+        function = gpu.unasked.pop(0)
         offers = [offer for offer in host.clients if function.published and function.kind in offer.functions]
         drivers = [(offer, driver) for offer in offers if (driver := host.open_driver(offer)) is not None]
         claims = [(offer, driver) for offer, driver in drivers if _ask(gpu, host, offer, function, partial(driver.match, function))]

@@ -63,6 +63,7 @@ class Gpu:
         self._session: FirmwareSession | None = None  # from its opening to its unload, whether or not it came to run
         self.needs = NO_NEEDS
         self.functions: tuple[Function, ...] = ()
+        self.unasked: list[Function] = []  # of which no client was asked yet
         self.virtual_functions: Sequence[VirtualFunction] = ()
         self.attachments: list[Attachment] = []
         self.conflicts: list[str] = []
@@ -118,6 +119,7 @@ class Gpu:
             inventory = hardware.inventory
             self.identity = attrs.evolve(identity, uuid=inventory.uuid)
             self.functions = boot.functions_of(self.identity, inventory, hardware.session.families, self.needs)
+            self.unasked = list(self.functions)
             self.publish("boot", f"{inventory.name} booted on {inventory.firmware}")
             attach_clients(self, self._host)
         except Exception as error:  # isolation boundary: worker
@@ -189,11 +191,12 @@ class Gpu:
     # what the ladder asks for
 
     def restart_firmware(self) -> None:
-        """Take the dead firmware down and start it again. Raises NvcoreError."""
+        """Take the dead firmware down and start it again; clients that it died before are asked now. Raises NvcoreError."""
         assert self.device is not None and self.identity is not None and self._session is not None
         self._unload(self.device, self._session)
         self.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
         self._start(self.device, self.identity)
+        attach_clients(self, self._host)
 
     def lose(self, cause: str) -> None:
         """The last rung: clients leave, nothing more is asked of the hardware, until an operator retries."""

@@ -316,6 +316,22 @@ def test_a_gpu_that_dies_while_its_clients_resume_is_not_said_to_have_recovered(
     assert [event.text for event in rig.host.events.since() if event.kind == "recovery"] in ([], ["recovered from firmware-halt"])
 
 
+def test_clients_that_were_not_asked_yet_when_the_gpu_died_are_asked_when_it_runs_again(rig: Rig) -> None:
+    def dies() -> None:
+        rig.session.halt("dies")
+        until(lambda: any(event.kind == "fault" for event in rig.host.events.since()), "the fault was met")
+
+    rig.a.hooks["probe"] = dies
+    host = rig.start()
+    rig.running(2)
+    assert {f.kind: f.owner for f in host.functions} == {"vgpu": None, "graphics": "toy-b", "display": None}
+    assert list(host.problems) == ["toy-a"] and told(rig.b.tenant) == [] and rig.b.tenant.submit()
+    rig.doctor_ok()
+    rig.a.hooks.clear()
+    host.reset(rig.gpu.name)
+    assert {f.kind: f.owner for f in host.functions} == {"vgpu": "toy-a", "graphics": "toy-b", "display": None}
+
+
 def test_a_client_has_heard_every_fault_before_it_is_asked_to_quiesce(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.start()
     heard: list[str] = []
