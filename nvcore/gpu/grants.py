@@ -52,7 +52,8 @@ class GpuGrant:
         self.name = f"{hardware.name}/{client}/{next(hardware.serials)}"
         self.generation = hardware.gate.generation
         self.shares = request.shares
-        self.state: GrantState = "live"
+        self._final: GrantState | None = None  # how it ended
+        self._quiescing = False  # set by the receiver or the life-cycle thread, also while it ends
         self.problems: list[str] = []
         hardware.ledger.take(self.name, request, parent.name if parent else None)
         self.root: Tenant | None = None
@@ -65,9 +66,14 @@ class GpuGrant:
     # what it has
 
     @property
+    def state(self) -> GrantState:
+        """Live, quiescing, released or revoked."""
+        return self._final or ("quiescing" if self._quiescing else "live")
+
+    @property
     def ended(self) -> bool:
         """Whether it was released or revoked."""
-        return self.state in ("released", "revoked")
+        return self._final is not None
 
     @property
     def hardware(self) -> Hardware:
@@ -213,8 +219,7 @@ class GpuGrant:
     def set_quiescing(self, quiescing: bool) -> None:
         """Between a fault and resume nothing new is handed out, neither of the grant nor of its children."""
         for grant in (self, *self._below(GpuGrant)):
-            if not grant.ended:
-                grant.state = "quiescing" if quiescing else "live"
+            grant._quiescing = quiescing
 
     @may_sleep
     def renew(self, generation: int, cause: str) -> None:
@@ -238,7 +243,7 @@ class GpuGrant:
         with self._lock:
             if self.ended:
                 return
-            self.state = final
+            self._final = final
         hardware, problems = self.hardware, self.problems
         self.kill()
         stuck = False
@@ -273,7 +278,7 @@ class GpuGrant:
         return stuck
 
     def _leave(self, final: GrantState, quarantine: Sequence[str] = ()) -> None:
-        hardware, self.state = self.hardware, final
+        hardware, self._final = self.hardware, final
         with self._lock:
             extents, self._extents = self._extents, {}
         for extent in extents.values():
@@ -301,7 +306,7 @@ class GpuGrant:
             raise LeaseRevoked(f"the grant {self.name} is {self.state}")
         hardware = self.hardware
         hardware.gate.check()
-        if self.state == "quiescing":
+        if self._quiescing:
             raise FirmwareDead(f"the grant {self.name} is being reset", seen=hardware.gate.cause, remedy="wait for resume")
         if hardware.device.gone:
             raise DeviceGone(f"the device of grant {self.name} left")

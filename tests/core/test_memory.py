@@ -303,6 +303,24 @@ def test_a_grant_that_two_take_back_at_once_is_taken_back_once(rig: Rig, monkeyp
     rig.doctor_ok()
 
 
+def test_a_grant_that_is_given_back_while_a_fault_stops_it_stays_given_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.start()
+    grant = rig.a.tenant.grant
+
+    def ended(grant: GpuGrant) -> bool:
+        was = grant.state in ("released", "revoked")
+        monkeypatch.undo()
+        grant.release()
+        return was
+
+    monkeypatch.setattr(GpuGrant, "ended", property(ended))
+    grant.set_quiescing(True)
+    monkeypatch.undo()
+    grant.release()
+    assert grant.state == "released" and grant.ended
+    rig.doctor_ok()
+
+
 def test_a_grant_that_is_made_while_its_client_leaves_goes_with_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     host = rig.start()
     context, ledger = rig.a.tenant.context, rig.gpu.hardware.ledger
