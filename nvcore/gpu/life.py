@@ -258,7 +258,8 @@ class Gpu:
         """Down, to rest in a state that says why; lost when the device is gone. why: for those who lose something by it."""
         self._take_firmware_down(why, reset=reset)
         if self.device is not None and self.device.gone:
-            self._close_device()
+            with suppress(NvcoreError):
+                self._close_device()
             state, remedy = "lost", f"put the device back, then: nvcore gpus retry {self.name}"
         self.set_state(state, cause, code, remedy)
 
@@ -299,7 +300,7 @@ class Gpu:
             with suppress(NvcoreError):
                 device.set_bus_master(False)
         for buffer in hardware.limbo if hardware is not None else ():
-            buffer.close()
+            fails(problems, "DMA buffer", buffer.close)
         self.hardware, self.functions, self.virtual_functions = None, (), ()
         return problems
 

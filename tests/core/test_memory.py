@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from nvcore.api.errors import ContractError, LeaseRevoked, NotSupportedError, UsageError
+from nvcore.api.errors import ContractError, DeviceGone, LeaseRevoked, NotSupportedError, UsageError
 from nvcore.api.grant import GrantRequest
 from nvcore.api.inventory import Range
 from nvcore.gpu.grants import GpuGrant
@@ -235,6 +235,24 @@ def test_a_channel_that_may_still_run_keeps_its_host_memory_until_reset(rig: Rig
     assert [finding.code for finding in rig.host.doctor() if finding.severity == "warning"] == ["NVC-4011"]
     rig.session.halt("dies")
     until(lambda: rig.gpu.generation == 2 and not any(buffer.label == "ring" for buffer in rig.fake.buffers), "freed after the reset")
+
+
+def test_host_memory_that_cannot_be_freed_keeps_no_gpu_from_its_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise DeviceGone("it left")
+
+    host = rig.start()
+    buffer = rig.a.tenant.grant.allocate_dma(0x1000, label="ring")
+    rig.fake.faults.arm("rpc-refuse:destroy-channel")
+    rig.a.tenant.grant.release()
+    assert buffer in rig.gpu.hardware.limbo
+    free = buffer._inner.close
+    monkeypatch.setattr(buffer._inner, "close", gone)
+    monkeypatch.setattr(rig.fake, "close", gone)
+    host.stop()
+    free()
+    assert rig.gpu.state.name == "released" and rig.gpu.hardware is None
+    assert "DMA buffer: it left" in rig.gpu.state.cause and "device: it left" in rig.gpu.state.cause
 
 
 def test_what_a_child_could_not_let_go_of_is_quarantined_with_its_parent(rig: Rig) -> None:
