@@ -104,6 +104,10 @@ class Context(CommandIO):
         plain = self.plain
         self.stdout.write("\n".join("\t".join(safe(cell, plain) for cell in line.split("\t")) for line in text.split("\n")))
 
+    def line(self, text: str) -> None:
+        """Write one line of data; a newline inside, which may be a guest's or the firmware's, is escaped too."""
+        self.stdout.write(safe(text, self.plain) + "\n")
+
     def say(self, text: str) -> None:
         """Write one line for the reader to standard error."""
         self.stderr.write(safe(text, ascii_only(self.stderr)) + "\n")

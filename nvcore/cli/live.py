@@ -25,14 +25,17 @@ def gpus(context: Context) -> int:
     else:
         found = context.call("io.nvcore.Gpu.List")["gpus"]
     if context.verb == "show" and context.output not in ("jsonl", "name"):
-        context.out(document("nvcore.gpu/1", {"gpu": found[0]}) if context.output == "json" else _details(found[0]))
+        if context.output == "json":
+            context.out(document("nvcore.gpu/1", {"gpu": found[0]}))
+        for line in _details(found[0]) if context.tabular else ():
+            context.line(line)
     else:
         named = [{**row, "address": row["address"] or row["source"]} for row in found]
         context.view("gpus", found if context.output[:4] == "json" else named)
     return 0 if all(row["state"] == "running" for row in found) else 7
 
 
-def _details(gpu: dict[str, Any]) -> str:
+def _details(gpu: dict[str, Any]) -> list[str]:
     """One GPU in words: state, boot report, books, functions."""
     lines = [f"{gpu['address'] or gpu['source']}  {gpu['chip'] or 'chip unknown'}  {gpu['state']}"]
     lines += [f"  {key}: {gpu[key]}" for key in ("cause", "code", "remedy", "uuid", "source", "firmware", "generation") if gpu.get(key)]
@@ -50,7 +53,7 @@ def _details(gpu: dict[str, Any]) -> str:
     lines += ["functions"] if gpu["functions"] else []
     for row in gpu["functions"]:
         lines.append(f"  {row['kind']}: " + (f"owner {row['owner'] or 'none'}" if row["published"] else f"not published: {row['reason']}"))
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def events(context: Context) -> int:
@@ -65,9 +68,9 @@ def events(context: Context) -> int:
         context.view("events", [{**row, "at": _clock(row["wall"])} for row in found] if context.tabular else found)
         return 0
     for answer in context.stream("io.nvcore.Event.Watch", parameters):
-        if context.tabular:
-            context.out("".join(event_line(event) + "\n" for event in answer["events"]))
-        else:
+        for event in answer["events"] if context.tabular else ():
+            context.line(event_line(event))
+        if not context.tabular:
             context.view("events", answer["events"], "name" if context.output == "name" else "jsonl")
         context.stdout.flush()
     return 0

@@ -115,12 +115,11 @@ def _tables(context: Context, state: dict[str, Any]) -> None:
     for panel in state["panels"]:
         columns = [(column["key"], column["heading"], column["side"]) for column in panel["columns"]]
         if panel["problem"]:
-            context.out(f"panel {panel['title']}: {panel['problem']}\n")
+            context.line(f"panel {panel['title']}: {panel['problem']}")
         else:
             context.show("table", schema="", key="", rows=panel["rows"], columns=columns)
-    for row in state["plugins"]:
-        context.out(f"plugin {row['name']} {row['state']}: {row['reason']}\n  do: {row['remedy']}\n" if row["remedy"] else "")
-        context.out("".join(f"plugin {row['name']} conflict: {text}\n" for text in row["conflicts"]))
-    for deny in state["deny"]:
-        context.out(f"deny {deny['pattern']}: {', '.join(deny['matches']) or 'nothing matches'}\n")
-    context.out("".join(event_line(event) + "\n" for event in state["events"][-5:]))
+    lines = [f"plugin {row['name']} {row['state']}: {row['reason']}; do: {row['remedy']}" for row in state["plugins"] if row["remedy"]]
+    lines += [f"plugin {row['name']} conflict: {text}" for row in state["plugins"] for text in row["conflicts"]]
+    lines += [f"deny {deny['pattern']}: {', '.join(deny['matches']) or 'nothing matches'}" for deny in state["deny"]]
+    for line in (*lines, *map(event_line, state["events"][-5:])):
+        context.line(line)

@@ -15,6 +15,10 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from nvcore.cli.args import Arguments
+from nvcore.cli.context import Context
+from nvcore.cli.main import main
+from nvcore.cli.status import _tables
 from tests.daemon.running import BARE, GPU0, GPU1, NVCORE, SET, Running, images
 
 SCHEMAS = {path.name: path for room in ("nvcore.cli", "nvcore_vfio") for path in (files(room) / "schemas").iterdir()}
@@ -255,6 +259,30 @@ def test_names_with_markup_and_control_characters_are_inert_everywhere(host: Run
             assert "\x1b" not in host.run(*words, code=None).stderr
     finally:
         host.run("vgpu", "destroy", "odd", code=None)
+
+
+FORGED = "12:00:00  host  all is well"
+EVENT = {"wall": 0.0, "gpu": A100, "text": f"log\n{FORGED}", "vm": f"a\n{FORGED}", "kind": "vgpu"}
+GPU = {
+    "address": A100, "chip": "GA100", "state": "failed", "cause": f"log\n{FORGED}", "ledger": [], "functions": [],
+    "boot": {
+        "image": {"version": "1", "kind": "synthetic", "location": "/x", "problem": None}, "seconds": 1.0,
+        "stages": [], "logs": {"LOGRM": f"text\n{FORGED}"},
+    },
+}  # fmt: skip
+
+
+def test_what_came_from_a_guest_or_from_firmware_makes_no_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Context, "stream", lambda *_: iter([{"events": [EVENT]}]))
+    monkeypatch.setattr(Context, "call", lambda *_, **__: {"gpu": GPU})
+    assert (main(["events", "--follow"]), main(["gpus", "show", A100])) == (0, 7)
+    panel = {"title": "vGPUs", "problem": f"ValueError: x\n{FORGED}", "columns": [], "rows": []}
+    host = {"version": "1", "state": "running", "plugins_started": 1, "plugins_selected": 1, "gpus": [], "plugins": [], "deny": []}
+    _tables(Context(Arguments()), {**host, "panels": [panel], "events": [EVENT]})
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(FORGED in line for line in lines) == 5 and FORGED not in lines
 
 
 def test_who_may_not_connect_is_4_and_who_may_only_observe_too(host: Running) -> None:

@@ -141,7 +141,7 @@ def test_without_rich_all_that_is_wrong_is_said_too(capsys: pytest.CaptureFixtur
     _tables(Context(Arguments()), host)
     seen = capsys.readouterr().out
     for words in (
-        "plugin broken failed: raised\\x1b[31m\n  do: upgrade it\n", f"plugin vfio conflict: {CONFLICT}\n", "panel vGPUs: ValueError: x\n",
+        "plugin broken failed: raised\\x1b[31m; do: upgrade it\n", f"plugin vfio conflict: {CONFLICT}\n", "panel vGPUs: ValueError: x\n",
         "deny drm*: nvcore_drm\n", *(event["text"] for event in host["events"][-5:]),
     ):  # fmt: skip
         assert words in seen
