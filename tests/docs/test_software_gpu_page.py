@@ -96,7 +96,7 @@ def test_the_options_on_the_page_are_those_of_the_commands() -> None:
 def test_the_keys_of_a_source_are_those_on_the_page() -> None:
     with pytest.raises(UsageError) as refused:
         parse_source("softgpu:ga100?none-such=1")
-    sentence = PAGE.partition(" Keys: ")[2].partition("\n\n")[0]
+    sentence = PAGE.partition("\nKeys: ")[2].partition("\n\n")[0]
     named = {word.partition("=")[0] for word in re.findall(r"`([^`]+)`", sentence)}
     assert named == {word.partition("=")[0] for word in str(refused.value.expected).split(", ")}
     sizes = re.search(r"\((\d+G)\s+or\s+(\d+G)\s+unless said\)", sentence)

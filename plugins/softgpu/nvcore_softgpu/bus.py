@@ -116,6 +116,11 @@ class SoftBus:
         with self._lock:
             return [source for source, card in self._cards.items() if not card.closed]
 
+    def cards(self) -> list[Card]:
+        """The cards that exist."""
+        with self._lock:
+            return [card for card in self._cards.values() if not card.closed]
+
     @may_sleep
     def subscribe(self, callback: Callable[[BusEvent], None]) -> Callable[[], None]:
         """Be told of arrivals and removals."""

@@ -102,7 +102,7 @@ class Card:
 
 
 class Inspector:
-    """The model's side of a card, for tests, `nvcore dump` and the softgpu commands."""
+    """The model's side of a card, for tests, `nvcore doctor` and the softgpu commands."""
 
     def __init__(self, card: Card) -> None:
         self._card = card

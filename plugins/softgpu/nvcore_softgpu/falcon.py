@@ -157,8 +157,7 @@ class Falcon:
             self._raise_line()
 
     def _scrubbing(self) -> bool:
-        wanted = self._faults.peek("scrub-never")
-        return wanted is not None and wanted in ("", self.name.lower())
+        return self._faults.stands("scrub-never", "", self.name.lower())
 
     def _hwcfg2(self, offset: int) -> int:
         return 1 << 31 | 1 << 10 | (1 << 13 if self.lockdown else 0) | (1 << 12 if self._scrubbing() else 0)

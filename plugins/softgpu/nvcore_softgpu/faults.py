@@ -175,6 +175,16 @@ class ArmedFaults:
         queue = self._armed.get(name)
         return queue[0][0] if queue else None
 
+    def stands(self, name: str, *fitting: str) -> bool:
+        """Whether a fault that acts until it is disarmed is armed, with one of these arguments where some are given. It acts where this is
+        asked, and is noted the first time."""
+        queue = self._armed.get(name)
+        if not queue or (fitting and queue[0][0] not in fitting):
+            return False
+        if name not in self.acted:
+            self.acted.append(name)
+        return True
+
 
 def value_of(argument: str, default: int) -> int:
     """A fault's argument as a number, or the default when there is none. Raises UnknownFault."""

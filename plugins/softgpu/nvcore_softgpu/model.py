@@ -138,7 +138,7 @@ class Model:
         self.boot.startup_awaited()
 
     def _message(self) -> None:
-        if self.faults.peek("msi-lost") is None and self.config.bus_master:
+        if self.config.bus_master and not self.faults.stands("msi-lost"):
             self._send_message()
 
     def raise_vector(self, vector: int) -> None:

@@ -92,6 +92,10 @@ class Faults(Protocol):
         """The same without using it up."""
         ...
 
+    def stands(self, name: str, *fitting: str) -> bool:
+        """Whether a fault that acts until it is disarmed is armed, with one of these arguments where some are given; it acts here."""
+        ...
+
 
 class Ticker(Protocol):
     """Time for the model."""

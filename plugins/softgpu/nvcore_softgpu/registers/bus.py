@@ -21,7 +21,7 @@ def add_bus_registers(registers: RegisterFile, chip: Chip, config: ConfigSpace, 
     registers.stored(0x001400, "PBUS_SW_SCRATCH", "scratch; FWSEC leaves its results in 0x0e and 0x15", OGKM + " dev_bus.h", count=64)
 
     def flush_state(offset: int) -> int:
-        return 2 if faults.peek("flush-stuck") is not None else 0
+        return 2 if faults.stands("flush-stuck") else 0
 
     registers.handled(0x070000, "UFLUSH_FB_FLUSH", "write 1 to flush; bit 1 busy", OGKM + " dev_flush.h", read=flush_state)
     if chip.mirror == 0x088000:
@@ -43,7 +43,7 @@ def add_prom(registers: RegisterFile, rom: bytes, faults: Faults) -> None:
 
     def read(offset: int) -> int:
         index = (offset & 0xFFFFF) >> 2
-        return words[index] if index < count and faults.peek("vbios-missing") is None else 0xFFFFFFFF
+        return words[index] if index < count and not faults.stands("vbios-missing") else 0xFFFFFFFF
 
     def write(offset: int, value: int) -> None:
         """A ROM."""

@@ -44,11 +44,11 @@ def encode_fb_size(layout: str, size: int) -> int:
 
 def add_chip_registers(registers: RegisterFile, chip: Chip, vram_size: int, faults: Faults, awaited: Callable[[], None]) -> None:
     """Add the rows of these blocks. awaited: called when a driver reads that the start-up firmware is done."""
-    peek = faults.peek
+    stands = faults.stands
 
     def boot(offset: int) -> int:
         known = chip.boot0 if offset == 0 else chip.boot42
-        return known if peek("chip-unknown") is None else (UNKNOWN_CHIP if offset == 0 else 0x175A1000)
+        return (UNKNOWN_CHIP if offset == 0 else 0x175A1000) if stands("chip-unknown") else known
 
     registers.handled(0x000000, "PMC_BOOT_0", "chip identification", OGKM + " dev_boot.h", read=boot)
     registers.constant(0x000004, "PMC_BOOT_1", "byte order 0, vGPU mode 0: a physical function", OGKM + " dev_boot.h", value=0)
@@ -58,7 +58,7 @@ def add_chip_registers(registers: RegisterFile, chip: Chip, vram_size: int, faul
     registers.stored(0x000600, "PMC_DEVICE_ENABLE", "engine enables; the firmware's business here", OGKM + " dev_boot.h")
 
     def progress(offset: int) -> int:
-        if peek("gfw-never") is not None:
+        if stands("gfw-never"):
             return 0x3F
         awaited()
         return registers.values[offset]

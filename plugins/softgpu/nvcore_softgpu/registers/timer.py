@@ -22,7 +22,7 @@ class Timer:
 
     def __init__(self, registers: RegisterFile, chip: Chip, now: Callable[[], float], faults: Faults) -> None:
         self._now = now
-        self._peek = faults.peek
+        self._stands = faults.stands
         self._offset = 0
         self._high = 0
         self._last = 0
@@ -48,7 +48,7 @@ class Timer:
 
     def nanoseconds(self) -> int:
         """The GPU's time: nanoseconds, a multiple of 32, never going back but by a driver's own setting."""
-        if self._peek("timer-frozen") is not None:
+        if self._stands("timer-frozen"):
             return self._last
         self._last = (int(self._now() * 1e9) + self._offset) & MASK & ~0x1F
         return self._last
