@@ -50,6 +50,12 @@ def test_another_version_that_is_there_is_named_not_used(tmp_path):
         room.choose("GA100", [str(tmp_path)], "570.172.08")
 
 
+def test_a_folder_in_the_place_of_a_version_is_told_where_folders_go(tmp_path):
+    with pytest.raises(VersionNotSupported) as refused:
+        room.choose("GA100", [], str(tmp_path))
+    assert "firmware_dir" in str(refused.value.remedy)
+
+
 def test_compressed_files_and_broken_links_are_not_called_missing(tmp_path):
     folder = write.write_set(str(tmp_path), gsp=None, bootloader=None)
     with open(f"{folder}/gsp-570.144.bin.xz", "wb") as file:

@@ -126,7 +126,9 @@ def choose(chip: str, roots: Sequence[str], version: str | None = None) -> Image
         raise VersionNotSupported(
             f"firmware version {version} is not supported by this backend",
             expected=" or ".join(VERSIONS),
-            remedy="ask for one of these by name",
+            remedy="a folder of files is named by firmware_dir in [plugins.fw_gsp] or by NVCORE_FIRMWARE; a version by its number"
+            if os.sep in version
+            else "ask for one of these by name",
         )
     sets = find(chip, roots)
     for candidate in sets:
