@@ -29,7 +29,7 @@ from nvcore.vfio_user.listening import listen
 
 MAX_CONNECTIONS: Final = 64  # at a time
 MAX_OTHERS: Final = 48  # for callers who may only observe: they cannot shut out who may control
-_PAUSE: Final = 0.1  # seconds until a connection is tried again that could not be taken
+_PAUSE: Final = 0.5  # seconds until a connection is tried again that could not be taken
 _log = logging.getLogger("nvcore.control")
 
 
