@@ -8,6 +8,7 @@ connection, as the specification leaves no way to answer it. One `Link` belongs 
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import socket
@@ -128,8 +129,8 @@ def error_from(name: str, parameters: Message) -> errors.NvcoreError:
 
 
 def _connect(link: socket.socket, path: str, timeout: float) -> None:
-    if len(path.encode()) > 107:
-        what, seen = "the path of the control socket is too long", f"{len(path.encode())} bytes, more than 107"
+    if len(os.fsencode(path)) > 107:
+        what, seen = "the path of the control socket is too long", f"{len(os.fsencode(path))} bytes, more than 107"
         raise errors.UnreachableError(what, where=path, seen=seen, remedy="set NVCORE_SOCKET to a shorter path")
     link.settimeout(timeout)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
@@ -147,7 +148,8 @@ def test_no_socket_a_stale_one_and_a_path_too_long_are_told_apart(tmp_path: Path
     stale = tmp_path / "stale"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(stale))
-    for path, seen in ((str(tmp_path / "none"), "No such file"), (str(stale), "refused"), ("/" + "x" * 107, "108")):
+    none = [(str(tmp_path / name), "No such file") for name in ("none", os.fsdecode(b"no text: \xff"))]
+    for path, seen in (*none, (str(stale), "refused"), ("/" + "x" * 107, "108")):
         with pytest.raises(errors.UnreachableError) as caught:
             call(path, "m", {}, timeout=1)
         assert seen in str(caught.value.seen)
