@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nvcore.api.client import Client, ClientContext, ClientDriver, ClientStatus, Function, QuiesceReason
 from nvcore.api.device import VirtualFunction
-from nvcore.api.errors import ContractError, NotFoundError, PluginError
+from nvcore.api.errors import ContractError, FirmwareDead, LeaseRevoked, NotFoundError, PluginError
 from nvcore.api.events import EventKind, Fault, VgpuPluginEvent
 from nvcore.api.families import Family
 from nvcore.api.grant import Grant, GrantRequest, LedgerRow
@@ -112,7 +112,7 @@ class Attachment:
         self.name, self.plugin, self.driver, self.function = offer.name, offer.plugin or offer.name, driver, function
         self.context = Context(gpu, offer.name, function, state_dir)
         self.publish = partial(gpu.publish, "client", function=function.name, owner=offer.name)
-        self._clock, self._calls, self._settings = gpu.clock, gpu.calls, gpu.settings
+        self._clock, self._calls, self._settings, self._down = gpu.clock, gpu.calls, gpu.settings, gpu.ladder.down
         self.client: Client | None = None
         self.hung: str | None = None
         self._told: deque[Job] = deque()  # in them `on_fault` runs, and one may be put down before one that was posted earlier
@@ -167,8 +167,16 @@ class Attachment:
         return self._obeys(self.client, "quiesce", self._settings.quiesce, lambda client: client.quiesce(reason, deadline, generation))
 
     def resume(self, vram: Literal["kept", "lost"], generation: int) -> bool:
-        """Have it go on. False when it failed or hung."""
-        return self._obeys(self.client, "resume", self._settings.call, lambda client: client.resume(vram, generation))
+        """Have it go on. False when it failed or hung; when the GPU died again meanwhile, that is not the client's failure."""
+
+        def go_on(client: Client) -> None:
+            try:
+                client.resume(vram, generation)
+            except (FirmwareDead, LeaseRevoked):
+                if not self._down():
+                    raise
+
+        return self._obeys(self.client, "resume", self._settings.call, go_on)
 
     def remove(self) -> str | None:
         """Have it leave; the cause when it did not do so in order. Its delivery thread ends."""

@@ -114,11 +114,11 @@ class Ladder:
 
     def meet_grant(self, grant: GpuGrant, cause: str, text: str = "") -> None:
         """A fault that one channel's end did not cure. Disables every channel of the grant now."""
-        if not self._down():
+        if not self.down():
             grant.kill()
             self._meet(Rung.GRANT, cause, text, "channels disabled, owner told", partial(self._climb_grant, grant), grant)
 
-    def _down(self) -> bool:
+    def down(self) -> bool:
         """Whether the GPU is down: then its own rung's way back covers everything below."""
         return self._gpu.hardware is None or not self._gpu.hardware.gate.open
 
@@ -167,9 +167,10 @@ class Ladder:
         except Exception as error:  # isolation boundary: worker
             higher(describe_error(error)[0])
             return
-        for attachment in reversed(staying):
-            self._stays(attachment, attachment.resume(step.vram, generation), "failed in resume")
-        if self._down() or (grant is not None and grant.ended):
+        if grant is None or not self.down():  # else the whole GPU died meanwhile, and they resume after that
+            for attachment in reversed(staying):
+                self._stays(attachment, attachment.resume(step.vram, generation), "failed in resume")
+        if self.down() or (grant is not None and grant.ended):
             return  # it did not last: what came then is climbed next
         if grant is None:
             gpu.set_state("running")
@@ -196,7 +197,7 @@ class Ladder:
         return None
 
     def _climb_channel(self, grant: GpuGrant, channel: GpuChannel | None, fault: Fault, owners: list[Attachment]) -> None:
-        if not self._down():
+        if not self.down():
             cure = channel.disable if channel is not None else lambda: None
             self._climb(fault, owners, cure, lambda why: self.meet_grant(grant, "channel-stuck", why), grant)
 
@@ -207,7 +208,7 @@ class Ladder:
             grant.set_quiescing(False)
             return generation
 
-        if self._down() or grant.ended:
+        if self.down() or grant.ended:
             return
         since = self._tried_lately(grant.name)
         if since is not None:

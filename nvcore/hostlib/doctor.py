@@ -5,7 +5,7 @@ Owns nothing; asks each session for its own count, on that GPU's life-cycle thre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nvcore.api.errors import NvcoreError
 from nvcore.api.offers import Finding
@@ -44,18 +44,11 @@ def check_gpu(gpu: Gpu) -> list[Finding]:
 def _check_objects(gpu: Gpu, hardware: Hardware) -> list[Finding]:
     if not hardware.gate.open:
         return []
-    objects: dict[str, int] = {}
-    ours: dict[str, int] = {}  # kinds that the session alone counts are its own affair
-
-    def count() -> None:
-        """Both where clients make and close objects, so that none is counted on one side only."""
-        objects.update(hardware.session.objects())
-        ours.update(hardware.counts())
-
-    try:
-        gpu.run(count, "doctor", _WAIT)
+    try:  # both where clients make and close objects, so that none is counted on one side only
+        counted = gpu.run(lambda: (dict(hardware.session.objects()), hardware.counts()), "doctor", _WAIT)
     except NvcoreError as error:
         return [Finding("error", f"GPU {gpu.name}: the firmware's objects cannot be counted: {error}", error.code)]
+    objects, ours = cast("tuple[dict[str, int], ...]", counted)  # kinds that the session alone counts are its own affair
     differ = [f"{kind}: {count} against {objects.get(kind, 0)}" for kind, count in ours.items() if objects.get(kind, 0) != count]
     if differ:
         text = f"GPU {gpu.name}: core and firmware session count differently: {'; '.join(differ)}"

@@ -307,13 +307,39 @@ def test_a_gpu_that_dies_while_its_clients_resume_is_not_said_to_have_recovered(
     rig.a.hooks["resume"] = dies
     if rung is Rung.GPU:
         rig.session.halt("dies")
-        until(lambda: rig.gpu.state.name == "lost", "lost")
-        assert rig.states()[-3:] == ["resetting", "resetting", "lost"]
     else:
         channel_fault(rig, rig.a.tenant)
-        recovered(rig)
-        assert rig.states()[-2:] == ["resetting", "running"]
-    assert [event.text for event in rig.host.events.since() if event.kind == "recovery"] in ([], ["recovered from firmware-halt"])
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert rig.states()[-3:] == ["resetting", "resetting", "lost"]
+    assert not any(event.kind == "recovery" for event in rig.host.events.since())
+
+
+@pytest.mark.parametrize(
+    ("rung", "callback"),
+    [(Rung.CHANNEL, "quiesce"), (Rung.CHANNEL, "resume"), (Rung.GRANT, "quiesce"), (Rung.GRANT, "resume"), (Rung.GPU, "resume")],
+)
+def test_a_client_that_meets_the_death_of_the_gpu_on_its_way_back_is_not_blamed(rig: Rig, rung: Rung, callback: str) -> None:
+    rig.settings.settle = 0.0
+    host = rig.start()
+
+    def dies() -> None:
+        gate = rig.gpu.hardware.gate
+        rig.a.hooks.clear()
+        rig.session.halt("dies")
+        until(lambda: not gate.open and len(rig.a.tenant.faults) == 2, "met and told")
+
+    rig.a.hooks[callback] = dies
+    if rung is Rung.CHANNEL:
+        channel_fault(rig, rig.a.tenant)
+    elif rung is Rung.GRANT:
+        rig.gpu.ladder.meet_grant(rig.a.tenant.grant, "test-fault")
+    else:
+        rig.session.halt("dies")
+    recovered(rig)
+    assert host.problems == {} and {f.kind: f.owner for f in host.functions} == {"vgpu": "toy-a", "graphics": "toy-b", "display": None}
+    assert told(rig.a.tenant)[-2:] == ["quiesce gpu-reset", f"resume lost {rig.gpu.generation}"]
+    assert rig.a.tenant.submit() and rig.b.tenant.submit()
+    rig.doctor_ok()
 
 
 def test_clients_that_were_not_asked_yet_when_the_gpu_died_are_asked_when_it_runs_again(rig: Rig) -> None:
