@@ -141,7 +141,7 @@ class Ladder:
         """The GPU rung's "disable": no call into the firmware. Bus master off, doorbells and leases revoked, interrupts masked; then all
         owners told."""
         done, short = ["GPU disabled, all owners told"], cause.split(":")[0]
-        hardware.session.declare_dead(cause)
+        fails(done, "session", hardware.session.declare_dead, cause)
         hardware.invalidator.fail_all(cause)
         fails(done, "bus master", hardware.device.set_bus_master, False)
         for grant in hardware.top_grants:

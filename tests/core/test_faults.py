@@ -378,6 +378,24 @@ def test_a_client_has_heard_every_fault_before_it_is_asked_to_quiesce(rig: Rig, 
     assert heard == ["first", "second", "quiesce"]
 
 
+def test_a_session_that_raises_when_it_is_declared_dead_keeps_no_gpu_from_its_reset(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.start()
+    declare_dead = rig.session.declare_dead
+
+    def broken(cause: str) -> None:
+        declare_dead(cause)
+        raise KeyError("a bug in declare_dead")
+
+    monkeypatch.setattr(rig.session, "declare_dead", broken)
+    rig.gpu.ladder.meet_gpu("test-fault")
+    rig.running(2)
+    assert told(rig.a.tenant) == ["on_fault", "quiesce gpu-reset", "resume lost 2"]
+    assert [event.action for event in rig.host.events.since() if event.kind == "fault"] == [
+        "GPU disabled, all owners told; session: KeyError: 'a bug in declare_dead'"
+    ]
+    rig.doctor_ok()
+
+
 def test_a_failed_restart_loses_the_gpu_with_both_causes(rig: Rig) -> None:
     rig.start()
     rig.fake.faults.arm("boot-fails:no power")

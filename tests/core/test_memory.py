@@ -301,6 +301,19 @@ def test_what_is_made_of_a_grant_while_it_is_taken_back_is_taken_down_too(rig: R
     rig.doctor_ok()
 
 
+def test_a_firmware_that_raises_anything_while_a_grant_goes_costs_what_it_may_reach(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(ref: object) -> None:
+        raise KeyError("a bug in destroy")
+
+    rig.start()
+    grant = rig.a.tenant.grant
+    monkeypatch.setattr(rig.session.family("channel"), "destroy", broken)
+    grant.release()
+    assert grant.state == "released" and any("a bug in destroy" in problem for problem in grant.problems)
+    rows = {row.kind: row for row in rig.gpu.hardware.ledger.rows()}
+    assert rows["vram"].quarantined == 4 << 20
+
+
 def test_a_grant_that_two_take_back_at_once_is_taken_back_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     host = rig.start()
     grant = rig.a.tenant.grant
