@@ -231,5 +231,6 @@ def _ask(gpu: Gpu, host: Host, offer: ClientOffer, function: Function, call: Cal
     except Exception as error:  # isolation boundary: worker
         cause, code, remedy = describe_error(error)
         host.blame(offer.name, cause)
+        gpu.left_out[function.name] = f"{offer.name}: {cause}"
         gpu.publish("client", f"{offer.name} failed on {function.name}: {cause}", owner=offer.name, code=code, action=remedy)
         return False

@@ -64,6 +64,7 @@ class Gpu:
         self.needs = NO_NEEDS
         self.functions: tuple[Function, ...] = ()
         self.unasked: list[Function] = []  # of which no client was asked yet
+        self.left_out: dict[str, str] = {}  # by function: whose client failed on it, and why
         self.virtual_functions: Sequence[VirtualFunction] = ()
         self.attachments: list[Attachment] = []
         self.conflicts: list[str] = []
@@ -119,7 +120,7 @@ class Gpu:
             inventory = hardware.inventory
             self.identity = attrs.evolve(identity, uuid=inventory.uuid)
             self.functions = boot.functions_of(self.identity, inventory, hardware.session.families, self.needs)
-            self.unasked = list(self.functions)
+            self.unasked, self.left_out = list(self.functions), {}
             self.publish("boot", f"{inventory.name} booted on {inventory.firmware}")
             attach_clients(self, self._host)
         except Exception as error:  # isolation boundary: worker
@@ -214,6 +215,7 @@ class Gpu:
         if abandoned is not None:
             attachment.publish(f"{attachment.name} abandoned: {abandoned}", action="revoked")
             self._host.blame(attachment.name, abandoned)
+            self.left_out[attachment.function.name] = f"{attachment.name}: {abandoned}"
         else:
             attachment.publish(f"{attachment.name} left, not in order: {cause}" if cause else f"{attachment.name} left")
 

@@ -212,6 +212,11 @@ def test_a_probe_that_raises_leaves_its_function_free_and_the_books_balanced(rig
     assert "NVC" not in host.problems["toy-a"] and "vram" in host.problems["toy-a"]
     assert next(f for f in host.functions if f.kind == "vgpu").owner is None
     rig.doctor_ok()
+    (told,) = [finding for finding in host.doctor() if finding.severity == "note"]
+    assert "vgpu has no owner: toy-a: probe failed: " in told.text and "vram" in told.text and "gpus reset" in str(told.remedy)
+    rig.a.request = GrantRequest("enough", vram=1 << 20)
+    host.reset(rig.gpu.name)
+    assert [finding for finding in host.doctor() if finding.severity == "note"] == []
 
 
 def test_a_firmware_that_our_last_process_left_is_taken_down_by_its_saved_unload(rig: Rig) -> None:
