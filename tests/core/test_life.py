@@ -206,7 +206,7 @@ def test_a_need_that_comes_too_late_leaves_the_function_unpublished_with_a_remed
 
 
 def test_a_probe_that_raises_leaves_its_function_free_and_the_books_balanced(rig: Rig) -> None:
-    rig.a.request = GrantRequest("too much", vram=1 << 40)
+    usual, rig.a.request = rig.a.request, GrantRequest("too much", vram=1 << 40)
     host = rig.start()
     assert rig.gpu.state.name == "running"
     assert "NVC" not in host.problems["toy-a"] and "vram" in host.problems["toy-a"]
@@ -214,7 +214,7 @@ def test_a_probe_that_raises_leaves_its_function_free_and_the_books_balanced(rig
     rig.doctor_ok()
     (told,) = [finding for finding in host.doctor() if finding.severity == "note"]
     assert "vgpu has no owner: toy-a: probe failed: " in told.text and "vram" in told.text and "gpus reset" in str(told.remedy)
-    rig.a.request = GrantRequest("enough", vram=1 << 20)
+    rig.a.request = usual
     host.reset(rig.gpu.name)
     assert [finding for finding in host.doctor() if finding.severity == "note"] == []
 
