@@ -9,7 +9,7 @@ import pytest
 
 from nvcore_fw_gsp.families.host_rpc import HEAP_PARTS, HostRpc
 from nvcore_fw_gsp.families.vgpu import routing_id
-from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead
+from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead, TaskGone
 
 from .test_queue_rings import Clock
 
@@ -27,7 +27,8 @@ class Task:
         self.answer: Callable[[int, int], None] = self.done
         self.clock = Clock()
         self.dead: list[Exception] = []
-        self.rpc = HostRpc(self, self, self.clock, FUNCTION, self.alive, 1.0)  # type: ignore[arg-type]
+        self.gone: dict[int, str] = {}
+        self.rpc = HostRpc(self, self, self.clock, FUNCTION, self.alive, self.gone.get, 1.0)  # type: ignore[arg-type]
 
     def alive(self) -> None:
         if self.dead:
@@ -126,6 +127,25 @@ def test_a_refusal_carries_its_number_and_a_dead_firmware_is_not_waited_for():
     with pytest.raises(FirmwareIsDead):
         task.rpc.send(13, b"", "a message")
     assert task.clock.time == 0
+
+
+@pytest.mark.parametrize("wait", ["boot", "message"])
+@pytest.mark.parametrize("word", ["crashed", "ended"])
+def test_a_task_whose_end_was_told_is_waited_for_no_longer_and_another_s_end_is_not_its_own(wait, word):
+    task = Task()
+    task.rpc.clear()
+    task.gone[FUNCTION + 1] = word
+    task.answer = lambda message, number: None
+    task.clock.on_sleep.append(lambda: task.gone.update({FUNCTION: word}) if task.clock.time >= 2 else None)
+    with pytest.raises(TaskGone, match=f"function 3 {word} during"):
+        task.rpc.wait_bootloaded() if wait == "boot" else task.rpc.send(13, b"", "a message")
+    assert 2 <= task.clock.time < 2.1
+
+
+def test_what_a_task_answered_before_it_ended_counts():
+    task = Task()
+    task.gone[FUNCTION] = "crashed"
+    assert task.rpc.send(13, b"body", "a message") == b"body".ljust(64, b"\0")
 
 
 @pytest.mark.parametrize(("address", "number"), [("0000:00:00.0", 0), ("0000:41:00.4", 0x4104), ("00a2:c1:1f.7", 0xA2C1FF)])

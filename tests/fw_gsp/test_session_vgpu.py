@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import threading
+import time
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from nvcore.api.events import VgpuPluginEvent
 from nvcore.api.families.vgpu import VgpuSpec, VgpuTypeSpec
 from nvcore.api.inventory import Range
 from nvcore.api.needs import BootNeeds
+from nvcore_fw_gsp.queue.errors import TaskGone
 
 from .soft import Bench, bench
 
@@ -375,3 +378,36 @@ def test_a_crashed_task_is_an_event_of_its_function_and_can_be_cleaned_up():
         family.cleanup(vgpu)
         family, tenant, spec, lease = make(gpu, session)
         assert family.configure(family.bootload(tenant, spec, lease), spec)
+
+
+def test_a_crash_that_the_firmware_told_ends_the_wait_for_the_task_at_once():
+    with bench("ga100", "570.144", needs=NEEDS, vram="4G", scale=0.5) as gpu:  # 60 s for an answer
+        session = gpu.open()
+        session.family("vgpu").upload_types([TYPE])
+        family, tenant, spec, lease = make(gpu, session)
+        stop = threading.Event()
+
+        def attend() -> None:
+            while not stop.wait(0.005):
+                session.receive()
+
+        thread = threading.Thread(target=attend)
+        thread.start()
+        try:
+            for _ in range(2):  # and one that is started after it is not taken for the one that crashed
+                vgpu = family.bootload(tenant, spec, lease)
+                begun = time.monotonic()
+                gpu.inspector.arm("vgpu-crash")
+                with pytest.raises(TaskGone, match=r"function 1 crashed during the negotiation.*NVC-2215"):
+                    family.configure(vgpu, spec)
+                assert time.monotonic() - begun < 10
+                with pytest.raises(ContractError):
+                    family.reset(vgpu)
+                family.shutdown(vgpu)
+                family.cleanup(vgpu)
+            assert gpu.events.count(VgpuPluginEvent(1, "crashed")) == 2  # the firmware's word, and none of ours
+            assert family.configure(family.bootload(tenant, spec, lease), spec)
+        finally:
+            stop.set()
+            thread.join()
+        assert gpu.violations() == []

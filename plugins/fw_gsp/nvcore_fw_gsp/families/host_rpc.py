@@ -15,7 +15,7 @@ from nvcore.api.clock import Clock
 from nvcore.api.device import Bar
 from nvcore.api.grant import Lease
 from nvcore.locks import Lock
-from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout
+from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, TaskGone
 from nvcore_fw_gsp.session.status import status_name
 
 __all__ = ["CHANNEL_SIZE", "HEAP_PARTS", "HeapPart", "HostRpc"]
@@ -54,13 +54,16 @@ _POLL: Final = 0.0005
 
 
 class HostRpc:
-    """Messages to the task of virtual function `function`. alive(): raises when the firmware is dead."""
+    """Messages to the task of virtual function `function`. alive(): raises when the firmware is dead; gone(function): the word of the
+    firmware when it told that the task runs no more, else None."""
 
-    __slots__ = ("_alive", "_bar", "_clock", "_function", "_heap", "_lock", "_number", "_scale")
+    __slots__ = ("_alive", "_bar", "_clock", "_function", "_gone", "_heap", "_lock", "_number", "_scale")
 
-    def __init__(self, heap: Lease, bar: Bar, clock: Clock, function: int, alive: Callable[[], None], scale: float) -> None:
+    def __init__(
+        self, heap: Lease, bar: Bar, clock: Clock, function: int, alive: Callable[[], None], gone: Callable[[int], str | None], scale: float
+    ) -> None:
         self._heap, self._bar, self._clock, self._function = heap, bar, clock, function
-        self._alive, self._scale = alive, scale
+        self._alive, self._gone, self._scale = alive, gone, scale
         self._lock = Lock("fw_gsp.vgpu")
         self._number = 0
 
@@ -77,11 +80,11 @@ class HostRpc:
         self._heap.write(0, struct.pack("<I", _VERSION))
 
     def wait_bootloaded(self) -> None:
-        """Wait for the task's marker. Raises CallTimeout."""
+        """Wait for the task's marker. Raises CallTimeout, TaskGone."""
         self._poll(_NUMBER_AT, _BOOTLOADED, BOOT_TIMEOUT, "the task's start")
 
     def send(self, message: int, body: bytes, what: str) -> bytes:
-        """One message and its answer: the message buffer's first bytes as the task left them. Raises CallRefused, CallTimeout."""
+        """One message and its answer: the message buffer's first bytes as the task left them. Raises CallRefused, CallTimeout, TaskGone."""
         with self._lock:
             heap, buffer = self._heap, HEAP_PARTS["message"]
             heap.write(buffer.offset, body.ljust(64, b"\0"))
@@ -106,16 +109,19 @@ class HostRpc:
         clock, limit = self._clock, timeout * self._scale
         deadline = clock.now() + limit
         while True:
+            gone = self._gone(self._function)  # before the look: what a task that is gone had answered counts
             seen = int.from_bytes(self._heap.read(offset, 4), "little")
             if seen == wanted:
                 return
             self._alive()
+            if gone is not None:
+                raise TaskGone(f"the vGPU task of function {self._function} {gone} during {what}")
             if clock.now() >= deadline:
                 raise CallTimeout(
                     f"the vGPU task of function {self._function} did not end {what}",
                     expected=f"{wanted:#x} within {limit:g} s",
                     seen=f"{seen:#x}",
                     where=f"heap + {offset:#x}",
-                    remedy="stop the vGPU and start it again",
+                    remedy="nvcore events shows what the firmware said of it; nvcore dump keeps its logs",
                 )
             clock.sleep(_POLL)

@@ -22,7 +22,7 @@ from nvcore.api.families.vgpu import VgpuRef, VgpuSpec, VgpuTypeSpec
 from nvcore.api.grant import Lease
 from nvcore.api.marks import may_sleep
 from nvcore_fw_gsp.families.host_rpc import CHANNEL_SIZE, HEAP_PARTS, HostRpc
-from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead
+from nvcore_fw_gsp.queue.errors import CallRefused, CallTimeout, FirmwareIsDead, TaskGone
 from nvcore_fw_gsp.session.tenant import SUBDEVICE, GspTenant
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class VgpuFamily:
     def bootload(self, tenant: Tenant, spec: VgpuSpec, heap: Lease) -> GspVgpu:
         """Start the firmware's task for this vGPU and wait until it says that it runs.
 
-        Raises UsageError for a heap that is too small, CallRefused, CallTimeout; the task is then ended as far as it had come.
+        Raises UsageError for a heap that is too small, CallRefused, CallTimeout, TaskGone; the task is then ended as far as it had come.
         """
         session, owner = self._session, cast(GspTenant, tenant)
         owner.check()
@@ -140,8 +140,9 @@ class VgpuFamily:
             raise UsageError(
                 "a vGPU needs a heap and memory", expected=f"a heap above {CHANNEL_SIZE:#x} bytes", seen=f"{spec.heap.size:#x}"
             )
-        boot = session.boot
-        rpc = HostRpc(heap, boot.io.bar, boot.context.clock, spec.function, session.port.raise_if_dead, boot.context.time_scale)
+        boot, gone = session.boot, session.desk.gone
+        gone.pop(spec.function, None)
+        rpc = HostRpc(heap, boot.io.bar, boot.context.clock, spec.function, session.port.raise_if_dead, gone.get, boot.context.time_scale)
         rpc.clear()
         params = self._bootload_params(spec)
         what = f"the start of the task of function {spec.function}"
@@ -150,6 +151,8 @@ class VgpuFamily:
         session.book.alive["vgpu"] += 1
         try:
             session.rm.control(owner.client, SUBDEVICE, session.rm.abi.enum(_PREFIX + "BOOTLOAD_GSP_VGPU_PLUGIN_TASK"), params, what)
+            if gone.get(spec.function) == "ended":  # told before the start was answered: it is the end of an earlier task
+                gone.pop(spec.function, None)
             rpc.announce()
             rpc.wait_bootloaded()
         except CallRefused:
@@ -229,9 +232,12 @@ class VgpuFamily:
         self._send(_running(vgpu), _RESET, b"", "the reset")
 
     def _send(self, vgpu: GspVgpu, message: int, body: bytes, what: str) -> bytes:
-        """A message to the task. One that is not answered in time is told as the crash of the task."""
+        """A message to the task. One that is not answered in time is told as the crash of the task, unless the firmware told its end."""
         try:
             return vgpu.rpc.send(message, body, what)
+        except TaskGone:
+            vgpu.silent = True
+            raise
         except CallTimeout:
             vgpu.silent = True
             self._session.boot.context.deliver(VgpuPluginEvent(vgpu.function, "crashed"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nvcore.api.errors import FirmwareDead, FirmwareRefused, FormatError, WaitTimeout
 
-__all__ = ["CallRefused", "CallTimeout", "FirmwareIsDead", "QueueCorrupt", "QueueFull"]
+__all__ = ["CallRefused", "CallTimeout", "FirmwareIsDead", "QueueCorrupt", "QueueFull", "TaskGone"]
 
 
 class QueueCorrupt(FormatError):
@@ -43,3 +43,10 @@ class FirmwareIsDead(FirmwareDead):
     """The firmware was declared dead; `seen` is the first cause."""
 
     code = "NVC-2214"
+
+
+class TaskGone(FirmwareRefused):
+    """The firmware told that the task of a vGPU crashed or ended: what it was asked is answered by nobody, and not waited for."""
+
+    code = "NVC-2215"
+    usual_remedy = "nvcore events shows what the firmware said of it; nvcore dump keeps its logs"

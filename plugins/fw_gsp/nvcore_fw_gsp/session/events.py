@@ -51,15 +51,16 @@ _MMU_FAULT: Final = 31
 
 class EventDesk:
     """Decodes for one session. deliver: the core's; `unknown` counts numbers without a name; lockdown: the GSP's registers must not be
-    touched."""
+    touched; gone: vGPU tasks that run no more, as told last, with the word for it."""
 
-    __slots__ = ("_abi", "_deliver", "_handlers", "_rc", "_xid", "engines", "lockdown", "unknown")
+    __slots__ = ("_abi", "_deliver", "_handlers", "_rc", "_xid", "engines", "gone", "lockdown", "unknown")
 
     def __init__(self, abi: Abi, engines: EngineNumbers, deliver: Callable[[FirmwareEvent], None]) -> None:
         self._abi, self.engines, self._deliver = abi, engines, deliver
         self._rc = abi.struct("rpc_rc_triggered_v17_02")
         self._xid = abi.struct("rpc_os_error_log_v17_00")
         self.lockdown = False
+        self.gone: dict[int, str] = {}
         self.unknown = 0
         table: dict[str, Callable[[bytes], None]] = {
             "RC_TRIGGERED": self._channel_stopped,
@@ -116,7 +117,12 @@ class EventDesk:
     def _plugin(self, payload: bytes) -> None:
         layout = self._abi.struct("rpc_vgpu_gsp_plugin_triggered_v17_00")
         index = layout.get(payload, "notifyIndex")
-        self._deliver(VgpuPluginEvent(layout.get(payload, "gfid"), _TASK_NOTES.get(index, f"note {index}")))
+        function, what = layout.get(payload, "gfid"), _TASK_NOTES.get(index, f"note {index}")
+        if what in ("crashed", "ended"):
+            self.gone[function] = what
+        elif what == "started":
+            self.gone.pop(function, None)
+        self._deliver(VgpuPluginEvent(function, what))
 
     def _lockdown(self, payload: bytes) -> None:
         if not payload:
