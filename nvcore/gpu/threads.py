@@ -35,7 +35,7 @@ class Job:
         """Run it; an isolation boundary."""
         try:
             self.result = self.call()
-        except (Exception, SystemExit) as error:  # isolation boundary: worker; sys.exit must end neither the host nor this thread
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # isolation boundary: worker; no plugin ends the host or this thread
             self.error = error
             if isinstance(error, SystemExit):
                 self.error = ContractError(f"{self.what} called sys.exit", seen=str(error)).with_traceback(error.__traceback__)

@@ -48,7 +48,8 @@ class PluginHost:
     """The plugins of one host.
 
     mode: as in HostInfo. configuration: None for the plugins' defaults. state_dir: the host's; each plugin gets the folder
-    `plugins/NAME` in it, which it makes itself. limit: seconds of `clock` after which an observer or a service is abandoned.
+    `plugins/NAME` in it, which it makes itself. limit: seconds of `clock` after which an observer or a service is abandoned;
+    an import, which may come from a cold disk, has six times as long.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class PluginHost:
             self._infos[plugin.key] = HostInfo(__version__, GENERATIONS, mode=self.mode, clock=self.clock, state_dir=folder)
             if plugin.state == "selected" and not plugin.families:
                 plugin.state = "registered"  # it has commands only; they are imported when they are used
-            elif plugin.state == "selected" and (objects := load_objects(plugin)):
-                self._hooks.register(plugin, objects)
+            elif plugin.state == "selected":
+                self._import(plugin)
         for hook in OFFERS:
             for plugin in self.plugins:
                 if plugin.state == "registered":
@@ -88,6 +89,12 @@ class PluginHost:
             if plugin.required and plugin.state != "registered":
                 what = f"required plugin {plugin.name} is {plugin.state}: {plugin.reason}"
                 raise RequiredPluginError(what, remedy=plugin.remedy or "select it, or take it out of [plugins] required")
+
+    def _import(self, plugin: Plugin) -> None:
+        objects: dict[str, object] = {}
+        if self._watched(plugin, "import", lambda: objects.update(load_objects(plugin)), 6 * self.limit) is None and objects:
+            plugin.state = "imported"
+            self._hooks.register(plugin, objects)
 
     def _configure(self) -> None:
         """Give every plugin its record, from its section or from the record's defaults."""
@@ -151,7 +158,7 @@ class PluginHost:
         """Whether a starting call of a plugin returned; one that does not is the plugin's last."""
         return plugin.state == "registered" and self._watched(plugin, what, call) is None
 
-    def _watched(self, plugin: Plugin, what: str, call: _Call) -> str | None:
+    def _watched(self, plugin: Plugin, what: str, call: _Call, limit: float | None = None) -> str | None:
         """Run a call that may hang in a daemon thread of its own; None when it returned, else why the plugin has failed now.
 
         One that hangs is abandoned with its name (NVC-1109); one that holds the interpreter lock for ever is beyond this.
@@ -160,8 +167,8 @@ class PluginHost:
 
         job = Job(call, f"{what} of {plugin.name}", awaited=True)
         thread = start_thread(f"nvcore-watched {job.what}", partial(job.run, None))
-        if not self.clock.wait(job.done, self.limit):
-            code, reason = "NVC-1109", f"{job.what} did not return within {self.limit:g} s and was abandoned in thread {thread.name!r}"
+        if not self.clock.wait(job.done, limit := limit or self.limit):
+            code, reason = "NVC-1109", f"{job.what} did not return within {limit:g} s and was abandoned in thread {thread.name!r}"
         elif job.error is not None:
             code, reason = "NVC-1112", f"{job.what} {raised(job.error)}"
         else:

@@ -76,7 +76,7 @@ def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> Im
 
 
 def load_objects(plugin: Plugin) -> dict[str, object]:
-    """Import every entry point of a selected plugin: family to object. Its state becomes imported or failed (then the answer is empty)."""
+    """Import every entry point of a selected plugin: family to object. It is failed where the answer is empty."""
     began = time.perf_counter()
     try:
         objects = {family: import_object(plugin, point.value, make=True) for family, point in plugin.families.items()}
@@ -85,5 +85,4 @@ def load_objects(plugin: Plugin) -> dict[str, object]:
         return {}
     finally:
         plugin.import_ms = round((time.perf_counter() - began) * 1000, 3)
-    plugin.state = "imported"
     return objects

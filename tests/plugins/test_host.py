@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -107,10 +108,38 @@ def test_a_module_that_the_metadata_names_and_nobody_shipped_is_told_from_a_miss
     assert hollow["code"] == "NVC-1103" and hollow["remedy"] == "pip install --force-reinstall toy-hollow"
 
 
-def test_keyboard_interrupt_is_not_swallowed(site: Path) -> None:
-    plugin(site, "stop", "raise KeyboardInterrupt")
+def test_an_interrupt_from_the_keyboard_during_an_import_is_the_hosts(site: Path) -> None:
+    plugin(site, "stop", "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(0.05)")
     with pytest.raises(KeyboardInterrupt):
         loaded()
+    for thread in [thread for thread in threading.enumerate() if "nvcore-watched" in thread.name]:
+        thread.join(5)
+
+
+def test_a_plugin_that_raises_what_a_keyboard_raises_fails_alone(site: Path) -> None:
+    plugin(site, "stop", "raise KeyboardInterrupt")
+    with_good(site)
+    host = loaded()
+    assert row(host, "stop")["state"] == "failed" and "KeyboardInterrupt" in row(host, "stop")["reason"]
+    assert row(host, "good")["state"] == "registered"
+
+
+def test_a_plugin_whose_import_hangs_is_named_and_abandoned_and_does_not_come_back(site: Path) -> None:
+    plugin(site, "slow", "import sys, time\nwhile not hasattr(sys, 'toy_slow_may_go'): time.sleep(0.01)")
+    with_good(site)
+    host = PluginHost(limit=0.05)
+    try:
+        host.load(index=scan([str(site)]))
+        slow = row(host, "slow")
+        assert (slow["state"], slow["code"]) == ("failed", "NVC-1109") and "import of slow did not return within 0.3 s" in slow["reason"]
+        assert row(host, "good")["state"] == "registered"
+    finally:
+        sys.toy_slow_may_go = True  # type: ignore[attr-defined]
+        for thread in [thread for thread in threading.enumerate() if "import of slow" in thread.name]:
+            thread.join(5)
+        del sys.toy_slow_may_go  # type: ignore[attr-defined]
+    assert row(host, "slow")["state"] == "failed"
+    host.teardown()
 
 
 @pytest.mark.parametrize(("generation", "remedy", "side"), [(2, "nvcore", "host is the older"), (0, "toy-other", "plugin is the older")])
