@@ -10,16 +10,21 @@ import gc
 import inspect
 import os
 import sys
+import sysconfig
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import nvcore
 from nvcore.api.marks import mark_of
 
 __all__ = [
     "CLAUSES", "BrokenContract", "Leftovers", "broken", "calling", "compare", "descriptors", "more_descriptors", "raised_by", "untouched",
+    "waits_in",
 ]  # fmt: skip
 
 CLAUSES: Final[dict[str, str]] = {
@@ -61,11 +66,12 @@ CLAUSES: Final[dict[str, str]] = {
     "module-hooks": "every hook has a known name, carries the marker, is no wrapper and takes exactly (host)",
     "module-offers": "a hook returns offers of its kind, each with its own name and a summary",
     "module-pure": "hooks answer the same each time and touch nothing",
-    "module-imports": "a plugin imports the public rooms of nvcore only",
+    "module-imports": "a plugin's files compile, import the public rooms of nvcore only, and bring no asyncio and no numpy into a daemon",
     "module-config": "a configuration section is an attrs class with a default for every key",
     "module-panel": "a panel's rows are JSON objects that have its columns",
-    "module-check": "a doctor check returns findings",
-    "module-interface": "a handler has a method for each of its interface's methods",
+    "module-check": "a doctor check returns findings of a known severity, with a text",
+    "module-metric": "a metric gives samples, each a number with a value for every label that the offer declares, and no other",
+    "module-interface": "an interface has a name of its own, which its text says, and its handler has a method for each of its methods",
 }
 """Every clause that is checked, by name."""
 
@@ -91,7 +97,33 @@ def calling(clause: str, who: str, what: str) -> Iterator[None]:
     except BrokenContract:
         raise
     except (Exception, SystemExit) as error:  # isolation boundary: hook
-        raise BrokenContract(clause, who, f"{what} raised {type(error).__name__}: {error}") from error
+        raise BrokenContract(clause, who, f"{what} raised {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Where in the plugin an error comes from: file and line of the innermost frame that is neither nvcore's nor Python's; of a syntax
+    error those that it names."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    mine = [f"{path}:{line}" for path, line in frames if not _foreign(path)]
+    return f" at {mine[-1]}" if mine else ""
+
+
+def waits_in(name: str, thread: threading.Thread) -> str:
+    """Where a thread is in a function of a plugin with this name, as in " in on_fault at pad.py:17"; empty where it is in none."""
+    found, frame = "", sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code.co_name == name and not _foreign(frame.f_code.co_filename):
+            found = f" in {name} at {frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return found
+
+
+def _foreign(path: str) -> bool:
+    """Whether a file is nvcore's or Python's own."""
+    host, library = str(Path(nvcore.__file__).parent), sysconfig.get_path("stdlib")
+    return path.startswith(("<frozen", f"{host}{os.sep}")) or (path.startswith(f"{library}{os.sep}") and "site-packages" not in path)
 
 
 def raised_by(call: Callable[[], object]) -> BaseException | None:

@@ -7,6 +7,7 @@ test.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from nvcore.api.client import Client
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import NotFoundError, UsageError
 from nvcore.api.events import ChannelFault
-from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer
+from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer, MetricOffer
 from nvcore.gpu.life import Gpu
 from nvcore.gpu.settings import HostSettings
 from nvcore.host import Host
+from nvcore.testing.contract import broken, waits_in
 from nvcore.testing.fakes import FakeGpu, fake_bus
 from nvcore.testing.firmware import FakeBackend, FakeSession, fake_firmware
 from nvcore.testing.modules import offers_of
@@ -61,6 +63,7 @@ class HostKit:
         settings: HostSettings | None = None,
     ) -> None:
         offers = _offers(what, config or {}, clock, state_dir)
+        self._metrics = [offer for offer in offers if isinstance(offer, MetricOffer)]
         self.clients = [offer for offer in offers if isinstance(offer, ClientOffer)]
         self.backends = [offer for offer in offers if isinstance(offer, FirmwareOffer)]
         buses = [offer for offer in offers if isinstance(offer, BusOffer)]
@@ -118,7 +121,7 @@ class HostKit:
         """The function of a kind on the first GPU."""
         return next(function for function in self.gpu.functions if function.kind == kind)
 
-    # what goes wrong; each returns when the way back has ended
+    # what goes wrong; each returns when the way back has ended, and raises BrokenContract for a client whose `on_fault` waited through it
 
     def channel_fault(self, channel: int, engine: str | None = None, cause: str = "mmu-fault") -> None:
         """The fake firmware of the first GPU reports that it stopped a channel. Raises NotFoundError where no grant holds its id, or it was
@@ -166,6 +169,10 @@ class HostKit:
     def _idle(self) -> None:
         """Wait for the life-cycle thread to end what it is at."""
         self.gpu.life.call(lambda: None, "idle", 30.0)
+        for name, problem in self.host.problems.items():
+            if "on_fault did not end" in problem:  # all that follows of it, such as LeaseRevoked, names another reason
+                places = [where for thread in threading.enumerate() if (where := waits_in("on_fault", thread))]
+                broken("client-on-fault", name, f"it waited: {problem}{', '.join(['; it is still', *places]) if places else ''}")
 
     def _runs_after(self, generation: int) -> bool:
         return self.gpu.state.name == "running" and self.gpu.generation > generation
@@ -179,6 +186,18 @@ class HostKit:
         """What is wrong with the running host, by its own doctor and its clients; empty when all is well."""
         found = [finding.text for finding in self.host.doctor() if finding.severity in ("warning", "error")]
         return found + [f"{name}: {text}" for name, text in self.host.problems.items()]
+
+    def metrics(self) -> dict[str, float]:
+        """What the metrics of the plugin modules give now: `name{label="value"}`, labels as declared, to the value. Raises BrokenContract
+        for a sample that its offer does not declare."""
+        from nvcore.testing.contract_looks import samples
+
+        found = {}
+        for offer in self._metrics:
+            for sample in samples(offer, offer.name):
+                labels = ",".join(f'{label}="{sample.labels[label]}"' for label in offer.labels)
+                found[f"{offer.name}{{{labels}}}" if labels else offer.name] = sample.value
+        return found
 
     def close(self) -> list[str]:
         """Stop the host and scrap the fakes. What hung or was left behind in the devices; idempotent."""

@@ -5,6 +5,7 @@ Owns nothing. The test's thread. Judges nothing; `nvcore.testing.contracts.check
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nvcore.api.errors import PluginError
 from nvcore.api.offers import HostInfo
 from nvcore.plugins.hooks import HOOKS, OFFERS
 
-__all__ = ["hooks_of", "host_info", "offers_of"]
+__all__ = ["hooks_of", "host_info", "offers_by_module", "offers_of"]
 
 
 def hooks_of(module: object) -> dict[str, Any]:
@@ -34,22 +35,39 @@ def host_info(*, config: object = None, clock: Clock = SYSTEM, state_dir: Path |
     return HostInfo(version=__version__, generations=GENERATIONS, mode="embedded", clock=clock, config=config, state_dir=state_dir)
 
 
+def _just(module: object, hook: str, call: Callable[[], list[Any]]) -> list[Any]:
+    return call()
+
+
+def offers_by_module(
+    *modules: object,
+    config: object = None,
+    clock: Clock = SYSTEM,
+    state_dir: Path | None = None,
+    ask: Callable[[Any, str, Callable[[], list[Any]]], list[Any]] = _just,
+) -> dict[str, list[tuple[Any, Any]]]:
+    """What `offers_of` gives, each offer behind the module that it came from. ask(module, hook, call): makes each call of a hook."""
+    hooks = [(module, hooks_of(module)) for module in modules]
+    info = host_info(config=config, clock=clock, state_dir=state_dir)
+    found: dict[str, list[tuple[Any, Any]]] = {}
+    for name in OFFERS:  # sections come first
+        for module, mine in hooks:
+            if name in mine:
+                answer = ask(module, name, lambda hook=mine[name]: list(hook(info) or ()))  # type: ignore[misc]
+                found.setdefault(name, []).extend((module, offer) for offer in answer)
+        if name == "nvcore_config_sections" and config is None and name in found:
+            info.config = _defaults([section for _, section in found[name]])
+    return found
+
+
 def offers_of(*modules: object, config: object = None, clock: Clock = SYSTEM, state_dir: Path | None = None) -> dict[str, list[Any]]:
     """The offers of one plugin, whose hooks are spread over `modules`: hook to offers, observers left out. All hooks get one HostInfo.
 
     config: the plugin's record; None = the defaults of its own section. Raises PluginError for a section whose record has a key without a
     default.
     """
-    hooks = [hooks_of(module) for module in modules]
-    info = host_info(config=config, clock=clock, state_dir=state_dir)
-    found: dict[str, list[Any]] = {}
-    for name in OFFERS:  # sections come first
-        for mine in hooks:
-            if name in mine:
-                found.setdefault(name, []).extend(mine[name](info) or ())
-        if name == "nvcore_config_sections" and config is None and name in found:
-            info.config = _defaults(found[name])
-    return found
+    found = offers_by_module(*modules, config=config, clock=clock, state_dir=state_dir)
+    return {hook: [offer for _, offer in group] for hook, group in found.items()}
 
 
 def _defaults(sections: list[Any]) -> object:

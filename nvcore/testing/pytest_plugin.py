@@ -58,14 +58,16 @@ def pytest_report_header() -> str:
 
 
 def _left_threads(before: list[threading.Thread]) -> list[str]:
-    """nvcore threads that a test started and that outlive it and the grace."""
+    """nvcore threads that a test started and that outlive it and the grace; of one that is in a client's `on_fault`, where."""
     from nvcore.locks import live_threads
+    from nvcore.testing.contract import waits_in
 
     give_up = time.monotonic() + _GRACE
     left = [thread for thread in live_threads() if thread not in before]
     for thread in left:
         thread.join(max(0.0, give_up - time.monotonic()))
-    return [thread.name for thread in left if thread.is_alive()]
+    alive = [(thread, waits_in("on_fault", thread)) for thread in left if thread.is_alive()]
+    return [f"{thread.name}{where}, which must wait for nothing" if where else thread.name for thread, where in alive]
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import itertools
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,13 +19,14 @@ import nvcore_softgpu.plugin
 import nvcore_vfio.operator
 import nvcore_vfio.plugin
 from nvcore.testing.contracts import CLAUSES, BrokenContract, check_plugin_module
+from tests.examples.page import blocks, write
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 HEAD = """
 import attrs
 from nvcore.api import hookimpl
 from nvcore.api.needs import NO_NEEDS
-from nvcore.api.offers import CheckOffer, ClientOffer, ConfigSection, Finding, InterfaceOffer, PanelOffer
+from nvcore.api.offers import CheckOffer, ClientOffer, ConfigSection, Finding, InterfaceOffer, MetricOffer, PanelOffer, Sample
 
 def client(name="sound", summary="a client"):
     return ClientOffer(name, summary, ("graphics",), lambda identity: NO_NEEDS, lambda: None)
@@ -59,6 +62,10 @@ def nvcore_doctor_checks(host):
 def nvcore_control_interfaces(host):
     text = "interface org.example.Sound\\nmethod List() -> ()\\n"
     return [InterfaceOffer("org.example.Sound", "pages", text, frozenset({"List"}), frozenset(), Handler())]
+
+@hookimpl
+def nvcore_metrics(host):
+    return [MetricOffer("sound_pages", "pages", "gauge", "pages", ("of",), lambda: [Sample(1, {"of": "sound"})])]
 
 @hookimpl
 def nvcore_host_started(host):
@@ -114,14 +121,84 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "a method in neither set": (
         "module-interface",
         "@hookimpl\ndef nvcore_control_interfaces(host):\n"
-        "    return [InterfaceOffer('o.X', 's', 'method List() -> ()', frozenset(), frozenset(), object())]",
+        "    return [InterfaceOffer('o.X', 's', 'interface o.X\\nmethod List() -> ()', frozenset(), frozenset(), object())]",
     ),
     "a handler without the method": (
         "module-interface",
         "@hookimpl\ndef nvcore_control_interfaces(host):\n"
-        "    return [InterfaceOffer('o.X', 's', 'method List() -> ()', frozenset({'List'}), frozenset(), object())]",
+        "    return [InterfaceOffer('o.X', 's', 'interface o.X\\nmethod List() -> ()', frozenset({'List'}), frozenset(), object())]",
+    ),
+    "an interface of nvcore's name": (
+        "module-interface",
+        "@hookimpl\ndef nvcore_control_interfaces(host):\n"
+        "    return [InterfaceOffer('io.nvcore.Gpu', 's', 'interface io.nvcore.Gpu', frozenset(), frozenset(), object())]",
+    ),
+    "an interface of two names": (
+        "module-interface",
+        "@hookimpl\ndef nvcore_control_interfaces(host):\n"
+        "    return [InterfaceOffer('org.example.A', 's', 'interface org.example.B', frozenset(), frozenset(), object())]",
+    ),
+    "a severity that nobody knows": (
+        "module-check",
+        "@hookimpl\ndef nvcore_doctor_checks(host):\n    return [CheckOffer('c', 's', lambda: [Finding('fine', 'well')])]",
+    ),
+    "a label that is not declared": (
+        "module-metric",
+        "@hookimpl\ndef nvcore_metrics(host):\n"
+        "    return [MetricOffer('m', 's', 'gauge', 'x', ('gpu',), lambda: [Sample(1, {'gpu': 'a', 'colour': 'red'})])]",
+    ),
+    "a declared label without a value": (
+        "module-metric",
+        "@hookimpl\ndef nvcore_metrics(host):\n    return [MetricOffer('m', 's', 'gauge', 'x', ('gpu',), lambda: [Sample(1)])]",
+    ),
+    "a sample that is no number": (
+        "module-metric",
+        "@hookimpl\ndef nvcore_metrics(host):\n    return [MetricOffer('m', 's', 'gauge', 'x', (), lambda: [Sample(None)])]",
+    ),
+    "a metric that raises": (
+        "module-metric",
+        "@hookimpl\ndef nvcore_metrics(host):\n    return [MetricOffer('m', 's', 'gauge', 'x', (), lambda: 1 / 0)]",
+    ),
+    "imports asyncio": ("module-imports", "import asyncio\n@hookimpl\ndef nvcore_client_drivers(host):\n    return []"),
+    "tries to import numpy": (
+        "module-imports",
+        "try:\n    import numpy\nexcept ImportError:\n    numpy = None\n@hookimpl\ndef nvcore_client_drivers(host):\n    return []",
     ),
 }
+SEEN: dict[str, str] = {
+    "a misspelt hook": "nvcore_client_driver is no hook; did you mean nvcore_client_drivers?",
+    "a hook that raises": r"nvcore_client_drivers\(\) raised ZeroDivisionError: .* at .*contract_module_\d+\.py:11$",
+    "a method in neither set": "observe \\[\\], control \\[\\]",
+    "a handler without the method": "the handler has no List",
+    "an interface of nvcore's name": "io.nvcore.Gpu is a name of nvcore's own",
+    "an interface of two names": "name is org.example.A, its text says interface org.example.B",
+    "a severity that nobody knows": "check c gave severity 'fine'; severities are ok, note, warning, error",
+    "a label that is not declared": "a sample of m has labels gpu, colour, declared are gpu",
+    "imports asyncio": r"contract_module_\d+\.py:9 imports asyncio",
+    "a check that raises": r"check c raised ZeroDivisionError.* at .*contract_module_\d+\.py:11$",
+}
+"""What is said of some of them."""
+
+FAULTY: dict[str, tuple[str, str, str]] = {
+    "a row without its column": (
+        "module-panel",
+        'panel(lambda pad: {"size": 1})',
+        "a row of pads has no gpu with two GPUs up; it has size",
+    ),
+    "a row that fails once a GPU is lost": ("module-panel", 'panel(lambda pad: {"gpu": 1 / (not pad.stopped)})', "with a GPU lost"),
+    "a severity": (
+        "module-check",
+        'CheckOffer("c", "s", lambda: [Finding("warning" if not pad.stopped else "bad", pad.gpu) for pad in pads()])',
+        "check c gave severity 'bad' with a GPU lost",
+    ),
+    "a label": (
+        "module-metric",
+        'MetricOffer("m", "s", "gauge", "", (), lambda: [Sample(1, {"gpu": pad.gpu}) for pad in pads()])',
+        "has labels gpu with two GPUs up, declared are none",
+    ),
+}
+"""Offers that are sound until a client runs: clause, offer, what is said."""
+
 _numbers = itertools.count()
 
 
@@ -156,7 +233,7 @@ def test_a_sound_module_passes_and_its_offers_are_handed_on(tmp_path: Path) -> N
     module = module_of(tmp_path, SOUND)
     offers = check_plugin_module(module)
     assert {hook: len(group) for hook, group in offers.items()} == dict.fromkeys(offers, 1)
-    assert len(offers) == 5
+    assert len(offers) == 6
     assert check_plugin_module(module, config=module.Record(pages=0))["nvcore_client_drivers"] == []
 
 
@@ -181,6 +258,79 @@ def test_a_broken_clause_is_named(name: str, tmp_path: Path) -> None:
         check_plugin_module(module_of(tmp_path, HEAD + body))
     assert caught.value.clause == clause, str(caught.value)
     assert CLAUSES[clause] in str(caught.value)
+    assert re.search(SEEN.get(name, ""), str(caught.value)), str(caught.value)
+
+
+OPERATOR = """
+from nvcore.api import hookimpl
+from nvcore.api.offers import CheckOffer, Finding, MetricOffer, PanelOffer, Sample
+from scratchpad.plugin import driver
+
+@hookimpl
+def HOOK(host):
+    pads = lambda: driver(host).known()
+    def panel(row):
+        return PanelOffer("pads", "s", "p/1", (("gpu", "GPU", "left"),), 1, lambda: [row(pad) for pad in pads()])
+    return [OFFER]
+"""
+HOOK_OF = {"module-panel": "nvcore_status_panels", "module-check": "nvcore_doctor_checks", "module-metric": "nvcore_metrics"}
+
+
+@pytest.fixture
+def scratchpad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], tuple[ModuleType, ModuleType]]]:
+    """The client of the authors' page, with a module `operator` beside it."""
+
+    def make(operator: str) -> tuple[ModuleType, ModuleType]:
+        for block in blocks():
+            if block.file == "scratchpad/plugin.py":
+                write(block, tmp_path)
+        (tmp_path / "scratchpad" / "operator.py").write_text(operator)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return importlib.import_module("scratchpad.plugin"), importlib.import_module("scratchpad.operator")
+
+    yield make
+    for name in [name for name in sys.modules if name.partition(".")[0] == "scratchpad"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_what_is_wrong_only_while_a_client_runs_is_found_too(name: str, scratchpad: Callable[[str], tuple[ModuleType, ModuleType]]) -> None:
+    clause, offer, said = FAULTY[name]
+    client, operator = scratchpad(OPERATOR.replace("HOOK", HOOK_OF[clause]).replace("OFFER]", f"{offer}]"))
+    with pytest.raises(BrokenContract, match=said) as caught:
+        check_plugin_module(client, operator)
+    assert caught.value.clause == clause and str(caught.value).startswith("scratchpad.operator breaks ")
+
+
+def test_the_module_and_the_hook_that_raised_are_named(scratchpad: Callable[[str], tuple[ModuleType, ModuleType]]) -> None:
+    modules = scratchpad("from nvcore.api import hookimpl\n\n@hookimpl\ndef nvcore_metrics(host):\n    return [0][1]\n")
+    said = r"^scratchpad.operator breaks module-pure.*nvcore_metrics\(\) raised IndexError.*operator.py:5$"
+    with pytest.raises(BrokenContract, match=said):
+        check_plugin_module(*modules)
+
+
+def test_a_file_that_does_not_compile_is_named_with_its_line(scratchpad: Callable[[str], tuple[ModuleType, ModuleType]]) -> None:
+    client, operator = scratchpad("")
+    Path(str(operator.__file__)).write_text("x = 1\ndef broken(:\n")
+    with pytest.raises(BrokenContract, match=r"scratchpad.plugin breaks module-imports.*scratchpad/operator.py:2 does not compile"):
+        check_plugin_module(client)
+
+
+def test_asyncio_is_for_commands_and_functions_and_not_for_what_a_daemon_imports(
+    scratchpad: Callable[[str], tuple[ModuleType, ModuleType]],
+) -> None:
+    """In a file that only a command imports, in a function and for type checkers it costs a daemon nothing; behind an import it does."""
+    hook = "from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_metrics(host):\n    import asyncio\n    return []\n"
+    guarded = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import asyncio\n"
+    client, operator = scratchpad(guarded + hook)
+    folder = Path(str(operator.__file__)).parent
+    (folder / "cli.py").write_text("import asyncio\n")
+    assert check_plugin_module(client, operator)
+    for way in ("from scratchpad import far\n", "from . import far\n", "from .far import asyncio\n", "import scratchpad.far\n"):
+        (folder / "far.py").write_text("import asyncio\n")
+        (folder / "operator.py").write_text(way + hook)
+        with pytest.raises(BrokenContract, match=r"scratchpad/far.py:1 imports asyncio"):
+            check_plugin_module(client)
 
 
 def test_every_clause_of_a_module_has_a_mutant() -> None:

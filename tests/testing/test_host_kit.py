@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from nvcore.api.errors import NotFoundError, UsageError
+from nvcore.gpu.settings import HostSettings
 from nvcore.testing.clock import VirtualClock
+from nvcore.testing.contracts import BrokenContract
 from nvcore.testing.fakes import FakeGpu, fake_bus
 from nvcore.testing.firmware import fake_firmware
 from nvcore.testing.host import HostKit, until
@@ -104,6 +109,57 @@ def test_what_is_not_there_is_named(nvcore_host: Make) -> None:
         kit.channel_fault(400)
     with pytest.raises(AssertionError, match=r"not within 0.01 s: never"):
         until(lambda: False, "never", 0.01)
+
+
+@pytest.mark.parametrize("fault", ["grant_fault", "gpu_fault", "lose"])
+def test_a_client_whose_on_fault_waits_is_told_so_at_once(fault: str, nvcore_host: Make) -> None:
+    offer, driver = toy_client("toy", "graphics")
+    driver.hooks["on_fault"] = lambda: threading.Event().wait(1.0)
+    kit = nvcore_host(offer, settings=HostSettings(quiesce=0.3, boot=20.0, call=5.0, settle=0.0))
+    with pytest.raises(BrokenContract, match=r"toy breaks client-on-fault: .*waited: missed-deadline: toy: on_fault did not end"):
+        getattr(kit, fault)(*(["toy"] if fault == "grant_fault" else []))
+    driver.hooks.clear()
+    driver.tenant.stop()
+
+
+WAITS = """
+import threading, time
+from nvcore.locks import start_thread
+
+class Mine:
+    def on_fault(self, fault):
+        time.sleep(4)
+
+def test_it():
+    start_thread("deliver mine", lambda: Mine().on_fault(None))
+"""
+
+
+def test_a_thread_left_behind_in_on_fault_is_said_to_be_there(tmp_path: Path) -> None:
+    status, text = outcome(tmp_path, WAITS)
+    assert status == 1, text
+    assert re.search(r"thread left behind: deliver mine in on_fault at .*test_it.py:7, which must wait for nothing", text), text
+
+
+METRICS = """
+from nvcore.api import hookimpl
+from nvcore.api.offers import MetricOffer, Sample
+
+@hookimpl
+def nvcore_metrics(host):
+    sample = Sample(2, {"b": "y", "a": "x"})
+    plain = MetricOffer("up", "s", "counter", "", (), lambda: [Sample(1.5)])
+    return [plain, MetricOffer("m", "s", "gauge", "x", ("a", "b"), lambda: [sample]), MetricOffer("n", "s", "gauge", "x", (), lambda: BAD)]
+"""
+
+
+def test_metrics_of_modules_are_shown_by_name_and_labels(nvcore_host: Make, tmp_path: Path) -> None:
+    module: Any = ModuleType("with_metrics")
+    exec(METRICS.replace("BAD", "[]"), vars(module))
+    assert nvcore_host(module).metrics() == {"up": 1.5, 'm{a="x",b="y"}': 2}
+    exec(METRICS.replace("BAD", "[sample]"), vars(module))
+    with pytest.raises(BrokenContract, match="a sample of n has labels b, a, declared are none"):
+        nvcore_host(module).metrics()
 
 
 LEAKS = {

@@ -1,0 +1,102 @@
+"""The contract checks of what operators see of a plugin: the rows of its panels, the findings of its checks, the samples of its metrics.
+
+Owns the host on fakes on which it looks. The test's thread. Called by `check_plugin_module`; what the clients do on those fakes is not
+judged here, `check_client` does that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from nvcore.api.offers import CheckOffer, Finding, MetricOffer, PanelOffer, Sample
+from nvcore.testing.contract import broken, calling
+from nvcore.testing.host import HostKit
+
+__all__ = ["look", "look_on_fakes", "samples"]
+
+_SEVERITIES: Final = ("ok", "note", "warning", "error")
+_METRIC: Final = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
+
+Offers = Mapping[str, Iterable[tuple[Any, Any]]]
+
+
+def look(offers: Offers, when: str = "") -> None:
+    """Every panel, check and metric, once. Offers by hook, each behind its module; when: for the text, as in " with a GPU lost"."""
+    for module, panel in offers.get("nvcore_status_panels", ()):
+        _check_panel(panel, module.__name__, when)
+    for module, check in offers.get("nvcore_doctor_checks", ()):
+        _check_check(check, module.__name__, when)
+    for module, metric in offers.get("nvcore_metrics", ()):
+        samples(metric, module.__name__, when)
+
+
+def look_on_fakes(offers: Offers, config: object) -> None:
+    """The same where there is something to see: while the plugin's clients drive two fake GPUs, and after one of these was lost."""
+    clients = [offer for _, offer in offers["nvcore_client_drivers"]]
+    given = {offer.name: config for offer in clients} if config is not None else None
+    with TemporaryDirectory(prefix="nvcore-contract-") as folder:
+        kit = HostKit(*clients, state_dir=Path(folder), gpus=2, config=given)
+        try:
+            kit.start()
+            look(offers, " with two GPUs up")
+            if kit.gpu.state.name == "running":
+                kit.lose()
+                look(offers, " with a GPU lost")
+        finally:
+            kit.close()
+
+
+def _check_panel(panel: PanelOffer, who: str, when: str) -> None:
+    keys = [key for key, _, _ in panel.columns]
+    sides = [side for _, _, side in panel.columns if side not in ("left", "right")]
+    if sides or len(set(keys)) != len(keys):
+        broken("module-panel", who, f"columns of {panel.name}: {panel.columns}; sides are left and right, and each key is there once")
+    with calling("module-panel", who, f"snapshot() of {panel.name}{when}"):
+        rows = panel.snapshot()
+        json.dumps(rows, allow_nan=False)
+    for row in rows:
+        if not isinstance(row, dict):
+            broken("module-panel", who, f"a row of {panel.name} is a {type(row).__name__}{when}")
+        missing = [key for key in keys if key not in row]
+        if missing:
+            broken("module-panel", who, f"a row of {panel.name} has no {', '.join(missing)}{when}; it has {', '.join(row) or 'nothing'}")
+
+
+def _check_check(check: CheckOffer, who: str, when: str) -> None:
+    with calling("module-check", who, f"check {check.name}{when}"):
+        findings = list(check.run())
+    for finding in findings:
+        if not isinstance(finding, Finding):
+            broken("module-check", who, f"check {check.name} gave a {type(finding).__name__}{when}")
+        if finding.severity not in _SEVERITIES:
+            seen = f"check {check.name} gave severity {finding.severity!r}{when}; severities are {', '.join(_SEVERITIES)}"
+            broken("module-check", who, seen)
+        words = (finding.text, finding.code, finding.remedy)
+        if not finding.text or not all(isinstance(word, str | None) for word in words):
+            broken("module-check", who, f"check {check.name} gave text, code and remedy {words}{when}")
+
+
+def samples(metric: MetricOffer, who: str, when: str = "") -> list[Sample]:
+    """What a metric gives; raises BrokenContract where that is not what its offer says."""
+    if metric.kind not in ("gauge", "counter") or not _METRIC.fullmatch(metric.name):
+        seen = f"metric {metric.name!r} of kind {metric.kind!r}; kinds are gauge and counter, names as in nvcore_vgpus"
+        broken("module-metric", who, seen)
+    with calling("module-metric", who, f"collect() of {metric.name}{when}"):
+        found = list(metric.collect())
+    for sample in found:
+        if not isinstance(sample, Sample):
+            broken("module-metric", who, f"{metric.name} gave a {type(sample).__name__}{when}")
+        if isinstance(sample.value, bool) or not isinstance(sample.value, int | float) or not math.isfinite(sample.value):
+            broken("module-metric", who, f"{metric.name} gave {sample.value!r}{when}; leave out what is unknown")
+        if sorted(sample.labels) != sorted(metric.labels):
+            seen = f"labels {', '.join(sample.labels) or 'none'}{when}, declared are {', '.join(metric.labels) or 'none'}"
+            broken("module-metric", who, f"a sample of {metric.name} has {seen}")
+        if not all(isinstance(value, str) for value in sample.labels.values()):
+            broken("module-metric", who, f"a sample of {metric.name} has labels {dict(sample.labels)}{when}; their values are text")
+    return found
