@@ -171,8 +171,8 @@ class HostKit:
         self.gpu.life.call(lambda: None, "idle", 30.0)
         for name, problem in self.host.problems.items():
             if "on_fault did not end" in problem:  # all that follows of it, such as LeaseRevoked, names another reason
-                places = [where for thread in threading.enumerate() if (where := waits_in("on_fault", thread))]
-                broken("client-on-fault", name, f"it waited: {problem}{', '.join(['; it is still', *places]) if places else ''}")
+                still = " and".join(where for thread in threading.enumerate() if (where := waits_in("on_fault", thread)))
+                broken("client-on-fault", name, f"it waited: {problem}{still and f'; it still is{still}'}")
 
     def _runs_after(self, generation: int) -> bool:
         return self.gpu.state.name == "running" and self.gpu.generation > generation
