@@ -37,13 +37,12 @@ class Caller:
 
 @attrs.frozen
 class Call:
-    """One control call. parameters: checked by the handler; timeout: seconds the caller waits, None = the method's default."""
+    """One control call. parameters: checked by the handler."""
 
     method: str
     parameters: Mapping[str, Any]
     caller: Caller
     more: bool
-    timeout: float | None = None
 
     def text(self, key: str) -> str:
         """A parameter that must be there: text that is not empty. Raises BadParameter, as all of these do."""

@@ -17,10 +17,11 @@ def check(context: Context) -> int:
     host = PluginHost("command", configuration=configuration)
     with context.aside():
         host.load(context.selection())  # raises ConfigError, exit 78
-    unjudged = [plugin.name for plugin in host.plugins if plugin.state != "registered" and plugin.name in configuration.sections]
+    for plugin in host.plugins:
+        if plugin.broken or (plugin.state != "registered" and plugin.name in configuration.sections):
+            why = plugin.reason or "; ".join(plugin.conflicts)
+            context.say(f"note: plugin {plugin.name} is {plugin.state}, so no section of it could be checked: {why}")
     host.teardown()
-    for name in unjudged:
-        context.say(f"note: section [plugins.{name}] could not be checked: the plugin is {host.plugin(name).state}")
     context.out(f"ok: {', '.join(configuration.files) or 'no file, defaults only'}\n")
     return 7 if any(plugin.broken for plugin in host.plugins) else 0
 

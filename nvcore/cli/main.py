@@ -14,9 +14,6 @@ import sys
 from nvcore import __version__
 from nvcore.api.errors import NvcoreError
 
-_PIPE_CLOSED = 141  # what a shell reports for a program ended by SIGPIPE
-_INTERRUPTED = 130
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,14 +27,14 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except BrokenPipeError:
         _close_quietly()
-        return _PIPE_CLOSED
+        return 141  # what a shell reports for a program ended by SIGPIPE
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            return _report(NvcoreError("the operating system refused an access", seen=str(error), remedy="see what it names"))
         _close_quietly()
         return _report(NvcoreError("the output cannot be written", seen=error.strerror, remedy="make room where it goes to"))
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return 130  # and by SIGINT
     except NvcoreError as error:
         return _report(error)
 

@@ -31,8 +31,8 @@ def run_core(noun: str, context: Context) -> int:
     named = len(verbs) > 1 and bool(argv) and argv[0][:1] != "-"
     verb = argv[0] if named else "-"
     if verb not in verbs:
-        known = ", ".join(verbs).removeprefix("-, ")
-        raise UsageError(f"no verb {verb.strip('-')!r} of {noun}", expected=known, remedy=f"nvcore {noun} --help")
+        what = f"no verb {verb!r} of {noun}" if named else f"nvcore {noun} needs a verb"
+        raise UsageError(what, expected=", ".join(verbs).removeprefix("-, "), remedy=f"nvcore {noun} --help")
     place, word, *said = verbs[verb]
     options = dict(pair.split(":") for pair in said if pair != "rows") | (OUTPUT_OPTIONS if "rows" in said else {})
     words = context.given.parse(argv[named:], options).words

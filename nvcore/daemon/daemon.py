@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 
 RECENT: Final = 20  # events in a description
-_LOOK: Final = 0.02  # seconds between two looks at GPUs that boot
 _log = logging.getLogger("nvcore.daemon")
 
 
@@ -68,7 +67,7 @@ class Daemon:
         deadline = time.monotonic() + self.host.settings.boot
         under_way = ("found", "identified", "booting")  # in any other state that is not running a GPU says why
         while time.monotonic() < deadline and any(gpu.state.name in under_way for gpu in self.host.gpus):
-            if self.stop_requested(_LOOK):
+            if self.stop_requested(0.02):  # seconds between two looks
                 self.state = "stopping"
                 return
         self.plugin_host.start(self)

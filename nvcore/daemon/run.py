@@ -87,6 +87,7 @@ def _announce(context: Context, daemon: Daemon) -> None:
     down = [gpu for gpu in gpus if gpu["state"] != "running"]
     for gpu in down:
         context.say(f"nvcore: {gpu['address'] or gpu['source']} {gpu['state']}: {gpu['cause'] or 'not up yet'} ({gpu['code'] or '-'})")
-    status = f"{len(gpus) - len(down)} of {len(gpus)} GPUs running"
+    broken = ", ".join(plugin.name for plugin in daemon.plugin_host.plugins if plugin.broken)
+    status = f"{len(gpus) - len(down)} of {len(gpus)} GPUs running" + (f", plugins in trouble: {broken}" if broken else "")
     context.say(f"nvcore: ready, {status}, socket {daemon.socket}")
     notify("READY=1", f"STATUS={status}")

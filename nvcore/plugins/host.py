@@ -35,7 +35,7 @@ _Call = Callable[[], object]
 class RequiredPluginError(PluginError):
     """A plugin that the operator marked as required is not usable; the host does not start."""
 
-    code = "NVC-1116"
+    code, exit_code = "NVC-1116", 78
 
 
 class ObserverError(PluginError):

@@ -292,6 +292,16 @@ def test_config_check_names_file_and_line_and_exits_78(site: Site) -> None:
     assert {"key": "host.log_level", "value": "debug", "origin": f"{file}:2"} in values
 
 
+def test_config_check_says_of_which_plugin_a_section_could_not_be_checked_and_why(site: Site) -> None:
+    file = site.folder / "x.toml"
+    file.write_text("[plugins]\nonly = ['vifo']\n")
+    done = site.run("config", "check", "--config", str(file), select=False)
+    assert done.returncode == 7 and "note: plugin vifo is " in done.stderr and "not installed" in done.stderr
+    file.write_text("[plugins]\nrequired = ['vifo']\n")
+    done = site.run("config", "check", "--config", str(file), select=False)
+    assert done.returncode == 78 and "required plugin vifo" in done.stderr
+
+
 def test_the_configurations_selection_is_heard(site: Site) -> None:
     site.plugin("good", GOOD, family="client")
     site.plugin("other", OBSERVER.format(started="pass", stopping="pass"))

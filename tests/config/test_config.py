@@ -387,3 +387,15 @@ def test_an_older_section_is_migrated_and_a_record_must_be_attrs() -> None:
     assert build(offer, section({"version": 1, "slots": 4})).count == 5
     with pytest.raises(PluginError):
         build(ConfigSection(name="x", summary="", record=int, plugin="toy"), None)
+
+
+@pytest.mark.parametrize(("key", "value"), [("socket", "here.sock"), ("state_dir", "./state"), ("socket", "/" + "s" * 107), ("state_dir", "")])
+def test_a_place_is_absolute_and_a_socket_fits_the_kernels_limit(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"host.{key}") as refused:
+        load(files=write(tmp_path, a=f'[host]\n{key} = "{value}"\n'))
+    assert str(refused.value.where).endswith("a.toml:2")
+
+
+def test_a_socket_of_the_kernels_limit_is_taken(tmp_path: Path) -> None:
+    path = "/" + "s" * 106
+    assert load(files=write(tmp_path, a=f'[host]\nsocket = "{path}"\n')).host.socket == path
