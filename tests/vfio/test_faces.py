@@ -8,11 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 
 from nvcore.api.clock import SYSTEM
 from nvcore.api.control import Call, Caller
-from nvcore.api.errors import ConfigError, NotSupportedError, NvcoreError, UsageError
+from nvcore.api.errors import ConfigError, ConflictError, NotFoundError, NotSupportedError, NvcoreError, UsageError, WaitTimeout
 from nvcore.api.identity import ChipId, GpuIdentity
 from nvcore.api.offers import HostInfo
 from nvcore.config.files import check, parse
@@ -22,7 +23,7 @@ from nvcore_vfio import operator, plugin
 from nvcore_vfio.cli import command
 from nvcore_vfio.client import VfioClient, VfioDriver
 from nvcore_vfio.control import VgpuHandler
-from nvcore_vfio.errors import NoVgpuHost, PinnedMismatch, UnknownVgpu
+from nvcore_vfio.errors import NoVgpuHost, PinnedMismatch, UnknownVgpu, VgpuExists
 
 from .fake import FakeContext
 from .test_manager import make, manager
@@ -56,20 +57,24 @@ def test_a_request_goes_to_the_gpu_that_is_named_that_declares_the_vgpu_or_that_
     make(hosts.one, "a")
     assert driver.manager(None) is hosts.two  # the first has no room left
     make(hosts.two, "b")
-    assert driver.manager(None, declares="a") is hosts.one and driver.manager(None, declares="b") is hosts.two
-    assert driver.manager(TWO, declares="a") is hosts.one
-    with pytest.raises(NoVgpuHost, match=r"0000:99:00\.0 hosts no vGPUs") as caught:
+    assert driver.holder("a") is hosts.one and driver.holder("b") is hosts.two
+    with pytest.raises(ConflictError, match="2 GPUs have the UUID GPU-1"):
+        driver.manager("GPU-1")
+    hosts.contexts[1].inventory = attrs.evolve(hosts.contexts[1].inventory, uuid="GPU-2")
+    assert driver.manager("GPU-1") is hosts.one and driver.manager("GPU-2") is hosts.two
+    with pytest.raises(NoVgpuHost, match=r"no GPU 0000:99:00\.0 that hosts vGPUs") as caught:
         driver.manager("0000:99:00.0")
     assert caught.value.expected == f"{ONE}, {TWO}"
     while hosts.two.capacity()[0]["left"]:
         make(hosts.two)
     assert driver.manager(None) is hosts.one  # which says why there is no room
-    with pytest.raises(UnknownVgpu, match="no vGPU c"):
-        driver.manager(None, declares="c").stop("c")
+    with pytest.raises(UnknownVgpu, match="no vGPU c; expected a, b"):
+        driver.holder("c")
     driver.managers.clear()
-    for declares in (None, "a"):
-        with pytest.raises(NoVgpuHost, match="no GPU hosts vGPUs"):
-            driver.manager(None, declares=declares)
+    with pytest.raises(NoVgpuHost, match="no GPU hosts vGPUs"):
+        driver.manager(None)
+    with pytest.raises(UnknownVgpu, match="none is declared"):
+        driver.holder("a")
 
 
 def test_the_control_socket_s_verbs_do_what_they_say_on_the_gpu_that_is_meant(hosts: Hosts) -> None:
@@ -77,6 +82,8 @@ def test_the_control_socket_s_verbs_do_what_they_say_on_the_gpu_that_is_meant(ho
     assert (row["name"], row["vm"], row["state"]) == ("a", "web", "stopped") and hosts.two.declares("a")
     assert hosts.ask("Create", type="A100-4C", name="b")["vgpu"]["state"] == "running" and hosts.one.declares("b")
     assert [row["name"] for row in hosts.ask("List")["vgpus"]] == ["b", "a"]
+    with pytest.raises(VgpuExists, match="vGPU a exists"):
+        hosts.ask("Create", type="A100-4C", name="a", gpu=ONE)  # a name is one of the host's
     assert [(row["gpu"], row["left"]) for row in hosts.ask("Types")["types"]] == [(ONE, 0), (TWO, 9)]
     assert hosts.ask("Start", name="a")["vgpu"]["state"] == "running"
     pid = 1
@@ -132,10 +139,26 @@ class Screen:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any] | None]] = []
         self.shown: list[tuple[str, str, str]] = []
+        self.said: list[str] = []
+        self.vgpus: list[dict[str, Any]] = []
+        self.gpus: dict[str, dict[str, Any]] = {}
+        self.fails: NvcoreError | None = None
 
     def call(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+        if method == "io.nvcore.Gpu.List":
+            return {"gpus": [{"address": address, "source": "", "chip": "GX"} for address in self.gpus]}
+        if method == "io.nvcore.Gpu.Describe":
+            assert parameters is not None
+            if parameters["gpu"] not in self.gpus:
+                raise NotFoundError(f"no GPU {parameters['gpu']}")
+            return {"gpu": self.gpus[parameters["gpu"]]}
         self.calls.append((method.removeprefix("io.nvcore.Vgpu."), parameters))
-        return {"vgpus": [], "types": [], "vgpu": {}}
+        if self.fails is not None:
+            raise self.fails
+        return {"vgpus": self.vgpus, "types": [], "vgpu": {}}
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
     def show(self, output: str, *, schema: str, key: str, rows: object, columns: object, name: str = "name") -> None:
         self.shown.append((output, schema, key))
@@ -145,6 +168,8 @@ class Screen:
     ("words", "method", "parameters"),
     [
         ("list", "List", None),
+        ("", "List", None),
+        ("--json", "List", None),
         ("types -o wide", "Types", None),
         ("create --type A", "Create", {"type": "A", "gpu": None, "name": None, "vm": None, "start": True}),
         ("create --type A --gpu G --name n --vm v --no-start", "Create", {"type": "A", "gpu": "G", "name": "n", "vm": "v", "start": False}),
@@ -162,12 +187,48 @@ def test_words_of_the_command_line_are_one_call(words: str, method: str, paramet
     assert screen.shown == [(output, "nvcore.vgpu-types/1", "types") if method == "Types" else (output, "nvcore.vgpu/1", "vgpus")]
 
 
-@pytest.mark.parametrize("words", ["", "create", "create --type A --pid 3", "start", "start n --pid x", "stop n m", "list n", "grow n"])
+@pytest.mark.parametrize("words", ["create", "create --type A --pid 3", "--x", "start", "start n --pid x", "stop n m", "list n", "grow n"])
 def test_words_that_fit_no_verb_are_a_usage_error_and_ask_nothing(words: str) -> None:
     screen = Screen()
     with pytest.raises(UsageError, match="nvcore vgpu"):
         command(words.split(), screen)  # type: ignore[arg-type]
     assert screen.calls == []
+
+
+@pytest.mark.parametrize(("state", "code"), [("running", 0), ("stopped", 0), ("failed", 7), ("down", 7)])
+def test_a_list_with_a_vgpu_that_is_not_as_it_should_be_is_partial(state: str, code: int) -> None:
+    screen = Screen()
+    screen.vgpus = [{"state": "running"}, {"state": state}]
+    assert command(["list"], screen) == code  # type: ignore[arg-type]
+
+
+WHY_NOT = {
+    "a": {"state": "failed", "cause": "booter: no halt", "functions": []},
+    "b": {"state": "running", "functions": [{"kind": "vgpu", "reason": "GX has no SR-IOV"}]},
+    "c": {"state": "running", "functions": [{"kind": "vgpu", "reason": None}]},
+    "d": {"state": "running", "functions": []},
+}
+
+
+def test_a_gpu_that_hosts_no_vgpus_is_told_with_the_reason() -> None:
+    screen = Screen()
+    screen.gpus = WHY_NOT
+    assert command(["types"], screen) == 0  # type: ignore[arg-type]
+    assert screen.said[:2] == ["a (GX) hosts no vGPUs: it is failed: booter: no halt", "b (GX) hosts no vGPUs: GX has no SR-IOV"]
+    assert "no client drives" in screen.said[2] and "no function" in screen.said[3]
+    screen.fails = NoVgpuHost("no GPU b that hosts vGPUs", expected="x")
+    with pytest.raises(NoVgpuHost, match="GPU b hosts no vGPUs; expected x; seen GX has no SR-IOV"):
+        command(["create", "--type", "A", "--gpu", "b"], screen)  # type: ignore[arg-type]
+    with pytest.raises(NotFoundError, match="no GPU nope"):
+        command(["create", "--type", "A", "--gpu", "nope"], screen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", ["create --type A", "start a", "stop a", "destroy a"])
+def test_an_operation_that_was_not_waited_for_says_that_it_goes_on_and_where_its_end_is_shown(words: str) -> None:
+    screen = Screen()
+    screen.fails = WaitTimeout("no answer to io.nvcore.Vgpu.Create", expected="within 30 s")
+    with pytest.raises(WaitTimeout, match=r"within 30 s; the operation was not called off and goes on: `nvcore vgpu list`"):
+        command(words.split(), screen)  # type: ignore[arg-type]
 
 
 def info(**shared: Any) -> HostInfo:
@@ -187,7 +248,7 @@ def test_the_doctor_says_that_both_sides_agree_and_which_records_cannot_be_used(
     make(hosts.one, "a")
     (check,) = operator.nvcore_doctor_checks(info(driver=hosts.driver))
     assert [(finding.severity, finding.text) for finding in check.run()] == [
-        ("ok", f"{ONE}: 1 vGPUs, here and in the firmware"), ("ok", f"{TWO}: 0 vGPUs, here and in the firmware"),
+        ("ok", f"{ONE}: 1 vGPU, here and in the firmware"), ("ok", f"{TWO}: 0 vGPUs, here and in the firmware"),
     ]  # fmt: skip
     folder = next((tmp_path / "one").rglob("a.json")).parent
     (folder / "b.json").write_text(json.dumps({**json.loads((folder / "a.json").read_text()), "name": "b", "slot": 99}))

@@ -106,8 +106,9 @@ def test_a_refused_bring_up_gives_everything_back_and_declares_nothing(tmp_path:
     made = manager(context)
     make(made, "stays")
     context.firmware.refuse = {call}  # type: ignore[union-attr]
-    with pytest.raises(BringUpFailed, match=call):
+    with pytest.raises(BringUpFailed, match=call) as caught:
         make(made, "fails")
+    assert "nothing is declared" in (caught.value.remedy or "")
     assert [row["name"] for row in made.rows()] == ["stays"]
     assert len(context.live) == 1 and context.leases == 1 and set(context.firmware.tasks) == {1}  # type: ignore[union-attr]
     assert [path.stem for path in tmp_path.rglob("*.json")] == ["stays"]
@@ -414,9 +415,10 @@ TestLifeCycle = LifeCycle.TestCase
 def test_every_error_of_this_plugin_is_an_nvcore_error_with_its_own_code() -> None:
     import nvcore_vfio.errors as errors
 
-    codes = [getattr(errors, name).code for name in errors.__all__]
+    kinds = [getattr(errors, name) for name in errors.__all__ if name != "told"]
+    codes = [kind.code for kind in kinds]
     assert len(set(codes)) == len(codes) and all(code.startswith("NVC-3") for code in codes)
-    assert all(issubclass(getattr(errors, name), NvcoreError) for name in errors.__all__)
+    assert all(issubclass(kind, NvcoreError) for kind in kinds)
 
 
 def test_every_operation_is_told_with_the_vm_it_is_for(tmp_path: Path) -> None:
@@ -453,8 +455,11 @@ def test_an_answer_that_does_not_come_says_of_which_gpu(tmp_path: Path) -> None:
         raise WaitTimeout("late", expected=f"within {timeout:g} s", seen="nothing")
 
     context.run = late  # type: ignore[method-assign,assignment]
-    with pytest.raises(WaitTimeout, match=r"0000:41:00\.0.*within 180 s"):
+    with pytest.raises(WaitTimeout, match=r"0000:41:00\.0.*within 180 s.*goes on: `nvcore vgpu list` shows how it ended"):
         make(made, "one")
+    with pytest.raises(WaitTimeout, match="within 10 s") as caught:  # the doctor's question, which changes nothing
+        made.firmware_tasks()
+    assert "nvcore doctor again" in (caught.value.remedy or "")
 
 
 def test_the_firmware_is_told_the_type_in_its_own_words(tmp_path: Path) -> None:
@@ -483,3 +488,8 @@ def test_of_two_steps_down_that_fail_the_first_is_the_cause(tmp_path: Path) -> N
     make(made, "one")
     context.firmware.refuse = {"shutdown", "cleanup"}  # type: ignore[union-attr]
     assert "shutdown refused" in (made.stop("one")["reason"] or "")
+
+
+def test_a_type_that_no_release_knows_says_where_the_types_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(NvcoreError, match=r"no vGPU type 'X'; expected A100-4C; seen X; nvcore vgpu types lists"):
+        manager(FakeContext(tmp_path)).create("X", name=None, vm=None, start=False)

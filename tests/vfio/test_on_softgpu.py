@@ -12,12 +12,14 @@ pytest.importorskip("nvcore_softgpu")
 
 from nvcore.api.errors import NvcoreError
 from nvcore.api.needs import BootNeeds
-from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer
+from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer, HostInfo
 from nvcore.host import Host
 from nvcore_fw_gsp.backend import GspBackend
 from nvcore_fw_gsp.queue.errors import CallRefused
 from nvcore_fw_gsp.session.rm import Rm
+from nvcore_vfio import plugin
 from nvcore_vfio.client import VfioDriver
+from nvcore_vfio.errors import BringUpFailed
 from nvcore_vfio.manager import Manager
 from tests.boots.rig import FINAL, Slot, _KeptBus, until
 
@@ -102,3 +104,28 @@ def test_what_the_firmware_keeps_is_in_quarantine_until_the_gpu_is_reset(rig: Ri
     assert rig.quarantined() == {} and made.pool.kept == {} and rig.doctor() == []
     assert made.capacity()[0]["left"] == 8
     assert made.create("A100-4C", name="one", vm=None, start=True)["function"] == 1
+
+
+def test_what_a_gpu_s_client_stored_is_found_by_a_host_in_which_that_gpu_is_not_up(rig: Rig, tmp_path: Path) -> None:
+    row = rig.manager.create("A100-4C", name="one", vm=None, start=True)
+    other = plugin.driver(HostInfo("0", {}, "daemon", rig.card.clock, state_dir=tmp_path / "plugins" / "vfio"))
+    (down,) = other.rows()
+    assert {**row, "state": "down"}.keys() == down.keys()
+    assert (down["name"], down["gpu"], down["uuid"], down["state"]) == ("one", row["gpu"], row["uuid"], "down")
+
+
+def test_a_task_that_crashes_at_its_start_is_told_at_once_and_the_next_vgpu_does_not_wait(rig: Rig) -> None:
+    made = rig.manager
+    rig.card.inspector.arm("vgpu-crash")
+    with pytest.raises(BringUpFailed, match=r"crashed during the negotiation.*NVC-2215.*nothing is declared") as caught:  # 120 s otherwise
+        made.create("A100-4C", name="one", vm=None, start=True)
+    assert "stop the vGPU" not in str(caught.value)
+    assert made.create("A100-4C", name="two", vm=None, start=True)["state"] == "running"
+    assert [entry["name"] for entry in made.rows()] == ["two"] and rig.quarantined() == {} and rig.doctor() == []
+    made.create("A100-4C", name="three", vm=None, start=False)
+    rig.card.inspector.arm("vgpu-crash")
+    with pytest.raises(BringUpFailed, match="nvcore vgpu start tries again"):
+        made.start("three")
+    row = next(row for row in made.rows() if row["name"] == "three")
+    assert (row["state"], row["reason"][:48]) == ("failed", "the vGPU task of function 2 crashed during the n")
+    assert made.start("three")["state"] == "running"

@@ -137,7 +137,7 @@ def test_a_stop_that_cannot_be_recorded_is_a_stop_and_says_so(tmp_path: Path) ->
     made = manager(context)
     make(made, "one")
     unwritable(made)
-    with pytest.raises(NotStored):
+    with pytest.raises(NotStored, match=r"one was stopped, but its record.*started again after a restart.*nvcore vgpu stop one"):
         made.stop("one")
     assert made.rows()[0]["state"] == "stopped" and not context.live
 

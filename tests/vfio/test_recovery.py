@@ -78,9 +78,14 @@ def test_a_task_that_crashes_while_it_is_brought_up_is_no_running_vgpu(tmp_path:
             return super().configure(task, spec)
 
     context.firmware = Crashing()
+    made = manager(context)
     with pytest.raises(BringUpFailed, match="crashed"):
-        make(manager(context), "one")
+        make(made, "one")
     assert not context.live and context.firmware.tasks == {}
+    make(made, "two", start=False)
+    with pytest.raises(BringUpFailed, match="crashed") as caught:
+        made.start("two")
+    assert "nvcore vgpu start" in (caught.value.remedy or "") and "nothing is declared" not in (caught.value.remedy or "")
 
 
 def test_the_types_are_told_again_to_a_firmware_that_was_started_anew(tmp_path: Path) -> None:

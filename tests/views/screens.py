@@ -33,12 +33,12 @@ _COLUMNS = [
     {"key": "name", "heading": "vGPU", "side": "left"},
     {"key": "place", "heading": "GPU/VF", "side": "left"},
     {"key": "type", "heading": "TYPE", "side": "left"},
-    {"key": "slot", "heading": "SLOT", "side": "right"},
     {"key": "vm", "heading": "VM", "side": "left"},
     {"key": "state", "heading": "STATE", "side": "left"},
     {"key": "framebuffer_bytes", "heading": "FB", "side": "right"},
     {"key": "bring_up", "heading": "BRING-UP", "side": "left"},
     {"key": "started_at", "heading": "UP", "side": "right"},
+    {"key": "reason", "heading": "REASON", "side": "left"},
 ]
 
 
@@ -53,6 +53,7 @@ def _vgpu(name: str, slot: int, vm: str | None, state: str = "running") -> dict[
         "framebuffer_bytes": 3776 << 20,
         "bring_up": "model convention",
         "started_at": NOW - 187_200,
+        "reason": None,
     }
 
 
@@ -106,8 +107,10 @@ def all_well() -> dict[str, Any]:
 
 
 def a_gpu_failed() -> dict[str, Any]:
-    """The second GPU did not boot."""
+    """The second GPU did not boot, and on the first one a vGPU failed."""
     host = all_well()
+    reason = "the vGPU task of function 2 crashed during the negotiation of the protocol (NVC-2215)"
+    host["panels"][0]["rows"][1].update(state="failed", started_at=None, reason=reason)
     host["partial"] = True
     host["gpus"][1].update(
         state="failed",

@@ -5,9 +5,15 @@ Reads /proc, keeps nothing, any thread. A process that has ended and waits for i
 
 from __future__ import annotations
 
-from nvcore.api.errors import UsageError
+from typing import TYPE_CHECKING
 
-__all__ = ["Claim", "living"]
+from nvcore.api.errors import UsageError
+from nvcore_vfio.errors import VgpuInUse
+
+if TYPE_CHECKING:
+    from nvcore_vfio.declared import Declared
+
+__all__ = ["Claim", "check_unheld", "living"]
 
 
 class Claim:
@@ -45,3 +51,11 @@ def _start_time(pid: int) -> int | None:
 def living(claim: Claim | None) -> bool:
     """Whether a claim is held by somebody."""
     return claim is not None and claim.alive
+
+
+def check_unheld(record: Declared, force: bool) -> None:
+    """Raise VgpuInUse when a living process holds it, unless `force`."""
+    claim = record.claim
+    if claim is not None and claim.alive and not force:
+        seen = f"VM {record.vm or '?'}, process {claim.pid}"
+        raise VgpuInUse(f"vGPU {record.name} is in use", seen=seen, remedy="shut the VM down first, or use --force")

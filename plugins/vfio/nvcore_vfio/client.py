@@ -5,30 +5,42 @@ Wiring only. The driver is one per host; the control interface, the panel and th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nvcore.api.errors import NotSupportedError
+from nvcore.api.errors import ConflictError, NotSupportedError
 from nvcore.api.marks import may_sleep, signalling_safe
-from nvcore_vfio.errors import NoVgpuHost
+from nvcore_vfio.errors import NoVgpuHost, UnknownVgpu, told
 
 if TYPE_CHECKING:  # everything heavy is imported when a GPU is probed: a host without GPUs starts without it
+    from pathlib import Path
     from typing import Literal
 
     from nvcore.api.client import Client, ClientContext, ClientStatus, Function, QuiesceReason
     from nvcore.api.events import Fault
     from nvcore_vfio.manager import Manager
+    from nvcore_vfio.shelf import Shelf
 
 __all__ = ["VfioDriver"]
 
 
 class VfioDriver:
-    """Drives every function "vgpu"."""
+    """Drives every function "vgpu". records: the folder where declared vGPUs are stored, for those of GPUs that are not up."""
 
     name = "vfio"
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, records: Path | None = None) -> None:
         self.managers: dict[str, Manager] = {}
-        self._limit = limit
+        self._limit, self._records = limit, records
+        self._shelf: Shelf | None = None
+
+    @property
+    def shelf(self) -> Shelf:
+        """The vGPUs of GPUs that are not up."""
+        if self._shelf is None:
+            from nvcore_vfio.shelf import Shelf
+
+            self._shelf = Shelf(self._records, self.managers.keys())
+        return self._shelf
 
     def match(self, function: Function) -> bool:
         """Whether it is a vgpu function."""
@@ -41,32 +53,65 @@ class VfioDriver:
 
         if context.family("vgpu") is None:
             raise NotSupportedError(f"the firmware of {context.gpu.address} has no vGPU operations")
-        manager = Manager(context, self._limit)
+        address = context.gpu.address
+        self.shelf.claim(address)
         try:
-            manager.begin()
-        except BaseException:
-            manager.end()
+            manager = Manager(context, self._limit)
+            try:
+                manager.begin()
+            except BaseException:
+                manager.end()
+                raise
+        except BaseException as error:
+            self.shelf.give_back(address, told(error))
             raise
-        self.managers[context.gpu.address] = manager
+        self.managers[address] = manager
         return VfioClient(self, manager)
 
-    def manager(self, gpu: str | None, *, declares: str | None = None) -> Manager:
-        """The manager of a GPU (by address), of the GPU that declares a vGPU, or the only one. Raises NoVgpuHost."""
-        if declares is not None:
-            for manager in self.managers.values():
-                if manager.declares(declares):
-                    return manager
+    def forget(self, manager: Manager) -> None:
+        """Its client leaves: take everything down, and leave the records to the shelf."""
+        address = manager.context.gpu.address
+        self.managers.pop(address, None)
+        try:
+            manager.end()
+        finally:
+            self.shelf.give_back(address)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every declared vGPU, by GPU and slot; those of GPUs that are not up are "down"."""
+        rows = [row for manager in list(self.managers.values()) for row in manager.rows()]
+        return sorted([*rows, *self.shelf.rows()], key=lambda row: (row["gpu"], row["slot"]))
+
+    def holder(self, name: str) -> Manager | Shelf:
+        """Who starts, stops and destroys the vGPU of that name. Raises UnknownVgpu."""
+        for manager in list(self.managers.values()):
+            if manager.declares(name):
+                return manager
+        if self.shelf.declares(name):
+            return self.shelf
+        names = ", ".join(row["name"] for row in self.rows())
+        raise UnknownVgpu(f"no vGPU {name}", expected=names or "none is declared", seen=ascii(name))
+
+    def declares(self, name: str) -> bool:
+        """Whether any GPU, up or not, declares a vGPU of that name."""
+        return any(row["name"] == name for row in self.rows())
+
+    def manager(self, gpu: str | None) -> Manager:
+        """The manager of a GPU, by address or UUID, or of the first GPU with room. Raises NoVgpuHost, ConflictError."""
+        managers = dict(self.managers)
         if gpu is not None:
-            found = self.managers.get(gpu)
-            if found is None:
-                raise NoVgpuHost(f"GPU {gpu} hosts no vGPUs", expected=", ".join(self.managers) or "none does", remedy="see `nvcore gpus`")
-            return found
-        if declares is None or not self.managers:
-            for manager in self.managers.values():
-                if any(row["left"] for row in manager.capacity()):
-                    return manager
-        if self.managers:
-            return next(iter(self.managers.values()))
+            found = [manager for address, manager in managers.items() if gpu in (address, manager.context.inventory.uuid)]
+            if len(found) > 1:
+                raise ConflictError(f"{len(found)} GPUs have the UUID {gpu}", seen=", ".join(managers), remedy="name one by its address")
+            if not found:
+                remedy = f"`nvcore gpus` lists the GPUs; for one of them `nvcore gpus show {gpu}` says why it hosts none"
+                raise NoVgpuHost(f"no GPU {gpu} that hosts vGPUs", expected=", ".join(managers) or "none does", remedy=remedy)
+            return found[0]
+        for manager in managers.values():
+            if any(row["left"] for row in manager.capacity()):
+                return manager
+        for manager in managers.values():
+            return manager
         raise NoVgpuHost("no GPU hosts vGPUs", remedy="`nvcore gpus show GPU` says why not, `nvcore plugins` whether vfio was stopped")
 
 
@@ -98,5 +143,4 @@ class VfioClient:
     @may_sleep
     def remove(self) -> None:
         """Leave."""
-        self._driver.managers.pop(self._manager.context.gpu.address, None)
-        self._manager.end()
+        self._driver.forget(self._manager)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nvcore_vfio.errors import VgpuExists
+
 if TYPE_CHECKING:
     from nvcore.api.control import Call
     from nvcore_vfio.client import VfioDriver
@@ -22,32 +24,33 @@ class VgpuHandler:
 
     def List(self, call: Call) -> dict[str, Any]:
         """Every declared vGPU."""
-        return {"vgpus": [row for manager in self._driver.managers.values() for row in manager.rows()]}
+        return {"vgpus": self._driver.rows()}
 
     def Types(self, call: Call) -> dict[str, Any]:
         """Types, with the room for each on each GPU."""
         return {
-            "types": [{"gpu": address, **row} for address, manager in self._driver.managers.items() for row in manager.capacity()],
+            "types": [{"gpu": address, **row} for address, manager in sorted(self._driver.managers.items()) for row in manager.capacity()],
         }
 
     def Create(self, call: Call) -> dict[str, Any]:
         """Declare and start."""
-        kind, gpu = call.text("type"), call.optional("gpu")
-        manager = self._driver.manager(gpu)
-        row = manager.create(kind, name=call.optional("name"), vm=call.optional("vm"), start=call.flag("start", True))
+        kind, gpu, name = call.text("type"), call.optional("gpu"), call.optional("name")
+        if name is not None and self._driver.declares(name):
+            raise VgpuExists(f"vGPU {name} exists", remedy="choose another name, or destroy it first")
+        row = self._driver.manager(gpu).create(kind, name=name, vm=call.optional("vm"), start=call.flag("start", True))
         return {"vgpu": row}
 
     def Start(self, call: Call) -> dict[str, Any]:
         """Start a declared one."""
         name = call.text("name")
-        return {"vgpu": self._driver.manager(None, declares=name).start(name, pid=call.number("pid"))}
+        return {"vgpu": self._driver.holder(name).start(name, pid=call.number("pid"))}
 
     def Stop(self, call: Call) -> dict[str, Any]:
         """Stop it; it stays declared."""
         name = call.text("name")
-        return {"vgpu": self._driver.manager(None, declares=name).stop(name, force=call.flag("force", False))}
+        return {"vgpu": self._driver.holder(name).stop(name, force=call.flag("force", False))}
 
     def Destroy(self, call: Call) -> dict[str, Any]:
         """Stop and forget it."""
         name = call.text("name")
-        return {"vgpu": self._driver.manager(None, declares=name).destroy(name, force=call.flag("force", False))}
+        return {"vgpu": self._driver.holder(name).destroy(name, force=call.flag("force", False))}

@@ -6,7 +6,7 @@ from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, Nvc
 
 __all__ = [
     "BringUpFailed", "NoCapacity", "NoFirmware", "NoVgpuHost", "NotStored", "PinnedMismatch", "UnknownVgpu", "UnusableRecord", "VgpuExists",
-    "VgpuInUse",
+    "VgpuInUse", "told",
 ]  # fmt: skip
 
 
@@ -75,3 +75,13 @@ class UnusableRecord(NvcoreError):
 
     code = "NVC-3010"
     usual_remedy = "destroy the vGPU, or mend its record and reset the GPU: nvcore gpus reset GPU"
+
+
+def told(error: BaseException) -> str:
+    """An error as the reason of a state, or inside of another error: what and why, without the advice that belongs to where it was met."""
+    if not isinstance(error, NvcoreError):
+        return str(error) or type(error).__name__
+    if isinstance(error, BringUpFailed) and error.seen:
+        return error.seen
+    expected, seen = error.expected and f"; expected {error.expected}", error.seen and f"; seen {error.seen}"
+    return f"{error.what}{expected or ''}{seen or ''} ({error.code})"

@@ -15,7 +15,7 @@ from nvcore.api.families.vgpu import VgpuFamily, VgpuRef, VgpuSpec, VgpuTypeSpec
 from nvcore.api.grant import Grant, GrantRequest, Lease
 from nvcore.api.inventory import Range
 from nvcore_vfio.declared import Declared
-from nvcore_vfio.errors import BringUpFailed
+from nvcore_vfio.errors import BringUpFailed, told
 from nvcore_vfio.types import VgpuType
 
 __all__ = ["PLUGIN_CHANNELS", "Instance", "type_spec"]
@@ -117,9 +117,7 @@ class Instance:
             self._task = family.bootload(grant.tenant, spec, self._lease)
             self.protocol = family.configure(self._task, spec)
         except (FirmwareRefused, FirmwareDead, WaitTimeout) as error:
-            raise BringUpFailed(
-                f"vGPU {self.record.name} could not be brought up", seen=str(error), remedy="see `nvcore events`"
-            ) from error
+            raise BringUpFailed(f"vGPU {self.record.name} could not be brought up", seen=told(error)) from error
 
     def down(self, family: VgpuFamily | None) -> str | None:
         """Take it down from wherever it stands; the first cause when a step failed. Without a family only the host's side goes."""

@@ -12,7 +12,7 @@ from nvcore.api.client import ClientContext
 from nvcore.api.families.vgpu import VgpuFamily
 from nvcore_vfio.books import Books, Entry
 from nvcore_vfio.declared import Declared
-from nvcore_vfio.errors import BringUpFailed, NoFirmware, PinnedMismatch, UnusableRecord
+from nvcore_vfio.errors import BringUpFailed, NoFirmware, PinnedMismatch, UnusableRecord, told
 from nvcore_vfio.instance import Instance
 from nvcore_vfio.pool import Pool
 from nvcore_vfio.types import MACHINE
@@ -85,8 +85,8 @@ class LifeCycle:
             raise
 
     def _fail(self, entry: Entry, error: BaseException) -> None:
-        self.take_down(entry, str(error))
-        self._books.move(entry, "failed", str(error) or type(error).__name__)
+        self.take_down(entry, told(error))
+        self._books.move(entry, "failed", told(error))
 
     def take_down(self, entry: Entry, cause: str | None = None, *, asked: bool = True) -> str | None:
         """Take from it what it has; the first cause when a step failed. cause: why it is taken down, where that says why the firmware may

@@ -15,9 +15,9 @@ from typing import Any, Final, TypeVar, cast
 from nvcore.api.client import ClientContext, ClientStatus
 from nvcore.api.errors import FormatError, NvcoreError, WaitTimeout
 from nvcore_vfio.books import Books, Entry
-from nvcore_vfio.claims import Claim, living
+from nvcore_vfio.claims import Claim, check_unheld, living
 from nvcore_vfio.declared import Declared, check_name
-from nvcore_vfio.errors import NoCapacity, NotStored, VgpuExists, VgpuInUse
+from nvcore_vfio.errors import BringUpFailed, NoCapacity, NotStored, VgpuExists, VgpuInUse, told
 from nvcore_vfio.instance import type_spec
 from nvcore_vfio.lifecycle import LifeCycle
 from nvcore_vfio.placement import Room, room
@@ -25,13 +25,18 @@ from nvcore_vfio.pool import Pool
 from nvcore_vfio.recovery import Recovery
 from nvcore_vfio.restore import restore
 from nvcore_vfio.rows import room_row, vgpu_row
-from nvcore_vfio.store import Store
+from nvcore_vfio.store import Store, folder_name
 from nvcore_vfio.types import MACHINE, VgpuType, type_named
 
 __all__ = ["CALL_TIMEOUT", "Manager"]
 
 CALL_TIMEOUT: Final = 180.0
 """Seconds for one operation: the firmware may take 120 s for one of its answers."""
+
+_LOOK_TIMEOUT: Final = 10.0  # for a question of the doctor's, which others wait for
+_GOES_ON: Final = "it was not called off and goes on: `nvcore vgpu list` shows how it ended"
+_LOOK_AGAIN: Final = "another operation on this GPU takes long: `nvcore vgpu list` and `nvcore events` show which; then nvcore doctor again"
+_NOT_DECLARED: Final = "nothing is declared of it; `nvcore events` shows what the firmware said; then create it again"
 
 _T = TypeVar("_T")
 
@@ -44,7 +49,7 @@ class Manager:
         self.books, self.pool = Books(), Pool(context, limit)
         self._life = LifeCycle(context, self.books, self.pool)
         self.recovery = Recovery(context, self.books, self.pool, self._life)
-        self._store = Store(context.state_dir / context.gpu.address.replace(":", "-"))
+        self._store = Store(context.state_dir / folder_name(context.gpu.address))
         self._epoch = time.time() - context.clock.now()  # the one look at the time of day: what the clock says is shown as that
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -99,15 +104,16 @@ class Manager:
 
     def firmware_tasks(self) -> dict[int, int]:
         """What the firmware says is in use, bytes by function. Raises NoFirmware."""
-        return self._on_life_cycle(lambda: dict(self._life.family().usage()))
+        return self._on_life_cycle(lambda: dict(self._life.family().usage()), _LOOK_TIMEOUT, _LOOK_AGAIN)
 
-    def _on_life_cycle(self, call: Callable[[], _T]) -> _T:
+    def _on_life_cycle(self, call: Callable[[], _T], timeout: float = CALL_TIMEOUT, remedy: str = _GOES_ON) -> _T:
         try:
-            return cast(_T, self.context.run(call, timeout=CALL_TIMEOUT))
+            return cast(_T, self.context.run(call, timeout=timeout))
         except WaitTimeout as error:
-            raise WaitTimeout(
-                f"no answer for a vGPU operation on {self.context.gpu.address}", expected=error.expected, seen=error.seen
-            ) from error
+            if type(error) is not WaitTimeout:  # the firmware's: the operation has ended with it
+                raise
+            what = f"no answer for a vGPU operation on {self.context.gpu.address}"
+            raise WaitTimeout(what, expected=error.expected, seen=error.seen, remedy=remedy) from error
 
     # what they show, from any thread
 
@@ -188,11 +194,13 @@ class Manager:
             if start:
                 self._life.start(entry)
             self._store.save(record)
-        except BaseException:
+        except BaseException as error:
             self._life.take_down(entry)
             self.books.remove(entry)
             with suppress(NotStored):
                 self._store.remove(name)
+            if isinstance(error, BringUpFailed):
+                error.remedy = _NOT_DECLARED  # the usual one is to start it again
             raise
         self.context.report("vgpu", f"{name} ({kind.name}) created", vm=vm, action="started" if start else "declared")
         return self._row(entry)
@@ -215,21 +223,19 @@ class Manager:
             record.claim, record.autostart = before
             if begun:
                 self._life.take_down(entry)
-                self.books.move(entry, "failed", str(error))
+                self.books.move(entry, "failed", told(error))
             raise
         return self._row(entry)
 
     def _stop(self, entry: Entry, force: bool) -> dict[str, Any]:
         self._halt(entry, force)
-        self._store.save(entry.record)
+        self._noted(entry, self._store.save, entry.record, "is started again after a restart", "stop")
         self.context.report("vgpu", f"{entry.record.name} stopped", vm=entry.record.vm, action="forced" if force else None)
         return self._row(entry)
 
     def _halt(self, entry: Entry, force: bool) -> None:
         record = entry.record
-        if record.claim is not None and living(record.claim) and not force:
-            seen = f"VM {record.vm or '?'}, process {record.claim.pid}"
-            raise VgpuInUse(f"vGPU {record.name} is in use", seen=seen, remedy="shut the VM down first, or use --force")
+        check_unheld(record, force)
         self.books.move(entry, "stopping")
         problem = self._life.take_down(entry)
         self.books.move(entry, "failed" if entry.flaw else "stopped", entry.flaw or problem)
@@ -237,7 +243,18 @@ class Manager:
 
     def _destroy(self, entry: Entry, force: bool) -> dict[str, Any]:
         self._halt(entry, force)
-        self._store.remove(entry.record.name)  # and nothing is written first: a full disk must not keep it
+        # nothing is written first: a full disk must not keep it
+        self._noted(entry, self._store.remove, entry.record.name, "stays declared", "destroy")
         self.books.remove(entry)
         self.context.report("vgpu", f"{entry.record.name} destroyed", vm=entry.record.vm, action="forced" if force else None)
         return {**self._row(entry), "state": "destroyed"}
+
+    def _noted(self, entry: Entry, change: Callable[[_T], None], what: _T, outcome: str, verb: str) -> None:
+        """Change the record of one that was stopped. Raises NotStored that says that it is, and what comes of it."""
+        name = entry.record.name
+        try:
+            change(what)
+        except NotStored as error:
+            text = f"vGPU {name} was stopped, but its record could not be changed: it {outcome}"
+            remedy = f"make room in the state directory, or make it writable; then: nvcore vgpu {verb} {name}"
+            raise NotStored(text, seen=error.seen, where=error.where, remedy=remedy) from error

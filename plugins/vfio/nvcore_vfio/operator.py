@@ -19,20 +19,25 @@ _COLUMNS = (
     ("name", "vGPU", "left"),
     ("place", "GPU/VF", "left"),
     ("type", "TYPE", "left"),
-    ("slot", "SLOT", "right"),
     ("vm", "VM", "left"),
     ("state", "STATE", "left"),
     ("framebuffer_bytes", "FB", "right"),
     ("bring_up", "BRING-UP", "left"),
     ("started_at", "UP", "right"),
+    ("reason", "REASON", "left"),
 )
+
+
+def _not_negative(record: object, field: object, value: int) -> None:
+    if value < 0:
+        raise ValueError(f"vgpus_per_gpu of 0 or more, not {value}: 0 is as many as fit")
 
 
 @attrs.frozen
 class VfioConfig:
     """`[plugins.vfio]`. vgpus_per_gpu: how many vGPUs memory is set aside for on each GPU; 0 = as many as fit."""
 
-    vgpus_per_gpu: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    vgpus_per_gpu: int = attrs.field(default=0, validator=_not_negative)
 
 
 @hookimpl
@@ -58,7 +63,7 @@ def nvcore_status_panels(host: HostInfo) -> Iterable[PanelOffer]:
     """The table of vGPUs."""
 
     def snapshot() -> list[dict[str, Any]]:
-        rows = [row for manager in driver(host).managers.values() for row in manager.rows()]
+        rows = driver(host).rows()
         for row in rows:
             row["place"] = f"{row['gpu']}/{row['function']}"
         return rows
@@ -71,8 +76,14 @@ def nvcore_doctor_checks(host: HostInfo) -> Iterable[CheckOffer]:
     """Whether our list and the firmware's agree, and whether every record can be read."""
 
     def check() -> Iterator[Finding]:
-        from nvcore_vfio.errors import NoCapacity, UnusableRecord
+        from nvcore_vfio.errors import NoCapacity, NoFirmware, UnusableRecord
 
+        for address, names, damaged, why in driver(host).shelf.problems():
+            if names:
+                forget = "nvcore gpus says how the GPU stands; nvcore vgpu destroy NAME forgets a vGPU"
+                yield Finding("warning", f"{address}: down: {', '.join(names)}: {why}", NoFirmware.code, forget)
+            for problem in damaged:
+                yield Finding("warning", f"{address}: {problem.what} at {problem.where}", problem.code, problem.remedy)
         for address, manager in driver(host).managers.items():
             for problem in manager.damaged:
                 yield Finding("warning", f"{address}: {problem.what} at {problem.where}", problem.code, problem.remedy)
@@ -87,7 +98,7 @@ def nvcore_doctor_checks(host: HostInfo) -> Iterable[CheckOffer]:
                 continue
             ours = manager.functions_running()
             if ours == theirs:
-                yield Finding("ok", f"{address}: {len(ours)} vGPUs, here and in the firmware")
+                yield Finding("ok", f"{address}: {len(ours)} vGPU{'' if len(ours) == 1 else 's'}, here and in the firmware")
             else:
                 text = f"{address}: vGPUs on functions {sorted(ours)} here, {sorted(theirs)} in the firmware"
                 yield Finding("error", text, "NVC-3008", f"nvcore gpus reset {address}")

@@ -32,7 +32,9 @@ def driver(host: HostInfo) -> VfioDriver:
         from nvcore_vfio.client import VfioDriver
 
         limit = getattr(host.config, "vgpus_per_gpu", 0) or None
-        found = host.shared["driver"] = VfioDriver(limit)
+        # plugins/NAME is the plugin's own; a client's records lie in clients/NAME, also while no GPU gives it a context
+        records = host.state_dir.parent.parent / "clients" / "vfio" if host.state_dir is not None else None
+        found = host.shared["driver"] = VfioDriver(limit, records)
     return found
 
 

@@ -13,6 +13,7 @@ from nvcore.api.client import ClientContext, QuiesceReason
 from nvcore.api.errors import NvcoreError
 from nvcore.api.events import Fault, Rung, VgpuPluginEvent
 from nvcore_vfio.books import Books, Entry
+from nvcore_vfio.errors import told
 from nvcore_vfio.instance import type_spec
 from nvcore_vfio.lifecycle import LifeCycle
 from nvcore_vfio.pool import Pool
@@ -89,5 +90,5 @@ class Recovery:
             else:
                 self._books.move(entry, "running", only={"suspended"})
         except NvcoreError as error:
-            self._books.move(entry, "failed", str(error))
+            self._books.move(entry, "failed", told(error))
             self._context.report("vgpu", f"{record.name} did not come back: {error}", vm=record.vm, code=error.code)

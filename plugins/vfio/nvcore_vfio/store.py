@@ -18,9 +18,21 @@ from nvcore.api.errors import FormatError
 from nvcore_vfio.declared import Declared, is_name
 from nvcore_vfio.errors import NotStored
 
-__all__ = ["Damaged", "Store"]
+__all__ = ["Damaged", "Store", "address_of", "folder_name"]
 
 _PLACE: Final = re.compile(r'"(slot|function)"\s*:\s*(\d{1,5})\b')
+
+_FOLDER: Final = re.compile(r"[0-9a-f]{4,8}-[0-9a-f]{2}-[0-9a-f]{2}\.[0-7]")
+
+
+def folder_name(address: str) -> str:
+    """The folder of a GPU's records, by its bus address."""
+    return address.replace(":", "-")
+
+
+def address_of(folder: str) -> str | None:
+    """The bus address that a folder is named for; None for another name."""
+    return folder.replace("-", ":") if _FOLDER.fullmatch(folder) else None
 
 
 class Damaged:
@@ -69,7 +81,7 @@ class Store:
         """Store it: after this returns it survives a power cut. Raises NotStored."""
         path = self._path(record.name)
         scratch = path.with_suffix(".new")
-        with _told(record.name, path):
+        with _told(record.name, path, "written"):
             descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w", encoding="utf-8") as file:
                 json.dump(record.as_dict(), file, indent=1, sort_keys=True)
@@ -81,7 +93,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Forget it. Nothing happens when it is not there. Raises NotStored."""
         path = self._path(name)
-        with _told(name, path):
+        with _told(name, path, "removed"):
             path.unlink(missing_ok=True)
             self._sync()
 
@@ -94,8 +106,8 @@ class Store:
 
 
 @contextmanager
-def _told(name: str, path: Path) -> Iterator[None]:
+def _told(name: str, path: Path, change: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NotStored(f"the record of vGPU {name} could not be written", seen=str(error), where=str(path)) from error
+        raise NotStored(f"the record of vGPU {name} could not be {change}", seen=str(error), where=str(path)) from error

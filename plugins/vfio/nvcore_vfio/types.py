@@ -94,7 +94,8 @@ def type_named(name: str) -> VgpuType:
     found = find_type(name)
     if found is not None:
         return found
-    raise NotFoundError(f"no vGPU type {name!r}", expected=", ".join(row.name for row in TYPES), seen=name)
+    known = ", ".join(row.name for row in TYPES)
+    raise NotFoundError(f"no vGPU type {name!r}", expected=known, seen=name, remedy="nvcore vgpu types lists what there is room for")
 
 
 def types_for(chip: str, memory: int) -> list[VgpuType]:

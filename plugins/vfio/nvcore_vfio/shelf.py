@@ -1,0 +1,127 @@
+"""vGPUs that are declared for GPUs that are not up, or not configured any more: listed with the reason, stopped and destroyed on the disk.
+
+Owns the word on which GPU's records are its manager's: from the begin of a probe (`claim`) until its client left (`give_back`) nothing is
+changed here. The lock is held over the change of one small file, so that a GPU that comes up reads what was decided. Any thread that may
+sleep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from nvcore.api.errors import FormatError
+from nvcore.locks import Lock
+from nvcore_vfio.books import Entry
+from nvcore_vfio.claims import check_unheld
+from nvcore_vfio.declared import Declared
+from nvcore_vfio.errors import NoFirmware, UnknownVgpu
+from nvcore_vfio.rows import vgpu_row
+from nvcore_vfio.store import Damaged, Store, address_of
+from nvcore_vfio.types import find_type
+
+__all__ = ["Shelf"]
+
+_ABSENT = "is not up, or not configured any more"
+_COMES = "is coming up"
+
+
+class Shelf:
+    """The records below `folder`, one folder a GPU; without a folder there are none. up: addresses of GPUs that answer for themselves."""
+
+    def __init__(self, folder: Path | None, up: Collection[str]) -> None:
+        self._folder, self._up = folder, up
+        self._lock = Lock("vfio.shelf")
+        self._claimed: set[str] = set()
+        self._why: dict[str, str] = {}
+
+    def claim(self, address: str) -> None:
+        """A GPU comes up: its records are its manager's from now on."""
+        with self._lock:
+            self._claimed.add(address)
+
+    def give_back(self, address: str, why: str | None = None) -> None:
+        """The GPU's client left, or why it did not come up."""
+        with self._lock:
+            self._claimed.discard(address)
+            self._why.pop(address, None)
+            if why is not None:
+                self._why[address] = why
+
+    def _stores(self) -> Iterator[tuple[str, Store]]:
+        if self._folder is None or not self._folder.is_dir():
+            return
+        for folder in sorted(self._folder.iterdir()):
+            address = address_of(folder.name)
+            if address is not None and address not in self._up and folder.is_dir():
+                yield address, Store(folder)
+
+    def _records(self) -> Iterator[tuple[str, Store, Declared]]:
+        for address, store in self._stores():
+            for item in store.load():
+                if isinstance(item, Declared):
+                    yield address, store, item
+
+    def _reason(self, address: str) -> str:
+        if address in self._claimed:
+            return f"GPU {address} {_COMES}"
+        why = self._why.get(address)
+        return f"GPU {address} {_ABSENT}; nvcore gpus says how it stands" if why is None else f"GPU {address} hosts no vGPUs now: {why}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every vGPU of a GPU that is not up, as rows of nvcore.vgpu/1."""
+        return [self._row(address, record) for address, _, record in self._records()]
+
+    def _row(self, address: str, record: Declared) -> dict[str, Any]:
+        row = vgpu_row(Entry(record, find_type(record.type)), address, 0.0)
+        return {**row, "state": "down", "reason": self._reason(address)}
+
+    def problems(self) -> list[tuple[str, list[str], list[FormatError], str]]:
+        """Each GPU that is not up and has records: address, names, why others cannot be read, and why it is not up."""
+        found = []
+        for address, store in self._stores():
+            items = list(store.load())
+            names = [item.name for item in items if isinstance(item, Declared)]
+            damaged = [item.error for item in items if isinstance(item, Damaged)]
+            if items:
+                found.append((address, names, damaged, self._reason(address)))
+        return found
+
+    def declares(self, name: str) -> bool:
+        """Whether a vGPU of that name is declared for a GPU that is not up."""
+        return any(record.name == name for _, _, record in self._records())
+
+    def start(self, name: str, *, pid: int | None = None) -> dict[str, Any]:
+        """Raises NoFirmware: there is nothing to start it on."""
+        address, _, _ = self._find(name)
+        raise NoFirmware(f"vGPU {name} cannot be started: GPU {address} does not run", seen=self._reason(address))
+
+    def stop(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        """It is not started when its GPU comes up. Raises VgpuInUse unless `force`, NotStored, NoFirmware while the GPU comes up."""
+
+        def change(store: Store, record: Declared) -> None:
+            record.claim, record.autostart = None, False
+            store.save(record)
+
+        return self._change(name, force, change)
+
+    def destroy(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        """Forget it. Raises as `stop`."""
+        row = self._change(name, force, lambda store, record: store.remove(record.name))
+        return {**row, "state": "destroyed", "reason": None}
+
+    def _change(self, name: str, force: bool, change: Callable[[Store, Declared], None]) -> dict[str, Any]:
+        with self._lock:
+            address, store, record = self._find(name)
+            if address in self._claimed:
+                raise NoFirmware(f"vGPU {name} cannot be changed now", seen=self._reason(address), remedy="try again when it is up")
+            check_unheld(record, force)
+            change(store, record)
+        return self._row(address, record)
+
+    def _find(self, name: str) -> tuple[str, Store, Declared]:
+        for found in self._records():
+            if found[2].name == name:
+                return found
+        raise UnknownVgpu(f"no vGPU {name}", seen=ascii(name))

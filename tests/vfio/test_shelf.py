@@ -1,0 +1,156 @@
+"""vGPUs of a GPU that is not up, or not configured any more: never forgotten, never started, told with the reason, and destroyed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvcore.api.clock import SYSTEM
+from nvcore.api.control import Call, Caller
+from nvcore.api.errors import NvcoreError
+from nvcore.api.offers import HostInfo
+from nvcore_vfio import operator, plugin
+from nvcore_vfio.client import VfioDriver
+from nvcore_vfio.control import VgpuHandler
+from nvcore_vfio.errors import NoFirmware, NotStored, UnknownVgpu, VgpuExists, VgpuInUse
+
+from .fake import FakeContext
+from .test_manager import make, manager
+
+GPU = "0000:41:00.0"
+
+
+class Down:
+    """Two vGPUs of a GPU that does not come up: one that ran, one that was only declared."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        made = manager(FakeContext(folder))
+        make(made, "ran", vm="web")
+        make(made, "idle", start=False)
+        made.end()
+        self.driver = VfioDriver(None, folder)
+        self.handler = VgpuHandler(self.driver)
+
+    def ask(self, method: str, **parameters: Any) -> Any:
+        answer = getattr(self.handler, method)(Call(method, parameters, Caller(0, 0, 1, True), False))
+        return json.loads(json.dumps(answer))
+
+    def states(self) -> dict[str, str]:
+        return {row["name"]: row["state"] for row in self.ask("List")["vgpus"]}
+
+    def stored(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(next(self.folder.rglob(f"{name}.json")).read_text())
+        return found
+
+
+@pytest.fixture
+def down(tmp_path: Path) -> Down:
+    return Down(tmp_path)
+
+
+def test_they_are_listed_as_down_with_the_reason_and_all_that_is_on_record(down: Down) -> None:
+    first, second = down.ask("List")["vgpus"]
+    assert (first["name"], first["gpu"], first["slot"], first["vm"], first["state"]) == ("ran", GPU, 0, "web", "down")
+    assert first["framebuffer_bytes"] and first["channels"] is first["started_at"] is None
+    assert "is not up, or not configured any more" in second["reason"] and GPU in second["reason"]
+
+
+def test_a_start_says_that_the_gpu_does_not_run_and_not_that_the_vgpu_is_unknown(down: Down) -> None:
+    with pytest.raises(NoFirmware, match=r"vGPU ran cannot be started: GPU 0000:41:00\.0 does not run.*NVC-3005"):
+        down.ask("Start", name="ran")
+    with pytest.raises(UnknownVgpu, match="no vGPU other; expected ran, idle"):
+        down.ask("Start", name="other")
+    with pytest.raises(VgpuExists, match="vGPU ran exists"):
+        down.ask("Create", type="A100-4C", name="ran")
+
+
+def test_one_that_is_destroyed_is_gone_and_does_not_come_back_with_its_gpu(down: Down) -> None:
+    assert down.ask("Destroy", name="ran")["vgpu"]["state"] == "destroyed"
+    assert down.states() == {"idle": "down"}
+    down.driver.probe(FakeContext(down.folder))  # type: ignore[arg-type]
+    assert down.states() == {"idle": "stopped"}
+
+
+def test_one_that_is_stopped_stays_declared_and_is_not_started_with_its_gpu(down: Down) -> None:
+    assert down.ask("Stop", name="ran")["vgpu"]["state"] == "down"
+    down.driver.probe(FakeContext(down.folder))  # type: ignore[arg-type]
+    assert down.states() == {"ran": "stopped", "idle": "stopped"}
+
+
+def test_one_that_a_living_process_holds_is_kept_unless_forced(down: Down) -> None:
+    path = next(down.folder.rglob("ran.json"))
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    path.write_text(json.dumps({**down.stored("ran"), "claim": {"pid": os.getpid(), "started": started}}))
+    with pytest.raises(VgpuInUse, match="VM web"):
+        down.ask("Destroy", name="ran")
+    down.ask("Destroy", name="ran", force=True)
+    assert down.states() == {"idle": "down"}
+
+
+def test_while_its_gpu_comes_up_nothing_is_changed_behind_its_back(down: Down) -> None:
+    seen: list[object] = []
+
+    class Watched(FakeContext):
+        def subscribe_vgpu(self, callback: Any) -> Any:  # the first thing of a probe that takes its time
+            seen.append(down.ask("List")["vgpus"][0]["reason"])
+            with pytest.raises(NoFirmware, match=r"ran cannot be changed now.*coming up"):
+                down.ask("Destroy", name="ran")
+            return super().subscribe_vgpu(callback)
+
+    client = down.driver.probe(Watched(down.folder))  # type: ignore[arg-type]
+    assert seen == [f"GPU {GPU} is coming up"] and down.states() == {"ran": "running", "idle": "stopped"}
+    client.remove()
+    assert down.states() == {"ran": "down", "idle": "down"}
+    down.ask("Destroy", name="idle")
+    assert down.states() == {"ran": "down"}
+
+
+def test_a_client_that_could_not_begin_says_why(down: Down) -> None:
+    context = FakeContext(down.folder)
+    assert context.firmware is not None
+    context.firmware.refuse = {"upload_types"}
+    with pytest.raises(NvcoreError):
+        down.driver.probe(context)  # type: ignore[arg-type]
+    row = down.ask("List")["vgpus"][0]
+    assert row["state"] == "down" and row["reason"] == f"GPU {GPU} hosts no vGPUs now: upload_types refused (NVC-2002)"
+
+
+def test_a_record_that_cannot_be_removed_is_still_declared_and_said(down: Down, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(NotStored, match="record of vGPU ran could not be removed"):
+        down.ask("Destroy", name="ran")
+    assert down.states() == {"ran": "down", "idle": "down"}
+
+
+def test_the_panel_and_the_doctor_show_them(down: Down) -> None:
+    (next(down.folder.rglob("ran.json")).parent / "bad.json").write_text("{")
+    host = HostInfo("0", {}, "daemon", SYSTEM, shared={"driver": down.driver})
+    (panel,) = operator.nvcore_status_panels(host)
+    rows = panel.snapshot()
+    assert [(row["name"], row["state"]) for row in rows] == [("ran", "down"), ("idle", "down")]
+    assert all(row["reason"] for row in rows) and "reason" in [column[0] for column in panel.columns]
+    (check,) = operator.nvcore_doctor_checks(host)
+    first, second = check.run()
+    assert (first.severity, first.code) == ("warning", "NVC-3005") and "down: idle, ran" in first.text
+    assert "nvcore vgpu destroy" in (first.remedy or "") and "bad.json" in second.text
+
+
+def test_a_host_without_records_has_none_and_other_folders_are_not_looked_at(tmp_path: Path) -> None:
+    assert VfioDriver(None, tmp_path / "none").rows() == VfioDriver().rows() == []
+    (tmp_path / "lost+found").mkdir()
+    assert VfioDriver(None, tmp_path).rows() == []
+
+
+def test_the_records_are_looked_for_where_the_core_gives_clients_their_folder(tmp_path: Path) -> None:
+    info = HostInfo("0", {}, "daemon", SYSTEM, state_dir=tmp_path / "plugins" / "vfio")
+    made = manager(FakeContext(tmp_path / "clients" / "vfio"))
+    make(made, "one", start=False)
+    assert [row["name"] for row in plugin.driver(info).rows()] == ["one"]
