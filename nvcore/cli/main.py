@@ -15,7 +15,6 @@ from nvcore import __version__
 from nvcore.api.errors import NvcoreError
 
 
-
 def main(argv: list[str] | None = None) -> int:
     """Run one command line, `sys.argv` by default; returns its exit code (`nvcore --help` lists them)."""
     if sys.stdout is None or sys.stderr is None:
