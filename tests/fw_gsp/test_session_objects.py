@@ -254,3 +254,15 @@ def test_during_a_lockdown_the_firmware_s_registers_are_left_alone(chip, version
         session.receive()
         tenant.close()
         assert [e.text for e in gpu.events if isinstance(e, FirmwareMessage) and e.name == "lockdown"] == ["engaged", "lifted"]
+
+
+def test_two_equal_software_gpus_have_uuids_of_their_own_and_keep_them():
+    def uuid_at(address: str) -> str:
+        with bench("ga100", "570.144", vram=f"2G&address={address}") as gpu:
+            session = gpu.open()
+            found = session.family("inventory").read().uuid
+            session.unload()
+            return found
+
+    first, second, again = map(uuid_at, ("0000:51:00.0", "0000:52:00.0", "0000:51:00.0"))
+    assert first.startswith("GPU-") and first == again and first != second

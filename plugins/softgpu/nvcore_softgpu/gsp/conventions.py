@@ -51,7 +51,11 @@ CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("GSP_INIT_DONE", "no payload", "no driver reads one"),
     ("CPU sequencer", "chips with a booter post one empty sequence before GSP_INIT_DONE", "one driver waits for it, the others accept it"),
     ("GSP log buffers", "four words at the start and at every error, format ids are CRC-32", "the real encoding needs symbol files"),
-    ("GPU UUID", "made from chip, VRAM size and PCI device id", "the same GPU always shows the same"),
+    (
+        "GPU UUID",
+        "made from chip, VRAM size, PCI device id and bus address; behind a socket, where the address is not known, without it",
+        "the same GPU always shows the same, and two of a host are told apart",
+    ),
     ("channel ids picked by the GSP", "the lowest free one, never 0", "a driver that lets the GSP choose asks for the token"),
     ("objects of all clients", f"at most {MAX_OBJECTS:,}", "stands for the firmware's heap: no client makes the model grow without bound"),
     ("vGPU host RPC version", "the one asked for, or 0x10", "drivers send the negotiation without a body"),
@@ -64,11 +68,12 @@ CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
 """(what, value, why), merged into `nvcore_softgpu.conventions`."""
 
 
-def uuid(chip: str, vram_size: int, address: int) -> bytes:
-    """16 bytes, RFC 4122 version 4 in form, always the same for one GPU."""
+def uuid(chip: str, vram_size: int, device_id: int, place: int | None) -> bytes:
+    """16 bytes, RFC 4122 version 4 in form, always the same for one GPU. place: its bus address as GspSystemInfo has it, None where nobody
+    told."""
     from hashlib import sha256
 
-    raw = bytearray(sha256(f"nvcore softgpu {chip} {vram_size} {address}".encode()).digest()[:16])
+    raw = bytearray(sha256(f"nvcore softgpu {chip} {vram_size} {device_id} {place}".encode()).digest()[:16])
     raw[6] = (raw[6] & 0x0F) | 0x40
     raw[8] = (raw[8] & 0x3F) | 0x80
     return bytes(raw)

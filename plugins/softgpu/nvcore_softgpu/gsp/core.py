@@ -117,7 +117,7 @@ class BehaviouralGsp:
             return f"shared memory: {problem}"
         self._commands, self._status, self._assembler = commands, status, Assembler(env.violations)
         state = State(env, self._chip, version, meta, self._post_event, self.halt)
-        state.uuid = uuid(self._chip.name, env.memory.vram_size, self._chip.device_id)
+        state.uuid = uuid(self._chip.name, env.memory.vram_size, self._chip.device_id, env.place().get("nvDomainBusDeviceFunc"))
         self._vgpus = VgpuManager(state)
         state.tasks = self._vgpus
         self._host_rpc = HostRpc(state, self._vgpus)
