@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 
 import attrs
@@ -12,7 +13,7 @@ from nvcore.api.firmware import SavedState
 from nvcore_fw_gsp.backend import GspBackend
 from nvcore_fw_gsp.boot import wpr
 
-from .soft import Bench, bench, synthetic_root
+from .soft import CASES, Bench, bench, synthetic_root
 from .test_queue_rings import Clock
 
 
@@ -297,3 +298,19 @@ def test_a_bug_in_an_unload_s_stage_passes_through_and_leaves_no_memory_and_no_d
         with pytest.raises(ZeroDivisionError):
             session.unload()
         assert session.boot.memory.buffers == {} and not gpu.inspector.view()["bus_master"]
+
+
+@pytest.mark.parametrize(("chip", "version"), CASES)
+def test_a_record_that_cannot_be_written_fails_the_boot_with_its_path_and_leaves_nothing_running(chip, version):
+    with bench(chip, version) as gpu:
+
+        class Full(list):
+            def append(self, saved):
+                raise OSError(errno.ENOSPC, "No space left on device", "/state/gpus/card.json")
+
+        gpu.saved = Full()
+        with pytest.raises(BootError, match=r"record that a later start needs.*No space left on device: /state/gpus/card.json.*make room"):
+            gpu.open()
+        gpu.saved = []
+        gpu.open().unload()
+        assert gpu.violations() == []

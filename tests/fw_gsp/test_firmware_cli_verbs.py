@@ -72,6 +72,29 @@ def test_list_shows_usable_and_unusable_sets(tmp_path):
     assert "not supported" in screen.rows[1]["state"]
 
 
+def test_list_says_of_sets_of_one_name_which_is_taken_and_is_what_no_verb_means(tmp_path):
+    write.write_set(str(tmp_path / "broken"), gsp=None)
+    write.write_set(str(tmp_path / "one"))
+    write.write_set(str(tmp_path / "two"))
+    roots = tuple(str(tmp_path / name) for name in ("broken", "one", "two"))
+    code, screen = run("--chip", "ga100", folders=roots)
+    assert code == 0 and [row["taken"] for row in screen.rows] == [False, True, False]
+    assert [row["name"] for row in screen.rows] == ["GA100/570.144"] * 3
+    code, screen = run(folders=roots)
+    assert code == 0 and len(screen.rows) >= 3
+
+
+def test_list_says_which_named_folder_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("NVCORE_FIRMWARE", str(tmp_path / "two"))
+    code, screen = run("list", "--root", tmp_path / "three", folders=(str(tmp_path / "one"),))
+    assert code == 3
+    assert screen.said[:3] == [
+        f"{tmp_path}/one, named by firmware_dir, is no folder: no GPU is booted until that is mended",
+        f"{tmp_path}/two, named by NVCORE_FIRMWARE, is no folder: no GPU is booted until that is mended",
+        f"{tmp_path}/three, named by --root, is no folder",
+    ]
+
+
 def test_list_without_images_says_where_it_looked_and_ends_with_3(tmp_path):
     code, screen = run("list", "--root", tmp_path)
     assert code == 3 and str(tmp_path) in screen.said[0] and "fetch" in screen.said[1]
@@ -176,9 +199,11 @@ def test_fetch_puts_images_where_asked(tmp_path, machine, monkeypatch):
     assert code == 0 and screen.shown[-1][1] == "nvcore.firmware.fetch/1"
     assert screen.rows[0]["name"] == str(tmp_path / "state/plugins/fw_gsp/firmware/nvidia") and screen.rows[0]["version"] == "1-2"
     assert any(line.startswith("downloading") for line in screen.said)
+    assert screen.rows[0]["files"] == 2  # an image and a loader, each once; the licence is not one
+    assert any(line.startswith("2 images in ") and line.endswith("/copyright") for line in screen.said)
 
 
-@pytest.mark.parametrize("argv", [(), ("bogus",), ("inspect",), ("list", "--nope"), ("inspect", "f", "--offset", "x")])
+@pytest.mark.parametrize("argv", [("--nope",), ("bogus",), ("inspect",), ("list", "--nope"), ("inspect", "f", "--offset", "x")])
 def test_wrong_words_are_usage_errors(argv):
     with pytest.raises(UsageError):
         run(*argv)

@@ -83,8 +83,8 @@ def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path, monkeypatch)
         room.choose("GA100", [locked, plain, str(tmp_path / "nowhere")])
     seen = caught.value.seen
     assert seen == f"{locked}/ga100/gsp cannot be read: Permission denied; {plain}/ga100/gsp cannot be read: Not a directory"
-    with pytest.raises(FirmwareMissing, match="no version in any folder"):
-        room.choose("GA100", [str(tmp_path / "nowhere")])
+    with pytest.raises(FirmwareMissing, match=f"no version in {tmp_path}/nowhere, {tmp_path}/other.*list shows the sets"):
+        room.choose("GA100", [str(tmp_path / "nowhere"), str(tmp_path / "other")])
 
 
 def test_an_image_of_another_release_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from nvcore.config.model import Configuration, Tables
 from nvcore.config.sections import build
 from nvcore_fw_gsp import operator, plugin
 from nvcore_fw_gsp.boot.chips import BOOT_CHIPS
+from nvcore_fw_gsp.images.errors import FirmwareMissing
 from nvcore_fw_gsp.images.find import VERSIONS
 
 
@@ -29,14 +30,31 @@ def configure(info: HostInfo, **table: object) -> HostInfo:
 
 
 def test_configured_folders_are_looked_in_before_all_others(tmp_path, monkeypatch):
-    monkeypatch.setenv("NVCORE_FIRMWARE", "/from/environment")
-    (tmp_path / "second/nvidia").mkdir(parents=True)
+    first, asked = str(tmp_path / "first"), str(tmp_path / "environment")
+    for name in ("first", "environment", "second/nvidia"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("NVCORE_FIRMWARE", asked)
     info = host(tmp_path / "state")
     [offer] = plugin.nvcore_firmware_backends(info)
     backend = offer.open()
-    assert backend.roots()[:2] == ("/from/environment", str(tmp_path / "state/firmware"))
-    configure(info, firmware_dir=["/first", str(tmp_path / "second")])
-    assert backend.roots()[:4] == ("/first", str(tmp_path / "second/nvidia"), "/from/environment", str(tmp_path / "state/firmware"))
+    assert backend.roots()[:2] == (asked, str(tmp_path / "state/firmware"))
+    configure(info, firmware_dir=[first, str(tmp_path / "second")])
+    assert backend.roots()[:4] == (first, str(tmp_path / "second/nvidia"), asked, str(tmp_path / "state/firmware"))
+
+
+def test_a_named_folder_that_is_not_there_is_refused_and_no_other_is_taken_in_its_place(tmp_path, monkeypatch):
+    monkeypatch.delenv("NVCORE_FIRMWARE", raising=False)
+    info = host(tmp_path / "state")
+    [offer] = plugin.nvcore_firmware_backends(info)
+    backend = offer.open()
+    backend.roots()  # folders that nobody named may be absent
+    configure(info, firmware_dir=["/nowhere/one"])
+    with pytest.raises(FirmwareMissing, match="/nowhere/one, named by firmware_dir, is no folder"):
+        backend.roots()
+    configure(info, firmware_dir=[])
+    monkeypatch.setenv("NVCORE_FIRMWARE", "/nowhere/two")
+    with pytest.raises(FirmwareMissing, match="/nowhere/two, named by NVCORE_FIRMWARE, is no folder"):
+        backend.roots()
 
 
 @pytest.mark.parametrize("wrong", ["/one", ["relative/folder"], [5], None])

@@ -1,11 +1,14 @@
 """Fetching needs no root and changes nothing when it fails; each reason is one typed line."""
 
+import errno
 import fcntl
 import io
 import json
 import os
 import stat
 import tarfile
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +155,28 @@ def test_without_apt_or_mirror_or_place_the_reason_is_said(tmp_path, machine):
         fetch(str(tmp_path / "b"), lambda _: None, environ=machine)
     with pytest.raises(errors.PlaceNotWritable):
         fetch("/proc/nvcore/nvidia", lambda _: None, environ=machine)
+
+
+@pytest.mark.parametrize("where", ["room", "sources.list", ".fetch-", NOTE])
+def test_a_full_disk_is_called_that_with_the_folder(tmp_path, machine, monkeypatch, where):
+    """room: apt-get does not tell that what it prints is lost."""
+    if where == "room":
+        Path(machine["PRINTED"]).write_text("")
+    make, plain = tempfile.mkdtemp, open
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    def opened(path, *more, **words):
+        return full(path) if str(path).endswith(f"/{where}") and "w" in "".join(map(str, more)) else plain(path, *more, **words)
+
+    monkeypatch.setattr("builtins.open", opened)
+    monkeypatch.setattr(
+        tempfile, "mkdtemp", lambda *more, **words: full(words.get("prefix")) if where == ".fetch-" else make(*more, **words)
+    )
+    with pytest.raises(errors.PlaceNotWritable, match=r"No space left on device.*make room there") as caught:
+        fetch(str(tmp_path / "state" / "nvidia"), lambda _: None, environ=machine)
+    assert str(tmp_path / "state") in (caught.value.where or "")
 
 
 def test_a_folder_with_other_things_is_not_replaced(tmp_path, machine):

@@ -27,10 +27,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command(argv: Sequence[str], io: CommandIO) -> int:
-    """Run `nvcore firmware …`; the exit code. 1: something is damaged or was not fetched; 3: no images."""
+    """Run `nvcore firmware …`, `list` where no verb is named; the exit code. 1: something is damaged or was not fetched; 3: no images."""
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+        argv = ["list", *argv]
     parser = _Parser(prog="nvcore firmware", description="GSP-RM firmware images on this machine")
     verbs = parser.add_subparsers(dest="verb", required=True, parser_class=_Parser)
-    for verb, text in (("list", "image sets by chip, version and folder"), ("verify", "read every file, compare checksums and notes")):
+    for verb, text in (
+        ("list", "image sets by chip, version and folder; what is done without a verb"),
+        ("verify", "read every file, compare checksums and notes"),
+    ):
         one = verbs.add_parser(verb, help=text)
         one.add_argument("--chip", action="append", default=[], help="only this chip, as in GA100 (again for more)")
         one.add_argument("--root", help="look here first (a folder with <chip>/gsp/…)")
@@ -54,17 +59,27 @@ def command(argv: Sequence[str], io: CommandIO) -> int:
 def _roots(words: argparse.Namespace, io: CommandIO) -> Sequence[str]:
     """Folders that are looked in: the one asked for, then those of the daemon's configuration and the usual ones."""
     from nvcore_fw_gsp.images.find import search_roots
+
+    return search_roots([*([words.root] if words.root else []), *_configured(io)])
+
+
+def _configured(io: CommandIO) -> tuple[str, ...]:
     from nvcore_fw_gsp.operator import SECTION
 
-    return search_roots([*([words.root] if words.root else []), *io.section(SECTION).firmware_dir])
+    folders: tuple[str, ...] = io.section(SECTION).firmware_dir
+    return folders
 
 
 def _sets(words: argparse.Namespace, io: CommandIO) -> list[Any]:
-    """Image sets of the chips asked for, or of all; folders that cannot be read are said."""
+    """Image sets of the chips asked for, or of all; folders that are not there or cannot be read are said."""
     from nvcore_fw_gsp.images.chips import CHIPS
-    from nvcore_fw_gsp.images.find import find, unreadable
+    from nvcore_fw_gsp.images.find import absent, find, unreadable
 
     roots = _roots(words, io)
+    for why in absent(_configured(io)):
+        io.say(f"{why}: no GPU is booted until that is mended")
+    if words.root and not os.path.isdir(words.root):
+        io.say(f"{words.root}, named by --root, is no folder")
     chips = [chip.upper() for chip in words.chip] or [chip.name for chip in CHIPS]
     for why in sorted({why for chip in chips for why in unreadable(chip, roots)}):
         io.say(why)
@@ -78,7 +93,10 @@ def _nothing(words: argparse.Namespace, io: CommandIO) -> int:
 
 
 def _list(words: argparse.Namespace, io: CommandIO) -> int:
+    from nvcore_fw_gsp.images.find import taken
+
     sets = _sets(words, io)
+    booted = [taken(one for one in sets if one.chip is chip) for chip in {one.chip.name: one.chip for one in sets}.values()]
     rows = [
         {
             "name": f"{one.chip.name}/{one.version}",
@@ -87,6 +105,7 @@ def _list(words: argparse.Namespace, io: CommandIO) -> int:
             "kind": one.kind,
             "state": "ok" if one.problem is None else one.problem,
             "usable": one.problem is None,
+            "taken": any(one is found for found in booted),
             "folder": one.folder,
             "build_id": one.build_id or None,
             "files": dict(one.files),
@@ -98,6 +117,7 @@ def _list(words: argparse.Namespace, io: CommandIO) -> int:
         ("chip", "CHIP", "left"),
         ("version", "VERSION", "left"),
         ("kind", "KIND", "left"),
+        ("taken", "TAKEN", "left"),
         ("state", "STATE", "left"),
         ("folder", "FOLDER", "wide"),
     ]
@@ -134,12 +154,12 @@ def _inspect(words: argparse.Namespace, io: CommandIO) -> int:
 
 
 def _fetch(words: argparse.Namespace, io: CommandIO) -> int:
-    from nvcore_fw_gsp.provision.fetch import fetch
+    from nvcore_fw_gsp.provision.fetch import fetch, image_count
     from nvcore_fw_gsp.provision.place import default_folder
 
     folder = os.path.abspath(words.to) if words.to else default_folder()
     note = fetch(folder, io.say, force=words.force)
-    rows = [{"name": folder, "package": note["package"], "version": note["version"], "sha256": note["sha256"], "files": len(note["files"])}]
+    rows = [{"name": folder, "package": note["package"], "version": note["version"], "sha256": note["sha256"], "files": image_count(note)}]
     columns = [("name", "FOLDER", "left"), ("package", "PACKAGE", "left"), ("version", "VERSION", "left"), ("sha256", "SHA256", "wide")]
     io.show(words.output, schema="nvcore.firmware.fetch/1", key="fetched", rows=rows, columns=columns)
     if words.to:

@@ -26,9 +26,14 @@ def nvcore_firmware_backends(host: HostInfo) -> Iterable[FirmwareOffer]:
     """GSP-RM on the chips that have a boot flow."""
 
     def roots() -> Sequence[str]:
-        from nvcore_fw_gsp.images.find import search_roots
+        from nvcore_fw_gsp.images.errors import FirmwareMissing
+        from nvcore_fw_gsp.images.find import absent, search_roots
 
         configured = getattr(host.config, "firmware_dir", ())  # no record where only this module of the plugin was registered
+        missing = absent(configured)
+        if missing:  # other images in its place would be used unasked
+            remedy = "make the folder, or mend firmware_dir in [plugins.fw_gsp] or NVCORE_FIRMWARE"
+            raise FirmwareMissing("a folder that was named for firmware is not there", seen="; ".join(missing), remedy=remedy)
         return search_roots(configured, state_dir=None if host.state_dir is None else str(host.state_dir))
 
     def open_backend() -> FirmwareBackend:

@@ -14,6 +14,7 @@ from nvcore.hw.registers import falcon as reg
 from nvcore_fw_gsp.abi import Abi, load, manifest
 from nvcore_fw_gsp.abi.manifests import Manifest
 from nvcore_fw_gsp.boot.chips import BOOT_CHIPS, BootChip
+from nvcore_fw_gsp.boot.errors import SystemRefused
 from nvcore_fw_gsp.boot.falcon import Falcon
 from nvcore_fw_gsp.boot.fwsec import FwsecSb
 from nvcore_fw_gsp.boot.io import BootIo
@@ -117,7 +118,13 @@ class Boot:
     def save(self, region: tuple[int, int] | None) -> None:
         """Write down what the next process needs to take this firmware down. region: as in `saved_state`."""
         if self.context.save is not None:
-            self.context.save(saved_state(self.chip.name, self.device.identity.address, self.images.version, region, self.images.folder))
+            state = saved_state(self.chip.name, self.device.identity.address, self.images.version, region, self.images.folder)
+            try:
+                self.context.save(state)
+            except OSError as error:
+                what, remedy = "the record that a later start needs could not be written", "make room in the daemon's state directory"
+                seen = f"{error.strerror or error}: {error.filename or 'a file below the state directory'}"
+                raise SystemRefused(what, seen=seen, remedy=f"{remedy}, then: nvcore gpus retry GPU") from error
 
     def close_files(self) -> None:
         """The files are not needed any more once the firmware runs. Idempotent."""

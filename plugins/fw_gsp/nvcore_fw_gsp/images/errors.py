@@ -30,14 +30,14 @@ class FirmwareMissing(NotFoundError):
     """No usable set of files; the text lists what was looked for, where, and which versions are there."""
 
     code = "NVC-2021"
-    usual_remedy = "nvcore firmware fetch gets complete sets without root; nvcore firmware list shows each file"
+    usual_remedy = "nvcore firmware fetch gets complete sets without root; nvcore firmware list shows the sets that there are"
 
 
 class ChipNotSupported(NotSupportedError):
     """No row for this chip, or the image carries no signature for it; another chip's files are never used instead."""
 
     code = "NVC-2022"
-    usual_remedy = "nvcore firmware list shows the chips and the files that there are"
+    usual_remedy = "nvcore firmware list shows the chips and the sets that there are"
 
 
 class SignatureUnusable(NvcoreError):

@@ -19,7 +19,7 @@ from nvcore_fw_gsp.images.errors import FirmwareMissing, ReleaseMismatch, Versio
 from nvcore_fw_gsp.images.gsp import GspImage
 from nvcore_fw_gsp.images.source import FileSource
 
-__all__ = ["VERSIONS", "ImageSet", "choose", "find", "search_roots", "unreadable"]
+__all__ = ["VERSIONS", "ImageSet", "absent", "choose", "find", "search_roots", "taken", "unreadable"]
 
 VERSIONS: Final = ("570.144", "535.113.01")
 """Versions that this backend boots, best first: those with images, layouts and behaviour. Others are listed and refused."""
@@ -105,6 +105,12 @@ def search_roots(
     return tuple(found)
 
 
+def absent(configured: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Folders that somebody named, in the configuration or by `$NVCORE_FIRMWARE`, and that are not there: each with who named it."""
+    named = [("firmware_dir", folder) for folder in configured] + [("NVCORE_FIRMWARE", environ.get("NVCORE_FIRMWARE") or "")]
+    return [f"{folder}, named by {who}, is no folder" for who, folder in named if folder and not os.path.isdir(folder)]
+
+
 def find(chip: str, roots: Sequence[str]) -> list[ImageSet]:
     """All sets of a chip, usable or not: by folder as in `roots`, in each the preferred version first. Raises ChipNotSupported."""
     row = image_chip(chip)
@@ -131,9 +137,9 @@ def choose(chip: str, roots: Sequence[str], version: str | None = None) -> Image
             else "ask for one of these by name",
         )
     sets = find(chip, roots)
-    for candidate in sets:
-        if candidate.problem is None and version in (None, candidate.version):
-            return candidate
+    found = taken(sets, version)
+    if found is not None:
+        return found
     row = image_chip(chip)
     names = ", ".join(
         [f"{role}-{version or VERSIONS[0]}.bin" for role in row.required] + (["gen_bootloader or acr/bl.bin"] if row.generic else [])
@@ -143,10 +149,14 @@ def choose(chip: str, roots: Sequence[str], version: str | None = None) -> Image
     raise FirmwareMissing(
         f"no usable firmware for {chip}" + (f" of version {version}" if version else ""),
         expected=f"{names} under {row.folder}/gsp",
-        seen="; ".join(there) or "no version in any folder",
-        where=", ".join(roots),
-        remedy="nvcore firmware fetch gets them without root; nvcore firmware list shows each file",
+        seen="; ".join(there) or f"no version in {', '.join(roots) or 'any folder: none is looked in'}",
+        remedy="nvcore firmware fetch gets them without root; nvcore firmware list shows the sets that there are, -o json each file",
     )
+
+
+def taken(sets: Iterable[ImageSet], version: str | None = None) -> ImageSet | None:
+    """The one of a chip's sets, in the order of `find`, that is booted: the first usable one, of `version` where that is asked for."""
+    return next((one for one in sets if one.problem is None and version in (None, one.version)), None)
 
 
 def unreadable(chip: str, roots: Sequence[str]) -> list[str]:

@@ -31,6 +31,7 @@ __all__ = ["PrivateApt", "classify", "debian_mirrors"]
 _KEYRINGS: Final = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
 _TRUSTED: Final = "/etc/apt/trusted.gpg.d"
 _LIMIT: Final = 600.0
+_ROOM: Final = 1 << 16  # bytes that apt-get may print of a machine's sources
 _REASONS: Final[tuple[tuple[str, type[FetchError], str, str], ...]] = (
     (
         r"NO_PUBKEY|not signed|GPG error|OpenPGP|EXPKEYSIG|keyring .* not",
@@ -103,9 +104,7 @@ class PrivateApt:
             with open(os.path.join(folder, "status"), "w", encoding="ascii"):
                 pass
         except OSError as error:
-            raise PlaceNotWritable(
-                "no private apt state", seen=str(error), where=folder, remedy="choose another folder with --to"
-            ) from error
+            raise PlaceNotWritable.of("no private apt state", folder, error) from error
 
     def _options(self) -> list[str]:
         values = {
@@ -134,12 +133,25 @@ class PrivateApt:
         printed = self._run([*self._options(), "--print-uris", "update"], "reading apt's configuration")
         found = debian_mirrors(printed)
         if not found:
+            self._check_room()
             raise AptMissing(
                 "apt's configuration names no Debian mirror",
                 seen=f"{len(printed.splitlines())} other addresses",
                 remedy="add a Debian mirror to apt's sources, or copy the images by hand",
             )
         return found[0]
+
+    def _check_room(self) -> None:
+        """Raise PlaceNotWritable when what apt-get printed may have been lost: it does not tell that its output goes to a full disk."""
+        path = os.path.join(self._folder, "room")
+        try:
+            with open(path, "wb") as file:
+                file.write(bytes(_ROOM))
+                file.flush()
+                os.fsync(file.fileno())
+            os.unlink(path)
+        except OSError as error:
+            raise PlaceNotWritable.of("apt's configuration cannot be read", self._folder, error) from error
 
     def use(self, mirror: str, suite: str, components: str) -> None:
         """Write the only source and read its lists."""

@@ -5,6 +5,8 @@ Owns nothing else. A caller with another way to go on (a synthetic image) catche
 
 from __future__ import annotations
 
+import errno
+
 from nvcore.api.errors import NvcoreError
 
 __all__ = [
@@ -61,6 +63,13 @@ class PlaceNotWritable(FetchError):
     """The folder for the images cannot be written, or is full."""
 
     code = "NVC-2046"
+
+    @classmethod
+    def of(cls, what: str, folder: str, error: OSError) -> PlaceNotWritable:
+        """The error behind a failed write below `folder`, with what to do about it."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room there, or choose another folder with --to" if full else "choose another folder with --to"
+        return cls(what, seen=str(error), where=folder, remedy=remedy)
 
 
 class PackageDamaged(FetchError):

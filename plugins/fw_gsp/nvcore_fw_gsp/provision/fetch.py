@@ -17,9 +17,9 @@ from typing import Any, Final
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore_fw_gsp.provision.apt import PrivateApt
 from nvcore_fw_gsp.provision.errors import PlaceNotWritable
-from nvcore_fw_gsp.provision.unpack import unpack
+from nvcore_fw_gsp.provision.unpack import LICENCE, unpack
 
-__all__ = ["NOTE", "fetch", "read_note"]
+__all__ = ["NOTE", "fetch", "image_count", "read_note"]
 
 PACKAGE: Final = "firmware-nvidia-graphics"
 SUITE: Final = "trixie-backports"
@@ -39,6 +39,11 @@ def read_note(folder: str) -> dict[str, Any] | None:
         return None
     sound = isinstance(note, dict) and note.get("schema") == SCHEMA and isinstance(note.get("files"), dict)
     return note if sound else None
+
+
+def image_count(note: Mapping[str, Any]) -> int:
+    """How many images a note names: each is a file of its own, and the licence beside them is none."""
+    return sum(name != LICENCE for name in note["files"])
 
 
 def fetch(
@@ -65,11 +70,14 @@ def fetch(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise PlaceNotWritable("another fetch fills this folder now", where=parent, remedy="wait for it to end") from error
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=parent) as work:
-            note = _fetch(work, folder, say, environ, clock)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=parent) as work:
+                note = _fetch(work, folder, say, environ, clock)
+        except OSError as error:
+            raise PlaceNotWritable.of("images cannot be fetched", parent, error) from error
     finally:
         os.close(lock)
-    say(f"{len(note['files'])} files in {folder}; licence: {folder}/copyright")
+    say(f"{image_count(note)} images in {folder}; licence: {folder}/{LICENCE}")
     return note
 
 
@@ -119,6 +127,4 @@ def _replace(new: str, folder: str, work: str) -> None:
                 os.rename(old, folder)
             raise
     except OSError as error:
-        raise PlaceNotWritable(
-            "the images cannot be put in place", seen=str(error), where=folder, remedy="choose another with --to"
-        ) from error
+        raise PlaceNotWritable.of("the images cannot be put in place", folder, error) from error

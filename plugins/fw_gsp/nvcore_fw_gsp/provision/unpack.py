@@ -19,7 +19,10 @@ from typing import IO, Final
 from nvcore_fw_gsp.images.chips import CHIPS
 from nvcore_fw_gsp.provision.errors import PackageDamaged, PlaceNotWritable
 
-__all__ = ["unpack"]
+__all__ = ["LICENCE", "unpack"]
+
+LICENCE: Final = "copyright"
+"""Name of the licence beside the images."""
 
 _ROOT: Final = "usr/lib/firmware/nvidia/"
 _COPYRIGHT: Final = re.compile(r"^usr/share/doc/[^/]+/copyright$")
@@ -43,9 +46,7 @@ def unpack(package: str, folder: str, environ: Mapping[str, str], say: Callable[
     except tarfile.TarError as error:
         raise PackageDamaged("the package cannot be unpacked", seen=str(error), where=package, remedy="fetch it again") from error
     except OSError as error:
-        raise PlaceNotWritable(
-            "the images cannot be written", seen=str(error), where=folder, remedy="choose another folder with --to"
-        ) from error
+        raise PlaceNotWritable.of("the images cannot be written", folder, error) from error
     finally:
         child.stdout.close()
         if child.poll() is None:
@@ -64,7 +65,7 @@ def _take(stream: IO[bytes], folder: str, say: Callable[[str], None]) -> dict[st
         for member in archive:
             name = posixpath.normpath(member.name)
             if _COPYRIGHT.match(name) and member.isfile():
-                target = "copyright"
+                target = LICENCE
             elif _wanted(name):
                 target = name[len(_ROOT) :]
             else:
