@@ -104,7 +104,7 @@ def test_every_command_says_how_it_is_used(nobody: Running) -> None:
         (("dump", ""), 2, "a word is empty"),
         (("plugins", "show", ""), 2, "a word is empty"),
         (("vgpu", "create", "--type", "A100-4C", "--name", ""), 2, "bad name (NVC-1001)\n  expected: text that is not empty\n"),
-        (("vgpu", "create", "--type", "A100-4C", "--gpu", "nonexistent"), 3, "GPU nonexistent hosts no vGPUs"),
+        (("vgpu", "create", "--type", "A100-4C", "--gpu", "nonexistent"), 3, "no GPU 'nonexistent'"),
         (("plugins", "stop"), 2, "NAME is missing"),
         (("gpus", "shew", A100), 2, "no verb 'shew'"),
         (("gpus", "show", "0000:99:00.0"), 3, "no GPU"),
