@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from nvcore.api.errors import UsageError
 from nvcore.api.hooks import SPECIFICATIONS
 from nvcore.testing.contracts import CLAUSES, check_client, check_plugin_module
+from nvcore.testing.host import until
 
 from .clean import Clean
 from .page import PAGE, Block, blocks, write
@@ -104,20 +107,36 @@ class FakeIO:
     def __init__(self) -> None:
         self.shown: list[dict[str, Any]] = []
 
-    def call(self, method: str) -> dict[str, Any]:
-        assert method == "org.example.Scratchpad.List"
+        self.output, self.called = "", dict[str, Any]()
+
+    def call(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+        self.called[method.removeprefix("org.example.Scratchpad.")] = parameters
         return {"pads": [{"gpu": "0000:f0:00.0", "bytes": 4096}]}
 
     def show(self, output: str, **given: Any) -> None:
-        self.shown = [{key: row[key] for key, _, _ in given["columns"]} for row in given["rows"]]
+        self.output, self.shown = output, [{key: row[key] for key, _, _ in given["columns"]} for row in given["rows"]]
 
 
 def test_the_command_shows_what_the_daemon_answers(plugin: Any) -> None:
     plugin(FILES)
     command, io = importlib.import_module("scratchpad.cli").command, FakeIO()
     assert command([], io) == command(["list"], io) == 0 and io.shown == [{"gpu": "0000:f0:00.0", "bytes": 4096}]
-    with pytest.raises(UsageError, match="no verb 'drop'"):
-        command(["drop"], io)
+    assert io.called == {"List": None} and io.output == "table"
+    for words in (["-o", "json"], ["--json"], ["list", "-o", "json"], ["list", "--json"], ["-ojson"]):
+        io.output = ""
+        assert command(words, io) == 0 and io.output == "json", words
+    assert command(["clear", "0000:f0:00.0"], io) == 0 and io.called["Clear"] == {"gpu": "0000:f0:00.0"}
+    for wrong in (["drop"], ["list", "more"], ["clear"], ["--colour"]):
+        with pytest.raises(UsageError, match=r"nvcore scratchpad: .* see `nvcore scratchpad --help`"):
+            command(wrong, io)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["clear", "--help"]], ids=" ".join)
+def test_the_command_has_a_page(words: list[str], plugin: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin(FILES)
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module("scratchpad.cli").command(words, FakeIO())
+    assert left.value.code == 0 and "usage: nvcore scratchpad" in capsys.readouterr().out
 
 
 class Reader(Clean):
@@ -125,32 +144,34 @@ class Reader(Clean):
 
     def __init__(self, folder: Path, base: Clean) -> None:
         super().__init__(folder)
-        self.copy(base)
+        self._base = base
         self.home = folder / "home"
         self.home.mkdir()
-        self._installed, self._stale = False, False
         self.daemon: subprocess.Popen[str] | None = None
 
     def write(self, block: Block) -> None:
         """A file of the page."""
         write(block, self.home)
-        self._stale = self._stale or (self._installed and block.file is not None and block.file.startswith(("scratchpad/", "pyproject")))
 
     def type(self, line: str) -> tuple[int, str]:
         """A command of the page: status, and what it said."""
-        if self._stale:
-            self._stale = False
-            self.build(self.home, into=self.home / "dist")
-            self.install(*(self.home / "dist").glob("*.whl"), again=True)
+        while match := re.match(r"([A-Z_]+)=(\S+) ", line):
+            self.env[match[1]] = match[2].replace("$PWD", str(self.home))
+            line = line[match.end() :]
         program, *words = shlex.split(line)
         if program == "pip":
             return self._pip_line(words)
+        if line in ("python3 -m venv env", ". env/bin/activate"):  # a copy of one that has what all of these tests need
+            if not self.python.exists():
+                self.copy(self._base)
+            return 0, ""
         if program == "pytest":
             return self._said(self.run("-m", "pytest", "-p", "no:cacheprovider", *words, cwd=self.home))
         assert program == "nvcore", line
         if words[0] == "run":
             self.daemon = self.start("-m", "nvcore", *words, cwd=self.home)
             self.started(self.daemon)
+            until(lambda: " running " in self.type("nvcore gpus")[1], "the GPU runs", 30.0)
             return 0, ""
         return self._said(self.run("-m", "nvcore", *words, cwd=self.home))
 
@@ -158,10 +179,13 @@ class Reader(Clean):
         if words[0] == "wheel":
             assert words == ["wheel", "--no-deps", "--wheel-dir", "dist", "."]
             self.build(self.home, into=self.home / "dist")
+        elif words[1] == "--find-links":
+            assert words[:3] == ["install", "--find-links", "/path/to/nvcore/dist"]
+            self.install(*words[3:])
         else:
             assert words[:2] == ["install", "--no-deps"]
-            self.install(self.home / words[2], again=True)
-            self._installed = True
+            again = words[2] == "--force-reinstall"
+            self.install("--no-deps", self.home / words[-1], again=again)
         return 0, ""
 
     @staticmethod
@@ -188,10 +212,17 @@ def test_the_page_can_be_followed_from_top_to_bottom(tmp_path: Path, base: Clean
         problem = reader.close()
     assert problem == ""
     assert "selected" in said["$ nvcore plugins list"] and "registered" in said["$ nvcore plugins doctor"]
-    assert "GPU" in said["$ nvcore scratchpad list"] or "no" in said["$ nvcore scratchpad list"]
+    assert "registered" in said["$ nvcore plugins doctor --installed"]
+    assert re.search(r"^0000:c1:00.0 .* GA100 .* running ", said["$ nvcore gpus"], re.MULTILINE), said["$ nvcore gpus"]
+    for line in ("$ nvcore scratchpad list", "$ nvcore scratchpad clear 0000:c1:00.0"):
+        assert re.fullmatch(r"GPU +BYTES\n0000:c1:00.0 +1048576\n", said[line]), said[line]
+    assert json.loads(said["$ nvcore scratchpad --json"])["pads"] == [{"gpu": "0000:c1:00.0", "bytes": 1048576}]
+    assert "list,clear" in said["$ nvcore scratchpad --help"]
+    assert "the pad on 0000:c1:00.0 works" in said["$ nvcore doctor"]
+    assert re.search(r"PAD ON +BYTES +STATE\s+0000:c1:00.0 +1048576 +\S running", said["$ nvcore status"]), said["$ nvcore status"]
     assert "state: started" in said["$ nvcore plugins show scratchpad"]
     status, text = reader.type("pytest tests")
-    assert status == 0 and "6 passed" in text, text
+    assert status == 0 and "7 passed" in text, text
 
 
 def test_modules_of_the_page_are_gone_again() -> None:
