@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvcore.api.errors import UsageError
-from nvcore_softgpu.cli import command
+from nvcore_softgpu.cli import VERBS, command
 from nvcore_softgpu.images import open_shelf, synthetic
 from nvcore_softgpu.images.parser import GspImage, ImageFormatError, parse_bin, parse_fmc, parse_hs, parse_riscv
 
@@ -180,3 +180,12 @@ def test_faults_are_listed_with_their_meaning() -> None:
     names = {row["name"] for row in io.shown["rows"]}
     assert {"rpc-delay", "gsp-halt@unset-pdb", "vgpu-crash", "stuck-invalidate"} <= names
     assert all(row["meaning"] for row in io.shown["rows"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_is_of_that_verb_alone(verb: str) -> None:
+    whole, one = Io(), Io()
+    assert command(["--help"], whole) == command([verb, "--help"], one) == 0
+    assert one.text.startswith(f"usage: nvcore softgpu {verb} ") and len(one.text.splitlines()) == 4
+    assert f"\n  {verb} " in whole.text and not any(f"\n  {other} " in one.text for other in VERBS)
+    assert "--once: end" in one.text if verb == "serve" else "--once" not in one.text

@@ -14,17 +14,23 @@ from nvcore.api.errors import UsageError
 
 __all__ = ["command"]
 
-_USAGE: Final = """usage: nvcore softgpu VERB
-
-  conventions [-o OUTPUT] list what the model shows and no source attests
-  firmware DIR [--chip CHIP] [--version VERSION] [--full-size]
-                          write synthetic firmware images below DIR
-  faults [-o OUTPUT]      list the faults that can be injected by name
-  serve --chip CHIP --vram SIZE --socket PATH [--firmware DIR] [--fault NAME[:ARG]]... [--once] [--report FILE]
-                          serve a software GPU to QEMU; prints the QEMU line that fits.
-                          --once: end when the first client has left; --report: write what the model saw as JSON
-  violations [-o OUTPUT]  list what the model notices of a driver that does something wrong
-"""
+_OUTPUT_HELP: Final = "OUTPUT: table, wide, json, jsonl or name"
+_HELP: Final = {
+    "conventions": ("[-o OUTPUT]", "list what the model shows and no source attests", _OUTPUT_HELP),
+    "firmware": (
+        "DIR [--chip CHIP] [--version VERSION] [--full-size]",
+        "write synthetic firmware images below DIR",
+        "--chip, --version: only these, as in ga100 and 570.144; --full-size: as large as the vendor's",
+    ),
+    "faults": ("[-o OUTPUT]", "list the faults that can be injected by name", _OUTPUT_HELP),
+    "serve": (
+        "--chip CHIP --vram SIZE --socket PATH [--firmware DIR] [--fault NAME[:ARG]]... [--once] [--report FILE]",
+        "serve a software GPU to QEMU; prints the QEMU line that fits",
+        "--once: end when the first client has left; --report: write what the model saw as JSON",
+    ),
+    "violations": ("[-o OUTPUT]", "list what the model notices of a driver that does something wrong", _OUTPUT_HELP),
+}
+"""By verb: its words, what it does, and what its options mean."""
 _FAULT_COLUMNS: Final = (
     ("name", "FAULT", "left"),
     ("place", "PLACE", "left"),
@@ -155,15 +161,21 @@ VERBS: Final[dict[str, Callable[[Sequence[str], CommandIO], int]]] = {
 }  # fmt: skip
 
 
+def _usage() -> str:
+    lines = [f"  {verb} {words}\n      {does}\n" for verb, (words, does, _) in _HELP.items()]
+    return "".join(["usage: nvcore softgpu VERB\n\n", *lines, "\nnvcore softgpu VERB --help says what the options of one mean\n"])
+
+
 def command(argv: Sequence[str], io: CommandIO) -> int:
     """The noun `softgpu`."""
     if not argv or argv[0] in ("-h", "--help"):
-        io.out(_USAGE)
+        io.out(_usage())
         return 0 if argv else 2
     verb = VERBS.get(argv[0])
     if verb is None:
         raise UsageError(f"no command {argv[0]!r}", expected=", ".join(VERBS), remedy="nvcore softgpu --help")
     if any(word in ("-h", "--help") for word in argv[1:]):
-        io.out(_USAGE)
+        words, does, options = _HELP[argv[0]]
+        io.out(f"usage: nvcore softgpu {argv[0]} {words}\n\n{does}\n{options}\n")
         return 0
     return verb(argv[1:], io)
