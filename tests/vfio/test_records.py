@@ -178,7 +178,7 @@ def test_the_framebuffer_is_whole_segments_rounded_down(tmp_path: Path) -> None:
 
 def test_a_number_of_vgpus_below_zero_is_refused() -> None:
     assert VfioConfig(0).vgpus_per_gpu == 0
-    with pytest.raises(ValueError, match="vgpus_per_gpu"):
+    with pytest.raises(ValueError, match="vgpus_per_gpu of 0 or more, not -1"):
         VfioConfig(-1)
 
 

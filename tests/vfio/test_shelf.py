@@ -57,7 +57,7 @@ def test_they_are_listed_as_down_with_the_reason_and_all_that_is_on_record(down:
     first, second = down.ask("List")["vgpus"]
     assert (first["name"], first["gpu"], first["slot"], first["vm"], first["state"]) == ("ran", GPU, 0, "web", "down")
     assert first["framebuffer_bytes"] and first["channels"] is first["started_at"] is None
-    assert "is not up, or not configured any more" in second["reason"] and GPU in second["reason"]
+    assert "its GPU is not up, or not configured any more" in second["reason"] and second["gpu"] == GPU
 
 
 def test_a_start_says_that_the_gpu_does_not_run_and_not_that_the_vgpu_is_unknown(down: Down) -> None:
@@ -103,7 +103,7 @@ def test_while_its_gpu_comes_up_nothing_is_changed_behind_its_back(down: Down) -
             return super().subscribe_vgpu(callback)
 
     client = down.driver.probe(Watched(down.folder))  # type: ignore[arg-type]
-    assert seen == [f"GPU {GPU} is coming up"] and down.states() == {"ran": "running", "idle": "stopped"}
+    assert seen == ["its GPU is coming up"] and down.states() == {"ran": "running", "idle": "stopped"}
     client.remove()
     assert down.states() == {"ran": "down", "idle": "down"}
     down.ask("Destroy", name="idle")
@@ -117,7 +117,7 @@ def test_a_client_that_could_not_begin_says_why(down: Down) -> None:
     with pytest.raises(NvcoreError):
         down.driver.probe(context)  # type: ignore[arg-type]
     row = down.ask("List")["vgpus"][0]
-    assert row["state"] == "down" and row["reason"] == f"GPU {GPU} hosts no vGPUs now: upload_types refused (NVC-2002)"
+    assert row["state"] == "down" and row["reason"] == "its GPU hosts no vGPUs now: upload_types refused (NVC-2002)"
 
 
 def test_a_record_that_cannot_be_removed_is_still_declared_and_said(down: Down, monkeypatch: pytest.MonkeyPatch) -> None:

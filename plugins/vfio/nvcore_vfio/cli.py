@@ -28,6 +28,7 @@ _COLUMNS = (
     ("firmware", "FIRMWARE", "wide"),
     ("bring_up", "BRING-UP", "wide"),
 )
+_TYPES_TELL = "`nvcore vgpu types` lists the GPUs with room, and why others host none"
 _NOT_AT_WORK = ("failed", "down")
 _GOES_ON = "the operation was not called off and goes on: `nvcore vgpu list` shows how it ended"
 _TYPE_COLUMNS = (
@@ -94,7 +95,7 @@ def _change(io: CommandIO, arguments: argparse.Namespace) -> dict[str, Any]:
             raise
         gpu = io.call("io.nvcore.Gpu.Describe", {"gpu": arguments.gpu})["gpu"]  # raises when there is none of that name
         why = _why_not(gpu)
-        raise NoVgpuHost(f"GPU {arguments.gpu} hosts no vGPUs", expected=error.expected, seen=why, remedy=error.remedy) from error
+        raise NoVgpuHost(f"GPU {arguments.gpu} hosts no vGPUs", expected=error.expected, seen=why, remedy=_TYPES_TELL) from error
     return row
 
 

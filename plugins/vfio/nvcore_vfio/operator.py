@@ -80,7 +80,7 @@ def nvcore_doctor_checks(host: HostInfo) -> Iterable[CheckOffer]:
 
         for address, names, damaged, why in driver(host).shelf.problems():
             if names:
-                forget = "nvcore gpus says how the GPU stands; nvcore vgpu destroy NAME forgets a vGPU"
+                forget = "nvcore gpus says how the GPU stands; nvcore vgpu destroy NAME forgets one that is not wanted any more"
                 yield Finding("warning", f"{address}: down: {', '.join(names)}: {why}", NoFirmware.code, forget)
             for problem in damaged:
                 yield Finding("warning", f"{address}: {problem.what} at {problem.where}", problem.code, problem.remedy)

@@ -23,8 +23,8 @@ from nvcore_vfio.types import find_type
 
 __all__ = ["Shelf"]
 
-_ABSENT = "is not up, or not configured any more"
-_COMES = "is coming up"
+_ABSENT = "its GPU is not up, or not configured any more; nvcore gpus says how it stands"
+_COMES = "its GPU is coming up"
 
 
 class Shelf:
@@ -65,9 +65,9 @@ class Shelf:
 
     def _reason(self, address: str) -> str:
         if address in self._claimed:
-            return f"GPU {address} {_COMES}"
+            return _COMES
         why = self._why.get(address)
-        return f"GPU {address} {_ABSENT}; nvcore gpus says how it stands" if why is None else f"GPU {address} hosts no vGPUs now: {why}"
+        return _ABSENT if why is None else f"its GPU hosts no vGPUs now: {why}"
 
     def rows(self) -> list[dict[str, Any]]:
         """Every vGPU of a GPU that is not up, as rows of nvcore.vgpu/1."""
