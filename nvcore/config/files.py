@@ -92,7 +92,7 @@ def check(tree: dict[str, Any], origins: dict[Path, str], files: Sequence[str] =
             raise checker.unfit(("host", key), "an absolute path, of a socket at most 107 bytes", value)
     for at, gpu in enumerate(tables.gpu):
         if ":" not in gpu.source:
-            raise checker.unfit(("gpu", at, "source"), "SCHEME:REST, as in pci:0000:41:00.0", gpu.source)
+            raise checker.unfit(("gpu", at, "source"), "SCHEME:REST, as in softgpu:ga100", gpu.source)
         if gpu.source in [other.source for other in tables.gpu[:at]]:
             raise checker.unfit(("gpu", at, "source"), "another device in each [[gpu]]", gpu.source, what=f"{gpu.source} is given twice")
     return Configuration(tables, tree, origins, list(files))

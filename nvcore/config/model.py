@@ -32,8 +32,8 @@ class Host(NamedTuple):
 class Gpu(NamedTuple):
     """One `[[gpu]]`.
 
-    source: where the device comes from, as in softgpu:ga100?vram=40G, pci:0000:41:00.0, vfio-user:/path. firmware: label of the version to
-    boot, by default the backend's choice. backend: firmware backend (plugin or offer name), where two claim the chip.
+    source: where the device comes from, as in softgpu:ga100?vram=40G. firmware: label of the version to boot, by default the backend's
+    choice. backend: firmware backend (plugin or offer name), where two claim the chip.
     """
 
     source: str

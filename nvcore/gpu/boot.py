@@ -33,7 +33,7 @@ def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | 
     if chosen:
         return chosen[0]
     if wanted is not None:
-        drives = ", ".join(offer.name for offer in claims) or "any"
+        drives = ", ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in claims) or "any"
         raise NotFoundError(f"no backend {wanted!r} that drives {chip.name}", expected=drives, seen=wanted)
     known = ", ".join(sorted({name for offer in offers for name in offer.chips})) or "a firmware plugin"
     remedy = "install a plugin of family firmware that does (see: nvcore plugins list)"

@@ -32,14 +32,15 @@ class ImportMissing(ImportFailed):
 
 
 def _blame(error: BaseException) -> str | None:
-    """File and line of the innermost frame that is not the import machinery's. `traceback` would count as what the plugin brought."""
+    """File and line of what does not compile, or of the innermost frame that is not the import machinery's. `traceback` would count as what
+    the plugin brought."""
     where, trace = None, error.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
         if not name.startswith("<frozen"):
             where = f"{name}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return where
+    return f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) and error.filename else where
 
 
 def raised(error: BaseException) -> str:

@@ -20,5 +20,5 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """A question with the closest of the known words; `otherwise` where none is close."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = get_close_matches(word, list(known), n=1)
     return f"did you mean {close[0]}?" if close else otherwise

@@ -93,7 +93,10 @@ def test_a_broken_plugin_is_listed_with_reason_and_remedy_and_the_others_run(sit
 
 def test_where_an_import_failed_is_file_and_line(site: Path) -> None:
     plugin(site, "raises", "\n\n1 / 0")
-    assert f"{site}/toy_raises.py:3" in row(loaded(), "raises")["reason"]
+    plugin(site, "muddled", "\ndef f(:\n    pass")
+    host = loaded()
+    assert f"{site}/toy_raises.py:3" in row(host, "raises")["reason"]
+    assert f"{site}/toy_muddled.py:2" in row(host, "muddled")["reason"] and "importlib" not in row(host, "muddled")["reason"]
 
 
 def test_a_reason_is_one_line_whatever_the_exception_says(site: Path) -> None:
