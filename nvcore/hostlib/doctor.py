@@ -49,7 +49,7 @@ def _check_objects(gpu: Gpu, hardware: Hardware) -> list[Finding]:
     try:  # both where clients make and close objects, so that none is counted on one side only
         counted = gpu.run(lambda: (dict(hardware.session.objects()), hardware.counts()), "doctor", _WAIT)
     except NvcoreError as error:
-        return [Finding("error", f"GPU {gpu.name}: the firmware's objects cannot be counted: {error}", error.code)]
+        return [Finding("error", f"GPU {gpu.name}: the firmware's objects cannot be counted: {error.what}", error.code, error.remedy)]
     objects, ours = cast("tuple[dict[str, int], ...]", counted)  # kinds that the session alone counts are its own affair
     differ = [f"{kind}: {count} against {objects.get(kind, 0)}" for kind, count in ours.items() if objects.get(kind, 0) != count]
     if differ:
