@@ -28,7 +28,7 @@ ASCII: Final = Glyphs("*", "o", "X", "ok", "-", "#", ".", "->", "~")
 _MARKS: Final = {
     ("on", "green"): "running ok started registered",
     ("wait", "yellow"): "booting starting resetting unloading stopping suspended",
-    ("off", "dim"): "stopped released found disabled",
+    ("off", "dim"): "stopped released found disabled down",
     ("bad", "bold red"): "failed lost incompatible unsupported",
 }
 _EVENTS = 5
