@@ -41,19 +41,20 @@ BOUNDARIES: Final = ("plugin import", "hook", "worker", "control call")
 _TOO_HEAVY: Final = {"asyncio", "numpy"}
 _NOT_CORE: Final = {"hw", "testing", "vmm", "vfio_user"}
 _SILENT: Final = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def code_lines(source: str) -> int:
-    """How many lines hold code: blank lines, comments and docstrings (bare strings) do not count."""
-    bare: set[int] = set()
+    """How many lines hold code: blank lines, comments and docstrings do not count; a string behind a constant, which is none, does."""
+    docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            bare.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        if isinstance(node, _Documented) and ast.get_docstring(node, clean=False) is not None:
+            docstrings.update(range(node.body[0].lineno, (node.body[0].end_lineno or node.body[0].lineno) + 1))
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in _SILENT:
             lines.update(range(token.start[0], token.end[0] + 1))
-    return len(lines - bare)
+    return len(lines - docstrings)
 
 
 def core_modules(package: Path) -> list[Path]:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["GENERATIONS", "hookimpl"]
 
+# The one API generation of each family of hooks, and of commands, that this host speaks; a plugin of another one is shown as incompatible
+# and never imported. The entry-point group of a family is `nvcore.FAMILY.vGENERATION`.
 GENERATIONS: Final[dict[str, int]] = {"device": 1, "firmware": 1, "client": 1, "operator": 1, "command": 1}
-"""The one API generation of each family of hooks, and of commands, that this host speaks; a plugin of another one is shown as incompatible
-and never imported. The entry-point group of a family is `nvcore.FAMILY.vGENERATION`."""
 
+# Marks a function as an implementation of the hook that it is named after.
 hookimpl: HookimplMarker
-"""Marks a function as an implementation of the hook that it is named after."""
 
 
 def __getattr__(name: str) -> object:

@@ -38,8 +38,8 @@ class SystemClock:
         return event.wait(timeout)
 
 
+# The real time.
 SYSTEM: Final[Clock] = SystemClock()
-"""The real time."""
 
 
 def wait_until(

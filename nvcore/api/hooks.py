@@ -70,8 +70,8 @@ class OperatorPlugin(Protocol):
         """Observer: the host begins to stop. All implementations run, each abandoned after 5 s."""
 
 
+# Specification class of each family.
 SPECIFICATIONS: Final = {"device": DevicePlugin, "firmware": FirmwarePlugin, "client": ClientPlugin, "operator": OperatorPlugin}
-"""Specification class of each family."""
 
 _specify = HookspecMarker("nvcore")
 for _family in SPECIFICATIONS.values():

@@ -20,8 +20,8 @@ __all__ = ["LOCKDEP", "follows", "interrupt_safe", "mark_of", "may_sleep", "sign
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+# Whether the lock validator is on in this process (decided once, at import).
 LOCKDEP: Final = os.environ.get("NVCORE_LOCKDEP", "") not in ("", "0")
-"""Whether the lock validator is on in this process (decided once, at import)."""
 
 
 def may_sleep(function: _F) -> _F:

@@ -35,8 +35,8 @@ class BootNeeds:
     settings: Mapping[str, int] = attrs.field(factory=dict, converter=_frozen_map)
 
 
+# Needs of a client that needs nothing.
 NO_NEEDS: Final = BootNeeds()
-"""Needs of a client that needs nothing."""
 
 
 def merge_needs(needs: Iterable[tuple[str, BootNeeds]]) -> BootNeeds:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
+# Where Linux lists PCI functions.
 _SYSFS = "/sys/bus/pci/devices"
-"""Where Linux lists PCI functions."""
 
 
 def _read(path: str) -> str | None:

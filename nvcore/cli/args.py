@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from nvcore.api.errors import UsageError
 
+# What every command that looks at plugins accepts.
 SELECTION_OPTIONS = {"--only": "only", "--no-plugins": "none?", "-p": "p"}
-"""What every command that looks at plugins accepts."""
 
+# Read anywhere on the line, before the command sees it; a command must not give them another meaning.
 GLOBAL_OPTIONS = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
-"""Read anywhere on the line, before the command sees it; a command must not give them another meaning."""
 
 
 class Arguments:

@@ -12,8 +12,8 @@ from nvcore.cli.output import OUTPUT_OPTIONS, beside, chosen
 from nvcore.plugins.names import did_you_mean
 from nvcore.plugins.states import Plugin
 
+# Nouns of the core: verb to function, word and options, as `verbs.txt` has them.
 NOUNS: dict[str, dict[str, list[str]]] = {}
-"""Nouns of the core: verb to function, word and options, as `verbs.txt` has them."""
 
 for _line in beside("verbs.txt").splitlines():
     if _line and _line[0] != "#":

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from nvcore.api.errors import UsageError
 
+# What `-o` may ask for.
 FORMATS = ("table", "wide", "json", "jsonl", "name")
-"""What `-o` may ask for."""
 
+# What every command that shows rows accepts.
 OUTPUT_OPTIONS = {"-o": "output", "--output": "output", "--json": "json?"}
-"""What every command that shows rows accepts."""
 
+# What a table shows for a value that nobody knows (never zero); "-" on an ASCII stream.
 UNKNOWN = "\u2013"
-"""What a table shows for a value that nobody knows (never zero); "-" on an ASCII stream."""
 
 _GLYPHS = {UNKNOWN: "-", "…": "...", "✓": "ok", "✗": "x", "●": "*", "→": "->", "\u00d7": "x"}
 

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from nvcore.api.errors import ConfigError
 
+# Keys from the top; an element of an array of tables by its number, from 0.
 Path = tuple[str | int, ...]
-"""Keys from the top; an element of an array of tables by its number, from 0."""
 
 
 class Host(NamedTuple):

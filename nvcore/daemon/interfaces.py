@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from nvcore.daemon.daemon import Daemon
 
 
+# Named plugin sets (the extras of the distribution nvcore) by the plugins that make them up.
 SETS: Final = {"vgpu-host": {"fw_gsp", "vfio"}, "demo": {"fw_gsp", "vfio", "softgpu"}}
-"""Named plugin sets (the extras of the distribution nvcore) by the plugins that make them up."""
 
 _POLL: Final = 1.0  # seconds between two looks at whether a watcher is still there
 _CONTROL: Final = frozenset({"Dump", "Stop", "Retry", "Reset"})  # methods that change something; the others observe

@@ -19,16 +19,16 @@ from typing import Any, Final
 from nvcore.api import errors
 
 Message = dict[str, Any]  # a request or an answer, as JSON reads it
+# Bytes of the longest request that is read.
 MAX_REQUEST: Final = 1 << 20
-"""Bytes of the longest request that is read."""
 
 _MAX_ANSWER: Final = 64 << 20  # a dump is passed by path, so one this long is damage
 
 _METHOD: Final = re.compile(r"^method\s+(\w+)", re.MULTILINE)
 _NAMED: Final = (errors.NotRunningError, errors.NotFoundError, errors.DeniedError, errors.ConflictError)
 _ERRORS: Final[dict[str, type[errors.NvcoreError]]] = {kind.__name__.removesuffix("Error"): kind for kind in _NAMED}
+# Our errors by their names on the wire; every other one is Failed.
 _ERRORS["Invalid"] = errors.UsageError
-"""Our errors by their names on the wire; every other one is Failed."""
 
 
 class BadMessage(Exception):

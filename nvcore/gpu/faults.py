@@ -50,8 +50,8 @@ def _agree(owner: GpuGrant | None, function: int, by_function: str | None) -> bo
     return not owner.functions if function == 0 else by_function == owner.name
 
 
+# What is done about a fault on its rung, with those who were told of it.
 _Climb: TypeAlias = "Callable[[Fault, list[Attachment]], None]"
-"""What is done about a fault on its rung, with those who were told of it."""
 
 
 class Ladder:

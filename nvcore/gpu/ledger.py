@@ -16,11 +16,11 @@ from nvcore.locks import Lock
 from nvcore.vmm.pool import Pool
 from nvcore.vmm.request import plan_request
 
+# Granule of VRAM.
 PAGE = 0x1000
-"""Granule of VRAM."""
 
+# Granule of the BAR1 window: one directory entry (2 MiB).
 BAR1_ENTRY = 0x200000
-"""Granule of the BAR1 window: one directory entry (2 MiB)."""
 
 
 class Ledger:

@@ -27,8 +27,8 @@ __all__ = [
     "memfd", "might_sleep", "might_wait", "mmap_lock", "open_fd", "refuse_in_path", "signalling", "start_thread", "task_stack", "user_copy",
 ]  # fmt: skip
 
+# A section that nobody checks.
 NOTHING: Final = nullcontext()
-"""A section that nobody checks."""
 
 
 class LockLike(Protocol):

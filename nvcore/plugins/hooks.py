@@ -21,16 +21,16 @@ from nvcore.plugins.loader import raised
 from nvcore.plugins.names import did_you_mean
 from nvcore.plugins.states import Plugin
 
+# Hook to its family.
 HOOKS: dict[str, str] = {name: family for family, spec in SPECIFICATIONS.items() for name in vars(spec) if name.startswith("nvcore_")}
-"""Hook to its family."""
 
 _RETURNS = {hook: getattr(SPECIFICATIONS[family], hook).__annotations__["return"] for hook, family in HOOKS.items()}
 _ORDER = sorted(HOOKS, key=lambda hook: hook != "nvcore_config_sections")  # that one first: the others see their configuration
+# Hooks that return offers, in the order in which they are called, and the record that each returns.
 OFFERS: dict[str, str] = {hook: _RETURNS[hook][len("Iterable[offers.") : -1] for hook in _ORDER if _RETURNS[hook] != "None"}
-"""Hooks that return offers, in the order in which they are called, and the record that each returns."""
 
+# Hooks whose offers claim things, and the field that lists them. An offer's name is a claim for every hook.
 _CLAIMS = {"nvcore_buses": "schemes", "nvcore_firmware_backends": "chips", "nvcore_client_drivers": "functions"}
-"""Hooks whose offers claim things, and the field that lists them. An offer's name is a claim for every hook."""
 
 
 class _Manager(PluginManager):

@@ -18,13 +18,13 @@ from nvcore.plugins.versions import VersionSyntax, satisfies
 _VALUE: Final = r"""('[^']*'|"[^"]*"|[\w.]+)"""
 _COMPARISON: Final = re.compile(rf"{_VALUE}\s*(===|~=|==|!=|<=|>=|<|>|not\s+in\b|in\b)\s*{_VALUE}", re.ASCII)
 _GROUP: Final = re.compile(r"\(([^()]*)\)")
+# What stands for false and for true in a marker that is half evaluated: characters that no marker holds.
 _TRUTH: Final = ("\0", "\1")
-"""What stands for false and for true in a marker that is half evaluated: characters that no marker holds."""
 
 _VERSIONED: Final = ("python_version", "python_full_version", "implementation_version", "platform_release")
 _PLATFORM: Final = ("machine", "system", "release", "version", "python_implementation")
+# Comparisons of what is no version. Texts have no order: `<` and `>` never hold between them.
 _TEXT: Final = {"==": eq, "===": eq, "<=": eq, ">=": eq, "!=": ne}
-"""Comparisons of what is no version. Texts have no order: `<` and `>` never hold between them."""
 
 
 def _environment(name: str) -> str:

@@ -26,6 +26,7 @@ def test_only_code_counts() -> None:
 
     assert code_lines(MODULE) == 5
     assert code_lines("") == 0
+    assert code_lines('LIMIT = 3\n"""A string behind a constant, which is no docstring."""\n') == 2
 
 
 def test_the_core_is_the_host_without_data_kit_and_libraries(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from rich.text import Text
 from nvcore.cli.live import event_line
 from nvcore.cli.output import safe
 
+# Characters of one character set.
 Glyphs = namedtuple("Glyphs", "on off bad ok unknown full empty arrow wait")
-"""Characters of one character set."""
 
+# For terminals that say they can.
 UNICODE: Final = Glyphs("●", "○", "✗", "✓", "–", "█", "░", "→", "◌")
-"""For terminals that say they can."""
 
 ASCII: Final = Glyphs("*", "o", "X", "ok", "-", "#", ".", "->", "~")
 
