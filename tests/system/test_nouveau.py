@@ -62,7 +62,6 @@ rmmod nouveau && echo "guest: unloaded"
 """
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("chip", "version", "line"), [("ga100", "535.113.01", "NVIDIA GA100"), ("gh100", "570.144", "NVIDIA GH100")])
 def test_other_chips_and_firmware_probe_suspend_resume_and_unload(lab: Lab, tmp_path: Path, chip: str, version: str, line: str) -> None:
     initrd = build_initrd(lab, tmp_path / "initrd", chip=chip, version=version, script=SUSPEND)
@@ -70,7 +69,7 @@ def test_other_chips_and_firmware_probe_suspend_resume_and_unload(lab: Lab, tmp_
         machine.wait(line, 60)
         machine.wait(f"gsp: RM version: {version}", 40)
         machine.wait("MM: using COPY for buffer copies", 60)
-        machine.wait("guest: resumed", 180)  # a save of instance memory word by word: 13 s on a quiet machine, seen above 45 on others
+        machine.wait("guest: resumed", 60)
         machine.wait("guest: unloaded", 30)
         machine.wait("guest: end", 10)
         machine.finish(20)
