@@ -101,7 +101,9 @@ def test_the_installation_on_the_page_goes_as_the_page_says(tmp_path: Path) -> N
     house = f"PIP_NO_INDEX=1 PIP_FIND_LINKS={os.environ['NVCORE_TEST_WHEELHOUSE']} PIP_DISABLE_PIP_VERSION_CHECK=1"
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     env = {"PATH": path, "HOME": str(tmp_path), "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": str(tmp_path)}
-    for command in commands("console install"):
+    typed = commands("console install")
+    assert typed
+    for command in typed:
         line = command.line.replace("$PIP", f"env {house} {sys.executable} {os.environ['NVCORE_TEST_PIP']}")
         done = subprocess.run(
             ["sh", "-c", line], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120

@@ -138,6 +138,11 @@ def block_of_python() -> dict[str, Any]:
     return names
 
 
+def test_the_tests_on_the_page_are_those_that_are_run_here() -> None:
+    tests = {name for name in block_of_python() if name.startswith("test_")}
+    assert tests == {"test_a_driver_of_your_own", "test_a_plugin_on_a_booted_gpu"}
+
+
 def test_the_first_test_on_the_page_passes() -> None:
     block_of_python()["test_a_driver_of_your_own"]()
 

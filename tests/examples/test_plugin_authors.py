@@ -44,7 +44,8 @@ def test_no_block_escapes_the_tests() -> None:
 
 
 @pytest.mark.parametrize("block", SNIPPETS, ids=named)
-def test_a_snippet_runs(block: Block) -> None:
+def test_a_snippet_runs_and_holds_what_it_asserts(block: Block) -> None:
+    assert re.search(r"^assert ", block.text, re.MULTILINE), "a snippet that asserts nothing shows nothing"
     exec(compile(block.text, f"{PAGE.name}:{block.line}", "exec"), {"__name__": "snippet"})
 
 
@@ -89,8 +90,16 @@ def test_the_first_client_of_the_page_alone_passes_the_contract(plugin: Any) -> 
     plugin(MINIMAL)
     module = importlib.import_module("scratchpad.plugin")
     (offer,) = check_plugin_module(module)["nvcore_client_drivers"]
-    check_client(offer, use=lambda pad: pad.write(0, b"works"))
-    check_client(offer, use=lambda pad: pad.write(0, b"works"), share=False)
+    for share in (True, False):
+        written: list[str] = []
+
+        def use(pad: Any, written: list[str] = written) -> None:
+            pad.write(0, b"works")
+            assert pad.read(0, 5) == b"works"
+            written.append(pad.gpu)
+
+        check_client(offer, use=use, share=share)
+        assert written == ["0000:f0:00.0", "0000:f1:00.0"] * 4  # at first, after a fault of the grant and of the GPU, taken again
 
 
 def test_the_whole_plugin_passes_too(plugin: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 from nvcore.api.marks import LOCKDEP, follows, interrupt_safe, mark_of, may_sleep, signalling_safe
 from nvcore.locks import Lock, allocate, might_wait
 from nvcore.testing import expect_violation
+from nvcore.testing.lockdep.rules import violations
 
 on = pytest.mark.skipif(not LOCKDEP, reason="by design: the validator is off")
 
@@ -87,10 +88,11 @@ def test_the_mark_of_a_class_is_that_of_each_public_method_without_its_own() -> 
 
 
 def test_what_keeps_its_word_is_silent() -> None:
-    good = Good()
+    good, known = Good(), violations()
     good.prepare()
     good.commit()
     good.wake()
+    assert violations() == known
 
 
 @on

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from nvcore.api.marks import LOCKDEP
 from nvcore.locks import Lock, LockLike, might_wait, signalling
 from nvcore.testing.lockdep.graph import isolated_graph
-from nvcore.testing.lockdep.rules import RuleBroken, forget
+from nvcore.testing.lockdep.rules import RuleBroken, forget, violations
 from nvcore.testing.lockdep.stack import task_stack
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -133,12 +133,14 @@ TestOrders = pytest.mark.skipif(not LOCKDEP, reason="by design: the validator is
 
 @pytest.mark.skipif(not LOCKDEP, reason="by design: the validator is off")
 def test_what_the_test_library_opens_between_two_steps_is_not_the_tasks_doing() -> None:
-    orders = Orders()
+    orders, known = Orders(), violations()
     try:
         orders.prime()
         orders.enter_path()
+        assert orders.held == ["fence"]
         with open(__file__, encoding="utf-8"):
             pass
         orders.leave_path()
+        assert orders.held == [] and violations() == known
     finally:
         orders.teardown()

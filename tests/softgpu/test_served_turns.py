@@ -112,6 +112,7 @@ def test_a_client_waits_in_memory_for_a_semaphore_and_sends_nothing(served: Serv
     kicker.submit(*copy(DATA, DATA + (1 << 20), 1 << 20, semaphore=(4 << 20) + 64))
     kicker.ring_doorbell()
     until(lambda: guest[64:68] == struct.pack("<I", 0x600D), "the semaphore is released")
+    assert kicker.get == 1 and names(device) == []
     guest.close()
 
 

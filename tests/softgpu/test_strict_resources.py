@@ -110,7 +110,9 @@ def test_an_argument_is_judged_when_the_fault_is_armed(text):
     ],
 )  # fmt: skip
 def test_arguments_of_the_stated_form_are_taken(text):
-    ArmedFaults().arm(text)
+    faults, (name, _, argument) = ArmedFaults(), text.partition(":")
+    assert faults.arm(text) == name and faults.armed() == (name,)
+    assert faults.peek(name) == argument
 
 
 def test_the_form_of_every_argument_is_one_that_is_judged():

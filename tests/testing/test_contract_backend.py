@@ -298,8 +298,16 @@ def marked(fake: type, contract: type) -> type:
     return follows(contract)(type(f"Marked{fake.__name__}", (fake,), {name: value for name, value in own.items() if name[0] != "_"}))
 
 
-def test_the_toy_firmware_passes() -> None:
-    check_backend(offer_of(toy.Backend))
+def test_the_toy_firmware_passes_in_each_of_its_lives() -> None:
+    lives: list[Any] = []
+
+    def counted(self: Any, context: Any) -> Any:
+        lives.append(toy.Backend.open(self, context))
+        return lives[-1]
+
+    check_backend(backend(open=counted))
+    assert len(lives) == 4  # used and unloaded, declared dead, left behind, on a device that leaves
+    assert [life.dead for life in lives] == ["unloaded", "declared dead by the contract test", None, "unloaded"]
 
 
 def test_a_firmware_with_memory_and_channels_passes() -> None:
@@ -318,7 +326,12 @@ def test_a_firmware_with_memory_and_channels_passes() -> None:
 
     sessions.open_tenant = may_sleep(open_tenant)  # type: ignore[attr-defined]
     Backend.supports = FakeBackend.supports  # type: ignore[method-assign]
-    check_backend(offer_of(follows(FirmwareBackend)(marked(Backend, FirmwareBackend))), in_name_only=("vgpu", "display"))
+    made = follows(FirmwareBackend)(marked(Backend, FirmwareBackend))()
+    check_backend(offer_of(lambda: made), in_name_only=("vgpu", "display"))
+    asked = made.sessions[0].calls
+    assert [call for call in asked if "channel" in call or "tenant" in call or "space" in call] == [
+        "open-tenant", "create-space", "create-channel", "close-tenant contract",
+    ]  # fmt: skip
 
 
 @pytest.mark.nvcore_leaks("the mutant left something on purpose")

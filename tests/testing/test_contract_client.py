@@ -287,17 +287,30 @@ def tidy() -> Any:
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_a_sound_client_passes(share: bool) -> None:
-    check(offer_of(Sound), share=share)
+def test_a_sound_client_passes_and_was_told_of_each_fault(share: bool) -> None:
+    told: dict[str, list[str]] = {}
+
+    @follows(Client)
+    class Watched(Sound):
+        def quiesce(self, reason: str, deadline: float, generation: int) -> None:
+            told.setdefault(self.context.gpu.address, []).append(reason)
+            Sound.quiesce(self, reason, deadline, generation)
+
+    check(offer_of(Watched), share=share)
+    assert told == {"0000:f0:00.0": ["grant-reset", "gpu-reset", "gpu-lost"]}  # the other GPU has no fault
 
 
 def test_a_toy_tenant_with_page_tables_and_a_channel_passes() -> None:
+    used: list[Any] = []
+
     def use(tenant: Any) -> None:
         fence = tenant.bind(3, 0x55)
         assert fence.wait(5.0) and fence.error is None and tenant.submit()
+        used.append(tenant)
 
     offer, _ = toy_client("toy", "vgpu")
     check_client(offer, use=use)
+    assert len(used) == 10  # two GPUs: at first, after a fault of the channel, the grant and the GPU, and when they were taken again
 
 
 @pytest.mark.nvcore_leaks("the mutant left something on purpose")

@@ -19,6 +19,7 @@ from nvcore_fw_gsp import plugin as fw_gsp
 from nvcore_fw_gsp.backend import GspBackend
 from nvcore_softgpu import plugin as softgpu
 from nvcore_softgpu.bus import SoftBus
+from nvcore_softgpu.device import Inspector
 from nvcore_softgpu.images.synthetic import write_images
 from nvcore_vfio import operator as vfio_operator
 from nvcore_vfio import plugin as vfio
@@ -56,11 +57,17 @@ def bus() -> Iterator[SoftBus]:
 )
 def test_fw_gsp_keeps_the_contract_of_a_backend(images: Path, bus: SoftBus, chip: str, version: str, needs: BootNeeds) -> None:
     source = f"softgpu:{chip.lower()}?vram=4G&firmware={images}"
+    violations: set[str] | None = None
 
     def leave(device: Device) -> None:
+        nonlocal violations
+        (card,) = bus.cards()
+        violations = {one.name for one in Inspector(card).violations}
         bus.remove(source)
 
     check_backend(gsp(images), chip=chip, device=lambda: bus.open(source), leave=leave, version=version, needs=needs, time_scale=0.05)
+    # one that lives is declared dead, and unlike a host the check does not stop its DMA before it is taken down
+    assert violations is not None and violations <= {"reset-running-gsp"}
 
 
 def test_vfio_keeps_the_contract_of_a_client_with_vgpus_running(images: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nvcore.api.errors import ConflictError, DeviceGone, UsageError
 from nvcore.vfio_user import DeviceServer
 
-from .fake import FakeDevice, MappedBar, served
+from .fake import FakeClient, FakeDevice, MappedBar, served
 
 MAP = struct.Struct("<IIQQQ")
 UNMAP = struct.Struct("<IIQQ")
@@ -380,3 +380,10 @@ def test_arbitrary_messages_never_stop_the_server(tmp_path: Path, bodies: list[t
         for command, body in bodies:
             client.ask(command, body)
         client.raw(tail or b"x")
+        client.close()
+        again = FakeClient(str(path))
+        try:
+            again.hello()
+            assert again.ask(9, ACCESS.pack(0, 0, 4))[0] == 0
+        finally:
+            again.close()

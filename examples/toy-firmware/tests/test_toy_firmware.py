@@ -12,8 +12,10 @@ from nvcore.testing.host import until
 def test_the_plugin_and_its_backend_keep_their_contracts():
     """Every clause, on the fake's own chip and on another that the configuration names."""
     (offer,) = check_plugin_module(toy_firmware)["nvcore_firmware_backends"]
+    assert offer.chips == ("TU102",)
     check_backend(offer)
     (other,) = check_plugin_module(toy_firmware, config=toy_firmware.Backend(("GA100",)))["nvcore_firmware_backends"]
+    assert other.chips == ("GA100",)
     check_backend(other)
 
 
@@ -31,6 +33,8 @@ def test_a_halt_is_told_and_cured(nvcore_host):
     host.fake.register_write(toy_firmware.MAILBOX, 2)
     host.fake.raise_vector(toy_firmware.VECTOR)
     until(lambda: host.gpu.generation == 2 and host.gpu.state.name == "running", "the second start")
+    assert host.fake.register_read(toy_firmware.MAILBOX) == 1 and host.problems() == []
+    assert [event.kind for event in host.host.events.since()].count("recovery") == 1
 
 
 @pytest.mark.parametrize("chip", ["TU102", "GA100"])
