@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -275,13 +276,21 @@ def test_a_task_that_was_cleaned_up_has_ended_whatever_was_said_of_its_shutdown(
         assert not lease.valid and tenant.tasks == {} and gpu.violations() == []
 
 
-def test_a_task_that_the_firmware_keeps_is_the_failure_of_its_tenants_end():
+@contextmanager
+def kept():  # type: ignore[no-untyped-def]
+    """A session, and tenant and lease of a vGPU whose task the firmware refuses to clean up the first time."""
     with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
         session = gpu.open()
         session.family("vgpu").upload_types([TYPE])
         family, tenant, spec, lease = make(gpu, session)
         family.bootload(tenant, spec, lease)
-        gpu.inspector.arm("control-status:0x20804008,0x40")
+        gpu.inspector.arm(f"control-status:{CONTROLS['cleanup']},0x40")
+        yield session, tenant, lease
+        assert gpu.inspector.faults_acted() == ["control-status"]
+
+
+def test_a_task_that_the_firmware_keeps_is_the_failure_of_its_tenants_end():
+    with kept() as (session, tenant, lease):
         with pytest.raises(FirmwareRefused, match="cleanup"):
             tenant.close()
         assert not tenant.open and lease.valid and session.objects() == {"vgpu": 1}
@@ -289,12 +298,7 @@ def test_a_task_that_the_firmware_keeps_is_the_failure_of_its_tenants_end():
 
 
 def test_an_unload_goes_on_past_a_tenant_that_cannot_be_closed():
-    with bench("ga100", "570.144", needs=NEEDS, vram="4G") as gpu:
-        session = gpu.open()
-        session.family("vgpu").upload_types([TYPE])
-        family, tenant, spec, lease = make(gpu, session)
-        family.bootload(tenant, spec, lease)
-        gpu.inspector.arm("control-status:0x20804008,0x40")
+    with kept() as (session, tenant, _):
         assert session.unload().clean and not tenant.open
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nvcore import locks
@@ -206,21 +208,27 @@ def in_path_first_then_over_wait(tag: str) -> None:
 # L4: pseudo locks
 
 
-def copy_before_reservation(tag: str) -> None:
-    locks.user_copy()
+@contextmanager
+def reservation() -> Iterator[None]:
+    """A reservation lock, held."""
     lock = locks.WwLock("x")
     lock.acquire(1)
-    lock.release()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def copy_before_reservation(tag: str) -> None:
+    locks.user_copy()
+    with reservation():
+        pass
 
 
 @row("L4.pseudo", copy_before_reservation)
 def copy_under_reservation(tag: str) -> None:
-    lock = locks.WwLock("x")
-    lock.acquire(1)
-    try:
+    with reservation():
         locks.user_copy()
-    finally:
-        lock.release()
 
 
 def copy_outside_path(tag: str) -> None:
@@ -242,31 +250,23 @@ def mmap_before_reservation(tag: str) -> None:
 
 @row("L4.pseudo", mmap_before_reservation)
 def mmap_under_reservation(tag: str) -> None:
-    lock = locks.WwLock("x")
-    lock.acquire(1)
-    try:
+    with reservation():
         locks.mmap_lock()
-    finally:
-        lock.release()
 
 
 # L5: the primed order
 
 
 def wait_under_reservation(tag: str) -> None:
-    lock = locks.WwLock("x")
-    lock.acquire(1)
-    locks.allocate("shared fence list")
-    locks.might_wait()
-    lock.release()
+    with reservation():
+        locks.allocate("shared fence list")
+        locks.might_wait()
 
 
 @row("L5.reservation-in-path", wait_under_reservation)
 def reservation_in_path(tag: str) -> None:
-    lock = locks.WwLock("x")
-    with locks.signalling():
-        lock.acquire(1)
-        lock.release()
+    with locks.signalling(), reservation():
+        pass
 
 
 # L6: sections

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,17 +12,16 @@ import pytest
 
 from nvcore.api.clock import SYSTEM
 from nvcore.api.control import Call, Caller
-from nvcore.api.errors import ConfigError, ConflictError, NotFoundError, NotSupportedError, NvcoreError, UsageError, WaitTimeout
+from nvcore.api.errors import ConflictError, NotFoundError, NotSupportedError, NvcoreError, UsageError, WaitTimeout
 from nvcore.api.identity import ChipId, GpuIdentity
 from nvcore.api.offers import HostInfo
-from nvcore.config.files import check, parse
-from nvcore.config.sections import build
 from nvcore.daemon.varlink import methods_of
 from nvcore_vfio import operator, plugin
 from nvcore_vfio.cli import command
 from nvcore_vfio.client import VfioClient, VfioDriver
 from nvcore_vfio.control import VgpuHandler
 from nvcore_vfio.errors import NoVgpuHost, PinnedMismatch, UnknownVgpu, VgpuExists
+from tests.config.spoiled import records
 
 from .fake import FakeContext
 from .test_manager import make, manager
@@ -285,19 +283,7 @@ VALUES = ("0", "3", "-1", "true", "1.0", '"3"', "[]", "{}", "0x7f", "9" * 40, "n
 
 
 def test_two_thousand_sections_of_any_bytes_or_values_are_a_record_or_a_named_error() -> None:
-    chooser, records = random.Random(0), 0
     (section,) = operator.nvcore_config_sections(info())
-    for _ in range(2000):
-        data = bytearray(b"[plugins.vfio]\nvgpus_per_gpu = " + chooser.choice(VALUES).encode() + b"\n")
-        for _ in range(chooser.randrange(3)):
-            at = chooser.randrange(len(data))
-            data[at : at + chooser.randrange(3)] = chooser.randbytes(chooser.randrange(3))
-        try:
-            tree, lines = parse(data.decode("latin-1"), "x.toml")
-            record = build(section, check(tree, {path: f"x.toml:{line}" for path, line in lines.items()}))
-        except ConfigError as error:
-            assert error.where
-            continue
-        assert type(record.vgpus_per_gpu) is int and record.vgpus_per_gpu >= 0
-        records += 1
-    assert 100 < records < 1900
+    made = records(section, lambda chooser: f"[plugins.vfio]\nvgpus_per_gpu = {chooser.choice(VALUES)}\n".encode())
+    assert all(type(record.vgpus_per_gpu) is int and record.vgpus_per_gpu >= 0 for record in made)
+    assert 100 < len(made) < 1900
