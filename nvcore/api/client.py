@@ -67,7 +67,7 @@ class ClientContext(Protocol):
 
     @property
     def generation(self) -> int:
-        """The GPU's generation; grows with every firmware start."""
+        """The GPU's generation; grows with every firmware start. Raises ContractError once the client left or was given up."""
 
     @may_sleep
     def grant(self, request: GrantRequest) -> Grant:

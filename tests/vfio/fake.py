@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from nvcore.api.client import Function
 from nvcore.api.clock import SYSTEM
-from nvcore.api.errors import FirmwareRefused, NotFoundError, OutOfResources
+from nvcore.api.errors import ContractError, FirmwareRefused, NotFoundError, OutOfResources
 from nvcore.api.events import VgpuPluginEvent
 from nvcore.api.families.vgpu import VgpuSpec, VgpuTypeSpec
 from nvcore.api.grant import GrantRequest
@@ -156,11 +158,16 @@ class FakeFunction:
 
 
 class FakeContext:
-    config, clock, generation, gpu = None, SYSTEM, 1, GPU
+    """`ended`: the client left, or was given up."""
+
+    config, clock = None, SYSTEM
     log = logging.getLogger("test")
 
-    def __init__(self, state_dir: Path, *, functions: int = 16, firmware: FakeVgpu | None = None) -> None:
-        self.state_dir = state_dir
+    def __init__(
+        self, state_dir: Path, *, functions: int = 16, firmware: FakeVgpu | None = None, address: str = GPU.address
+    ) -> None:
+        self.state_dir, self.ended = state_dir, False
+        self.gpu = attrs.evolve(GPU, address=address)
         self.function = Function("0000:41:00.0/vgpu", "vgpu", GPU, True)
         self.inventory = inventory(functions)
         self.firmware: FakeVgpu | None = firmware or FakeVgpu()
@@ -169,6 +176,12 @@ class FakeContext:
         self.reports: list[str] = []
         self.unreadable: set[int] = set()
         self.subscribers: list[Callable[[VgpuPluginEvent], None]] = []
+
+    @property
+    def generation(self) -> int:
+        if self.ended:
+            raise ContractError("its context ended")
+        return 1
 
     def grant(self, request: GrantRequest) -> FakeGrant:
         assert not any(grant.state == "live" for grant in self.grants), "the pool is taken twice"
@@ -179,7 +192,7 @@ class FakeContext:
         return FakeGrant(self, request, Range(end - request.vram, request.vram), Range(request.channels_at, request.channels), None)
 
     def family(self, name: str) -> Any:
-        return self.firmware if name == "vgpu" else None
+        return self.firmware if name == "vgpu" and not self.ended else None
 
     def virtual_function(self, number: int) -> FakeFunction:
         if number in self.unreadable:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 pytest.importorskip("nvcore_softgpu")
 
+from nvcore.api.control import Call, Caller
 from nvcore.api.errors import NvcoreError
 from nvcore.api.needs import BootNeeds
 from nvcore.api.offers import BusOffer, ClientOffer, FirmwareOffer, HostInfo
@@ -19,7 +22,8 @@ from nvcore_fw_gsp.queue.errors import CallRefused
 from nvcore_fw_gsp.session.rm import Rm
 from nvcore_vfio import plugin
 from nvcore_vfio.client import VfioDriver
-from nvcore_vfio.errors import BringUpFailed
+from nvcore_vfio.control import VgpuHandler
+from nvcore_vfio.errors import BringUpFailed, NoFirmware
 from nvcore_vfio.manager import Manager
 from tests.boots.rig import FINAL, Slot, _KeptBus, until
 
@@ -29,7 +33,7 @@ CLEANUP = 0x20804008
 
 class Rig:
     def __init__(self, card: Slot, folder: Path) -> None:
-        self.card, self.driver = card, VfioDriver()
+        self.card, self.driver = card, VfioDriver(None, folder / "clients" / "vfio")
         root = card.images / "nvidia"
         backend = GspBackend(lambda: [str(root if root.is_dir() else card.images)])
         self.host = Host(
@@ -56,6 +60,12 @@ class Rig:
         until(lambda: self.gpu.state.name in FINAL, "the GPU comes up")
         assert self.gpu.state.name == "running", self.gpu.state.cause
         until(lambda: bool(self.driver.managers), "the client has it")
+
+    def ask(self, method: str, **parameters: Any) -> Any:
+        return getattr(VgpuHandler(self.driver), method)(Call(method, parameters, Caller(0, 0, 1, True), False))
+
+    def states(self) -> dict[str, str]:
+        return {row["name"]: row["state"] for row in self.driver.rows()}
 
     def tasks(self) -> dict[int, str]:
         return {task["gfid"]: task["state"] for task in self.card.inspector.view()["gsp"]["vgpus"]}
@@ -129,3 +139,35 @@ def test_a_task_that_crashes_at_its_start_is_told_at_once_and_the_next_vgpu_does
     row = next(row for row in made.rows() if row["name"] == "three")
     assert (row["state"], row["reason"][:48]) == ("failed", "the vGPU task of function 2 crashed during the n")
     assert made.start("three")["state"] == "running"
+
+
+def refused_behind_a_reset(rig: Rig, call: Callable[[], object]) -> BaseException | None:
+    """What a call raises that is made while the life-cycle thread is busy, and a reset of the GPU is the next that it does."""
+    busy, go_on, waiting = threading.Event(), threading.Event(), rig.gpu.life._jobs
+    rig.gpu.life.post(lambda: (busy.set(), go_on.wait(10)), "another operation that takes long")
+    assert busy.wait(10)
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            reset = pool.submit(rig.host.reset, rig.gpu.name)
+            until(lambda: waiting.qsize() == 1, "the reset waits")
+            asked = pool.submit(call)
+            until(lambda: waiting.qsize() == 2, "the call waits behind it")
+        finally:
+            go_on.set()
+        reset.result(20)
+        return asked.exception(20)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"), [("Destroy", {"name": "one"}), ("Stop", {"name": "one"}), ("Create", {"type": "A100-4C", "name": "two"})]
+)
+def test_what_waited_behind_a_reset_is_refused_and_changes_nothing(
+    rig: Rig, tmp_path: Path, method: str, parameters: dict[str, str]
+) -> None:
+    rig.ask("Create", type="A100-4C", name="one")
+    refused = refused_behind_a_reset(rig, lambda: rig.ask(method, **parameters))
+    assert isinstance(refused, NoFirmware) and "was taken down before this came to its turn; nothing was done" in str(refused)
+    assert rig.states() == {"one": "running"} and rig.tasks() == {1: "configured"}
+    assert [path.name for path in tmp_path.glob("clients/vfio/*/*")] == ["one.json"]
+    rig.ask(method, **parameters)  # and works when it is asked again
+    assert rig.doctor() == []

@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 from nvcore.api.client import ClientContext, ClientStatus
-from nvcore.api.errors import FormatError, NvcoreError, WaitTimeout
+from nvcore.api.errors import ContractError, FormatError, NvcoreError, WaitTimeout
 from nvcore_vfio.books import Books, Entry
 from nvcore_vfio.claims import Claim, check_unheld, living
 from nvcore_vfio.declared import Declared, check_name
-from nvcore_vfio.errors import BringUpFailed, NoCapacity, NotStored, VgpuExists, VgpuInUse, told
+from nvcore_vfio.errors import BringUpFailed, NoCapacity, NoFirmware, NotStored, VgpuExists, VgpuInUse, told
 from nvcore_vfio.instance import type_spec
 from nvcore_vfio.lifecycle import LifeCycle
 from nvcore_vfio.placement import Room, room
@@ -36,6 +36,7 @@ CALL_TIMEOUT: Final = 180.0
 _LOOK_TIMEOUT: Final = 10.0  # for a question of the doctor's, which others wait for
 _GOES_ON: Final = "it was not called off and goes on: `nvcore vgpu list` shows how it ended"
 _LOOK_AGAIN: Final = "another operation on this GPU takes long: `nvcore vgpu list` and `nvcore events` show which; then nvcore doctor again"
+_NOT_BEGUN: Final = "nothing was done: `nvcore vgpu list` shows how it stands; then again"
 _NOT_DECLARED: Final = "nothing is declared of it; `nvcore events` shows what the firmware said; then create it again"
 
 _T = TypeVar("_T")
@@ -61,8 +62,10 @@ class Manager:
         family = self._life.family()
         self.pool.fill(family.heap_size())
         family.upload_types([type_spec(kind, self.pool.heap) for kind in self.pool.kinds])
+        self.check_here()  # a probe that took too long reads no records that others change by now
         restore(self.context, self._store, self.books, self.pool)
         for entry in self.books.all():
+            self.check_here()
             if entry.record.autostart and not entry.flaw:
                 self._make_again(entry)
 
@@ -81,6 +84,20 @@ class Manager:
             self._life.take_down(entry)
             self.books.move(entry, "stopped")
         self.pool.leave()
+
+    @property
+    def gone(self) -> bool:
+        """Whether its client left, or was given up by the core: another manager answers for the GPU now, or the shelf. Any thread."""
+        try:
+            _ = self.context.generation
+        except ContractError:  # the context has ended
+            return True
+        return False
+
+    def check_here(self) -> None:
+        """Raise NoFirmware when it is gone. On the life-cycle thread the answer holds until what runs there ends."""
+        if self.gone:
+            raise NoFirmware(f"GPU {self.context.gpu.address} was taken down before this came to its turn", remedy=_NOT_BEGUN)
 
     # operations, called from any thread
 
@@ -107,8 +124,12 @@ class Manager:
         return self._on_life_cycle(lambda: dict(self._life.family().usage()), _LOOK_TIMEOUT, _LOOK_AGAIN)
 
     def _on_life_cycle(self, call: Callable[[], _T], timeout: float = CALL_TIMEOUT, remedy: str = _GOES_ON) -> _T:
+        def in_turn() -> _T:
+            self.check_here()  # it may have waited behind a reset of the GPU
+            return call()
+
         try:
-            return cast(_T, self.context.run(call, timeout=timeout))
+            return cast(_T, self.context.run(in_turn, timeout=timeout))
         except WaitTimeout as error:
             if type(error) is not WaitTimeout:  # the firmware's: the operation has ended with it
                 raise
