@@ -83,7 +83,7 @@ def test_a_bring_up_that_fails_and_leaves_something_is_in_quarantine_too(tmp_pat
 
 def test_the_doctor_names_what_is_kept_and_what_cannot_be_used(tmp_path: Path) -> None:
     context, made = kept_by_the_firmware(tmp_path, "stop")
-    host: Any = SimpleNamespace(shared={"driver": SimpleNamespace(managers={"gpu": made}, shelf=Shelf(None, ()))}, config=None)
+    host: Any = SimpleNamespace(shared={"driver": SimpleNamespace(managers={"gpu": made}, shelf=Shelf(None))}, config=None)
     (check,) = operator.nvcore_doctor_checks(host)
     found = {finding.severity: finding for finding in check.run()}
     assert "VF 1 is in quarantine" in found["warning"].text and "gpus reset" in (found["warning"].remedy or "")

@@ -17,11 +17,12 @@ from nvcore_vfio import operator, plugin
 from nvcore_vfio.client import VfioDriver
 from nvcore_vfio.control import VgpuHandler
 from nvcore_vfio.errors import NoFirmware, NotStored, UnknownVgpu, VgpuExists, VgpuInUse
+from nvcore_vfio.shelf import Shelf
 
 from .fake import FakeContext
 from .test_manager import make, manager
 
-GPU = "0000:41:00.0"
+GPU, OTHER = "0000:41:00.0", "0000:c1:00.0"
 
 
 class Down:
@@ -154,3 +155,40 @@ def test_the_records_are_looked_for_where_the_core_gives_clients_their_folder(tm
     made = manager(FakeContext(tmp_path / "clients" / "vfio"))
     make(made, "one", start=False)
     assert [row["name"] for row in plugin.driver(info).rows()] == ["one"]
+
+
+def test_a_gpu_that_comes_up_or_goes_down_during_a_look_is_told_of_once(down: Down, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, rows = down.driver, Shelf.rows
+    meanwhile: list[Any] = [lambda: driver.forget(driver.managers[GPU]), lambda: driver.probe(FakeContext(down.folder))]  # type: ignore[arg-type]
+
+    def look(self: Shelf, *up: Any) -> list[dict[str, Any]]:
+        meanwhile.pop()()
+        return rows(self, *up)
+
+    monkeypatch.setattr(Shelf, "rows", look)
+    assert down.states() == {"ran": "down", "idle": "down"}
+    assert [(row["name"], row["state"]) for row in down.ask("List")["vgpus"]] == [("ran", "running"), ("idle", "stopped")]
+    assert meanwhile == []
+
+
+def test_a_name_stays_taken_while_its_gpu_comes_up(down: Down, monkeypatch: pytest.MonkeyPatch) -> None:
+    down.driver.probe(FakeContext(down.folder, address=OTHER))  # type: ignore[arg-type]
+    declares = Shelf.declares
+
+    def look(self: Shelf, *name_and_up: Any) -> bool:
+        if GPU not in down.driver.managers:
+            down.driver.probe(FakeContext(down.folder))  # type: ignore[arg-type]
+        return declares(self, *name_and_up)
+
+    monkeypatch.setattr(Shelf, "declares", look)
+    with pytest.raises(VgpuExists, match="vGPU ran exists"):
+        down.ask("Create", type="A100-4C", name="ran", gpu=OTHER)
+
+
+def test_one_whose_gpu_came_up_since_it_was_looked_for_is_neither_started_nor_changed_behind_its_back(down: Down) -> None:
+    holder = down.driver.holder("idle")
+    down.driver.probe(FakeContext(down.folder))  # type: ignore[arg-type]
+    for ask in (holder.start, holder.stop, holder.destroy):
+        with pytest.raises(NoFirmware, match="vGPU idle"):
+            ask("idle")
+    assert down.states() == {"ran": "running", "idle": "stopped"}

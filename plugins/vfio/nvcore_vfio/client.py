@@ -39,7 +39,7 @@ class VfioDriver:
         if self._shelf is None:
             from nvcore_vfio.shelf import Shelf
 
-            self._shelf = Shelf(self._records, self.managers.keys())
+            self._shelf = Shelf(self._records)
         return self._shelf
 
     def match(self, function: Function) -> bool:
@@ -79,22 +79,25 @@ class VfioDriver:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every declared vGPU, by GPU and slot; those of GPUs that are not up are "down"."""
-        rows = [row for manager in list(self.managers.values()) for row in manager.rows()]
-        return sorted([*rows, *self.shelf.rows()], key=lambda row: (row["gpu"], row["slot"]))
+        up = dict(self.managers)  # looked at once: a GPU that comes or goes meanwhile is told of by one side, not by both or none
+        rows = [row for manager in up.values() for row in manager.rows()]
+        return sorted([*rows, *self.shelf.rows(up)], key=lambda row: (row["gpu"], row["slot"]))
 
     def holder(self, name: str) -> Manager | Shelf:
         """Who starts, stops and destroys the vGPU of that name. Raises UnknownVgpu."""
-        for manager in list(self.managers.values()):
+        up = dict(self.managers)
+        for manager in up.values():
             if manager.declares(name):
                 return manager
-        if self.shelf.declares(name):
+        if self.shelf.declares(name, up):
             return self.shelf
         names = ", ".join(row["name"] for row in self.rows())
         raise UnknownVgpu(f"no vGPU {name}", expected=names or "none is declared", seen=ascii(name))
 
     def declares(self, name: str) -> bool:
         """Whether any GPU, up or not, declares a vGPU of that name."""
-        return any(row["name"] == name for row in self.rows())
+        up = dict(self.managers)
+        return any(manager.declares(name) for manager in up.values()) or self.shelf.declares(name, up)
 
     def manager(self, gpu: str | None) -> Manager:
         """The manager of a GPU, by address or UUID, or of the first GPU with room. Raises NoVgpuHost, ConflictError."""

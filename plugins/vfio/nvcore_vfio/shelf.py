@@ -28,10 +28,13 @@ _COMES = "its GPU is coming up"
 
 
 class Shelf:
-    """The records below `folder`, one folder a GPU; without a folder there are none. up: addresses of GPUs that answer for themselves."""
+    """The records below `folder`, one folder a GPU; without a folder there are none.
 
-    def __init__(self, folder: Path | None, up: Collection[str]) -> None:
-        self._folder, self._up = folder, up
+    up: addresses of GPUs that answer for themselves, as the caller sees them; their records are left out.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
         self._lock = Lock("vfio.shelf")
         self._claimed: set[str] = set()
         self._why: dict[str, str] = {}
@@ -49,16 +52,16 @@ class Shelf:
             if why is not None:
                 self._why[address] = why
 
-    def _stores(self) -> Iterator[tuple[str, Store]]:
+    def _stores(self, up: Collection[str]) -> Iterator[tuple[str, Store]]:
         if self._folder is None or not self._folder.is_dir():
             return
         for folder in sorted(self._folder.iterdir()):
             address = address_of(folder.name)
-            if address is not None and address not in self._up and folder.is_dir():
+            if address is not None and address not in up and folder.is_dir():
                 yield address, Store(folder)
 
-    def _records(self) -> Iterator[tuple[str, Store, Declared]]:
-        for address, store in self._stores():
+    def _records(self, up: Collection[str]) -> Iterator[tuple[str, Store, Declared]]:
+        for address, store in self._stores(up):
             for item in store.load():
                 if isinstance(item, Declared):
                     yield address, store, item
@@ -69,18 +72,18 @@ class Shelf:
         why = self._why.get(address)
         return _ABSENT if why is None else f"its GPU hosts no vGPUs now: {why}"
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self, up: Collection[str]) -> list[dict[str, Any]]:
         """Every vGPU of a GPU that is not up, as rows of nvcore.vgpu/1."""
-        return [self._row(address, record) for address, _, record in self._records()]
+        return [self._row(address, record) for address, _, record in self._records(up)]
 
     def _row(self, address: str, record: Declared) -> dict[str, Any]:
         row = vgpu_row(Entry(record, find_type(record.type)), address, 0.0)
         return {**row, "state": "down", "reason": self._reason(address)}
 
-    def problems(self) -> list[tuple[str, list[str], list[FormatError], str]]:
+    def problems(self, up: Collection[str]) -> list[tuple[str, list[str], list[FormatError], str]]:
         """Each GPU that is not up and has records: address, names, why others cannot be read, and why it is not up."""
         found = []
-        for address, store in self._stores():
+        for address, store in self._stores(up):
             items = list(store.load())
             names = [item.name for item in items if isinstance(item, Declared)]
             damaged = [item.error for item in items if isinstance(item, Damaged)]
@@ -88,9 +91,9 @@ class Shelf:
                 found.append((address, names, damaged, self._reason(address)))
         return found
 
-    def declares(self, name: str) -> bool:
+    def declares(self, name: str, up: Collection[str]) -> bool:
         """Whether a vGPU of that name is declared for a GPU that is not up."""
-        return any(record.name == name for _, _, record in self._records())
+        return any(record.name == name for _, _, record in self._records(up))
 
     def start(self, name: str, *, pid: int | None = None) -> dict[str, Any]:
         """Raises NoFirmware: there is nothing to start it on."""
@@ -121,7 +124,7 @@ class Shelf:
         return self._row(address, record)
 
     def _find(self, name: str) -> tuple[str, Store, Declared]:
-        for found in self._records():
+        for found in self._records(()):  # also of a GPU that came up since: its claim is what says so
             if found[2].name == name:
                 return found
         raise UnknownVgpu(f"no vGPU {name}", seen=ascii(name))
