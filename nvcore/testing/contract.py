@@ -37,7 +37,7 @@ CLAUSES: Final[dict[str, str]] = {
     "client-probe": "probe() takes the function and gives a client, on every GPU",
     "client-status": "status() answers at once, with a record that JSON can carry",
     "client-on-fault": "on_fault() neither waits nor allocates nor raises",
-    "client-fences": "when on_fault() has returned, none of the client's published fences is open",
+    "client-fences": "when on_fault() has returned, none of the fences that this client had published is open",
     "client-quiesce": "quiesce() returns before its deadline and does not raise",
     "client-resume": "after resume() the client works again, with memory kept or lost",
     "client-remove": "remove() does not raise and gives everything back",

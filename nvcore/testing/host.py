@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
-from nvcore.api.client import Client
+from nvcore.api.client import FunctionKind
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import NotFoundError, UsageError
 from nvcore.api.events import ChannelFault
@@ -25,7 +25,7 @@ from nvcore.host import Host
 from nvcore.testing.contract import broken, waits_in
 from nvcore.testing.fakes import FakeGpu, fake_bus
 from nvcore.testing.firmware import FakeBackend, FakeSession, fake_firmware
-from nvcore.testing.modules import offers_of
+from nvcore.testing.modules import offers_of, record_of
 
 __all__ = ["HostKit", "until"]
 
@@ -46,8 +46,9 @@ class HostKit:
 
     what: offers (bus, firmware, client) and plugin modules, whose hooks are called as a host would; modules of one package are one plugin.
     Without a firmware offer for `chip` the fake firmware boots; without a bus offer the sources are `gpus` fakes, "fake:0" and so on.
-    sources: of a bus of your own. config: configuration records, by offer name for clients, by top-level package for modules (else the
-    defaults of their own section). settings: the host's limits; its `clients` are replaced by `config`.
+    sources: of a bus of your own. config: configuration records, by offer name for clients, by top-level package for modules. A client
+    without one gets its plugin's, and a plugin without one the defaults of its own section. settings: the host's limits; its `clients` are
+    replaced by these.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class HostKit:
             firmware, self.backend = fake_firmware(chip)
             self.backends.append(firmware)
         self.settings = settings or HostSettings(quiesce=2.0, boot=20.0, call=5.0, settle=0.0)
-        self.settings.clients = dict(config or {})
+        self.settings.clients = {offer.name: record_of(offer) for offer in self.clients} | dict(config or {})
         self.host = Host(
             sources or [fake.source for fake in self.fakes],
             buses=buses or [fake_bus(*self.fakes)],
@@ -107,17 +108,18 @@ class HostKit:
             raise UsageError("no fake firmware runs in this host", remedy="leave the firmware offer out")
         return self.backend.sessions[-1]
 
-    def client(self, name: str, gpu: int = 0) -> Any:
-        """The client object that the driver `name` gave for a GPU. Raises NotFoundError naming what went wrong with it."""
-        client: Client | None = None
-        for attachment in self.host.gpus[gpu].attachments:
-            if attachment.name == name:
-                client = attachment.client
-        if client is None:
+    def client(self, name: str, gpu: int = 0, *, kind: FunctionKind | None = None) -> Any:
+        """The client object that the driver `name` gave for a GPU. kind: of the function, for a driver of several. Raises NotFoundError naming
+        what went wrong with it, UsageError where there are several."""
+        mine = {one.function.name: one.client for one in self.host.gpus[gpu].attachments if one.name == name and one.client is not None}
+        found = [client for function, client in mine.items() if kind in (None, function.rpartition("/")[2])]
+        if not found:
             raise NotFoundError(f"client {name} drives nothing", seen=self.host.problems.get(name), expected="a function that it matches")
-        return client
+        if len(found) > 1:
+            raise UsageError(f"{name} has several clients on this GPU", seen=", ".join(mine), remedy="say which: kind=…")
+        return found[0]
 
-    def function(self, kind: Literal["vgpu", "graphics", "display"]) -> Any:
+    def function(self, kind: FunctionKind) -> Any:
         """The function of a kind on the first GPU."""
         return next(function for function in self.gpu.functions if function.kind == kind)
 
@@ -133,10 +135,12 @@ class HostKit:
             raise NotFoundError(f"channel {channel} was stopped before")
         self._and_back(lambda: self.session.emit(ChannelFault(channel, engine, cause, None, 0x1000)), f"fault of channel {channel}")
 
-    def grant_fault(self, client: str, cause: str = "test-fault") -> None:
-        """A fault of everything that a client was granted on the first GPU. Raises NotFoundError without a grant."""
+    def grant_fault(self, client: str, cause: str = "test-fault", *, kind: FunctionKind | None = None) -> None:
+        """A fault of everything that a client was granted on the first GPU. kind: for this function; without, for the first that it was
+        granted something for. Raises NotFoundError without a grant."""
         hardware = self.gpu.hardware
         grants = [grant for grant in hardware.grants.values() if grant.client == client and grant.parent is None] if hardware else []
+        grants = [grant for grant in grants if kind in (None, grant.function.rpartition("/")[2])]
         if not grants:
             raise NotFoundError(f"{client} holds no grant")
         self._and_back(lambda: self.gpu.ladder.meet_grant(grants[0], cause), f"fault of a grant of {client}")

@@ -1,6 +1,6 @@
 """The hooks of a plugin module, called as a host calls them, without a host: what a test needs of it.
 
-Owns nothing. The test's thread. Judges nothing; `nvcore.testing.contracts.check_plugin_module` does.
+Owns the records of configuration behind the offers that it handed out. The test's thread. Judges nothing; `nvcore.testing.contracts.check_plugin_module` does.
 """
 
 from __future__ import annotations
@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.api.clock import SYSTEM, Clock
 from nvcore.api.errors import PluginError
-from nvcore.api.offers import HostInfo
+from nvcore.api.offers import HostInfo, Offer
 from nvcore.plugins.hooks import HOOKS, OFFERS
 
-__all__ = ["hooks_of", "host_info", "offers_by_module", "offers_of"]
+__all__ = ["hooks_of", "host_info", "offers_by_module", "offers_of", "record_of"]
+
+_records: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Offers that `offers_by_module` handed out, with the configuration record of their plugin."""
 
 
 def hooks_of(module: object) -> dict[str, Any]:
@@ -57,7 +61,15 @@ def offers_by_module(
                 found.setdefault(name, []).extend((module, offer) for offer in answer)
         if name == "nvcore_config_sections" and config is None and name in found:
             info.config = _defaults([section for _, section in found[name]])
+    for group in found.values():
+        _records.update((offer, info.config) for _, offer in group if isinstance(offer, Offer))
     return found
+
+
+def record_of(offer: Offer) -> Any:
+    """The configuration record with which the hooks were called that made this offer: what a host gives its client. None for an offer that
+    was made otherwise."""
+    return _records.get(offer)
 
 
 def offers_of(*modules: object, config: object = None, clock: Clock = SYSTEM, state_dir: Path | None = None) -> dict[str, list[Any]]:

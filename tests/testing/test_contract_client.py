@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import select
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,8 +23,10 @@ from nvcore.api.marks import follows, may_sleep, signalling_safe
 from nvcore.api.needs import NO_NEEDS, BootNeeds
 from nvcore.api.offers import ClientOffer
 from nvcore.locks import Fence, Lock, memfd, start_thread
-from nvcore.testing.contracts import CLAUSES, BrokenContract, check_client
+from nvcore.testing.contracts import CLAUSES, BrokenContract, check_client, check_plugin_module
 from nvcore.testing.toys import toy_client
+
+from .test_contract_module import load
 
 
 @follows(Client)
@@ -192,9 +196,40 @@ def sleeps_on_the_clock(self: Sound, fault: Fault) -> None:
     self.context.clock.sleep(0.001)
 
 
+def waits(how: Callable[[], object]) -> Callable[[], ClientOffer]:
+    """A way to wait that nobody tells the kit of."""
+
+    def on_fault(self: Sound, fault: Fault) -> None:
+        how()
+        self.end(fault.cause)
+
+    return lambda: mutant(on_fault=on_fault)
+
+
+real_sleep = time.sleep  # as with `from time import sleep`
+
+
+def of_two_functions(bad: str = "", **methods: Callable[..., Any]) -> ClientOffer:
+    """A client of two functions, which differs in these methods on the bad one."""
+    Driver = driver_of(lambda context: (mutants if context.function.kind == bad else Sound)(context))
+    Driver.match = lambda self, function: function.kind in ("vgpu", "graphics")
+    mutants = follows(Client)(type("Mutant", (Sound,), methods))
+    return offer_of(Sound, functions=("vgpu", "graphics"), needs=lambda identity: BootNeeds(vgpu_host=True), open=Driver)
+
+
 def allocates(self: Sound, fault: Fault) -> None:
     self.end(fault.cause)
     Fence("too late")
+
+
+def waits_when_lost(self: Sound, fault: Fault) -> None:
+    self.end(fault.cause)
+    if fault.cause == "device-gone":
+        real_sleep(0.55)
+
+
+def nothing(self: Sound, *_: object) -> None:
+    return None
 
 
 def raises(self: Sound, *_: object) -> None:
@@ -238,16 +273,27 @@ MUTANTS: dict[str, tuple[str, Callable[[], ClientOffer]]] = {
     "status is text": ("client-status", lambda: mutant(status=lambda self: "well")),
     "status is not for JSON": ("client-status", lambda: mutant(status=lambda self: ClientStatus("running", "", {"x": object()}))),
     "status takes long": ("client-status", lambda: mutant(status=lambda self: time.sleep(0.7) or ClientStatus("running", ""))),
+    "status is no number": ("client-status", lambda: mutant(status=lambda self: ClientStatus("running", "", {"load": float("nan")}))),
+    "status without a text": ("client-status", lambda: mutant(status=lambda self: ClientStatus("running", None))),
+    "status is of no known state": ("client-status", lambda: mutant(status=lambda self: ClientStatus("fine", ""))),
+    "cannot work on the first of two functions": ("client-probe", lambda: of_two_functions("graphics", work=raises)),
+    "cannot work on the second of two functions": ("client-probe", lambda: of_two_functions("vgpu", work=raises)),
+    "keeps the old lease of one of two functions": ("client-resume", lambda: of_two_functions("vgpu", resume=nothing)),
+    "keeps the old lease of the other": ("client-resume", lambda: of_two_functions("graphics", resume=nothing)),
     "says it failed": ("client-probe", lambda: mutant(status=lambda self: ClientStatus("failed", "I think"))),
     "on_fault sleeps": ("client-on-fault", lambda: mutant(on_fault=sleeps)),
     "on_fault sleeps on the clock": ("client-on-fault", lambda: mutant(on_fault=sleeps_on_the_clock)),
+    "on_fault sleeps unseen": ("client-on-fault", waits(lambda: real_sleep(0.07))),
+    "on_fault waits for an event": ("client-on-fault", waits(lambda: threading.Event().wait(0.07))),
+    "on_fault waits in select": ("client-on-fault", waits(lambda: select.select([], [], [], 0.07))),
+    "on_fault waits long on a lost GPU": ("client-on-fault", lambda: mutant(on_fault=waits_when_lost)),
     "on_fault allocates": ("client-on-fault", lambda: mutant(on_fault=allocates)),
     "on_fault raises": ("client-on-fault", lambda: mutant(on_fault=raises)),
     "on_fault forgets a fence": ("client-fences", lambda: mutant(on_fault=lambda self, fault: None)),
     "quiesce raises": ("client-quiesce", lambda: mutant(quiesce=raises)),
     "quiesce is late": ("client-quiesce", lambda: mutant(quiesce=lambda self, reason, deadline, generation: time.sleep(1.3))),
     "resume raises": ("client-resume", lambda: mutant(resume=raises)),
-    "resume keeps the old lease": ("client-resume", lambda: mutant(resume=lambda self, vram, generation: None)),
+    "resume keeps the old lease": ("client-resume", lambda: mutant(resume=nothing)),
     "remove raises": ("client-remove", lambda: mutant(remove=raises)),
     "remove keeps the grant": ("client-remove", lambda: mutant(remove=lambda self: self.end("leaves"))),
     "remove leaves a thread": ("client-remove", lambda: mutant(remove=leaves_thread)),
@@ -298,6 +344,73 @@ def test_a_sound_client_passes_and_was_told_of_each_fault(share: bool) -> None:
 
     check(offer_of(Watched), share=share)
     assert told == {"0000:f0:00.0": ["grant-reset", "gpu-reset", "gpu-lost"]}  # the other GPU has no fault
+
+
+def test_a_sound_client_of_two_functions_passes_and_each_is_judged() -> None:
+    worked: list[str] = []
+    check_client(of_two_functions(), use=lambda client: worked.append(client.context.function.kind), busy=lambda client: client.begin())
+    assert {kind: worked.count(kind) for kind in worked} == {"vgpu": 10, "graphics": 10}  # two GPUs: at first and after four faults
+
+
+def test_a_fence_that_is_open_on_another_gpu_is_not_held_against_a_client() -> None:
+    class Always(Sound):
+        """One that has a fence under way whenever it runs."""
+
+        def __init__(self, context: ClientContext) -> None:
+            super().__init__(context)
+            self.begin()
+
+        def resume(self, vram: str, generation: int) -> None:
+            super().resume(vram, generation)
+            self.begin()
+
+    check_client(offer_of(follows(Client)(Always)), use=lambda client: client.work())
+
+
+def test_an_on_fault_that_stands_still_once_is_a_busy_machine() -> None:
+    pauses = [0.0, 0.07, 0.07]  # in the first fault of a grant, in the second; then no more
+
+    def on_fault(self: Sound, fault: Fault) -> None:
+        real_sleep(pauses.pop() if pauses else 0.0)
+        self.end(fault.cause)
+
+    check(mutant(on_fault=on_fault))
+    assert pauses == []
+
+
+CONFIGURED = """
+import attrs
+from nvcore.api import hookimpl
+from nvcore.api.needs import NO_NEEDS
+from nvcore.api.offers import ClientOffer, ConfigSection
+from tests.testing.test_contract_client import Sound, driver_of
+
+@attrs.frozen
+class Record:
+    bytes: int = 0x2000
+
+def client(context):
+    assert context.config == Record(), context.config
+    return Sound(context)
+
+@hookimpl
+def nvcore_config_sections(host):
+    return [ConfigSection("sound", "pages", Record)]
+
+@hookimpl
+def nvcore_client_drivers(host):
+    return [ClientOffer("sound", "a client", ("graphics",), lambda identity: NO_NEEDS, driver_of(client))]
+"""
+
+
+def test_a_client_gets_the_defaults_of_its_plugins_section_as_in_a_daemon(tmp_path: Path, nvcore_host: Callable[..., Any]) -> None:
+    (tmp_path / "configured.py").write_text(CONFIGURED)
+    module = load(tmp_path / "configured.py", "configured")
+    (offer,) = check_plugin_module(module)["nvcore_client_drivers"]
+    check(offer)
+    assert nvcore_host(module).client("sound").context.config == module.Record()
+    with pytest.raises(BrokenContract, match=r"Record\(bytes=1\)"):
+        check(offer, config=module.Record(1))
 
 
 def test_a_toy_tenant_with_page_tables_and_a_channel_passes() -> None:

@@ -52,6 +52,20 @@ def test_a_client_is_found_by_name_and_goes_through_every_rung(nvcore_host: Make
     kit.fake.firmware_running = False
 
 
+def test_a_client_of_two_functions_is_asked_for_by_kind(nvcore_host: Make) -> None:
+    offer, driver = toy_client("toy", "vgpu")
+    offer.functions, driver.match = ("vgpu", "graphics"), lambda function: function.kind in ("vgpu", "graphics")
+    kit = nvcore_host(offer)
+    found = {kind: kit.client("toy", kind=kind) for kind in ("vgpu", "graphics")}
+    assert [client.context.function.kind for client in found.values()] == ["vgpu", "graphics"]
+    with pytest.raises(UsageError, match="say which: kind="):
+        kit.client("toy")
+    kit.grant_fault("toy", kind="graphics")
+    assert [len(client.faults) for client in found.values()] == [0, 1]
+    with pytest.raises(NotFoundError):
+        kit.client("toy", kind="display")
+
+
 def test_a_virtual_clock_drives_the_host(nvcore_host: Make) -> None:
     clock = VirtualClock()
     kit = nvcore_host(clock=clock)
