@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nvcore.api.client import Client
 from nvcore.api.clock import SYSTEM
 from nvcore.api.control import Call, Caller
 from nvcore.api.errors import NvcoreError
@@ -17,7 +18,7 @@ from nvcore_vfio import operator, plugin
 from nvcore_vfio.client import VfioDriver
 from nvcore_vfio.control import VgpuHandler
 from nvcore_vfio.errors import NoFirmware, NotStored, UnknownVgpu, VgpuExists, VgpuInUse
-from nvcore_vfio.shelf import Shelf
+from nvcore_vfio.manager import Manager
 
 from .fake import FakeContext
 from .test_manager import make, manager
@@ -40,6 +41,10 @@ class Down:
     def ask(self, method: str, **parameters: Any) -> Any:
         answer = getattr(self.handler, method)(Call(method, parameters, Caller(0, 0, 1, True), False))
         return json.loads(json.dumps(answer))
+
+    def probe(self, context: type[FakeContext] = FakeContext, address: str = GPU) -> Client:
+        """A GPU of these records comes up, and its client with it."""
+        return self.driver.probe(context(self.folder, address=address))  # type: ignore[arg-type]
 
     def states(self) -> dict[str, str]:
         return {row["name"]: row["state"] for row in self.ask("List")["vgpus"]}
@@ -73,13 +78,13 @@ def test_a_start_says_that_the_gpu_does_not_run_and_not_that_the_vgpu_is_unknown
 def test_one_that_is_destroyed_is_gone_and_does_not_come_back_with_its_gpu(down: Down) -> None:
     assert down.ask("Destroy", name="ran")["vgpu"]["state"] == "destroyed"
     assert down.states() == {"idle": "down"}
-    down.driver.probe(FakeContext(down.folder))  # type: ignore[arg-type]
+    down.probe()
     assert down.states() == {"idle": "stopped"}
 
 
 def test_one_that_is_stopped_stays_declared_and_is_not_started_with_its_gpu(down: Down) -> None:
     assert down.ask("Stop", name="ran")["vgpu"]["state"] == "down"
-    down.driver.probe(FakeContext(down.folder))  # type: ignore[arg-type]
+    down.probe()
     assert down.states() == {"ran": "stopped", "idle": "stopped"}
 
 
@@ -103,7 +108,7 @@ def test_while_its_gpu_comes_up_nothing_is_changed_behind_its_back(down: Down) -
                 down.ask("Destroy", name="ran")
             return super().subscribe_vgpu(callback)
 
-    client = down.driver.probe(Watched(down.folder))  # type: ignore[arg-type]
+    client = down.probe(Watched)
     assert seen == ["its GPU is coming up"] and down.states() == {"ran": "running", "idle": "stopped"}
     client.remove()
     assert down.states() == {"ran": "down", "idle": "down"}
@@ -157,37 +162,39 @@ def test_the_records_are_looked_for_where_the_core_gives_clients_their_folder(tm
     assert [row["name"] for row in plugin.driver(info).rows()] == ["one"]
 
 
+def meanwhile(monkeypatch: pytest.MonkeyPatch, method: str, *changes: Any) -> None:
+    """Each time that a manager's method was asked, and had its answer ready, something else happens."""
+    asked, left = getattr(Manager, method), list(changes)
+
+    def ask(self: Manager, *arguments: Any) -> Any:
+        answer = asked(self, *arguments)
+        if left:
+            left.pop(0)()
+        return answer
+
+    monkeypatch.setattr(Manager, method, ask)
+
+
 def test_a_gpu_that_comes_up_or_goes_down_during_a_look_is_told_of_once(down: Down, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver, rows = down.driver, Shelf.rows
-    meanwhile: list[Any] = [lambda: driver.forget(driver.managers[GPU]), lambda: driver.probe(FakeContext(down.folder))]  # type: ignore[arg-type]
-
-    def look(self: Shelf, *up: Any) -> list[dict[str, Any]]:
-        meanwhile.pop()()
-        return rows(self, *up)
-
-    monkeypatch.setattr(Shelf, "rows", look)
-    assert down.states() == {"ran": "down", "idle": "down"}
-    assert [(row["name"], row["state"]) for row in down.ask("List")["vgpus"]] == [("ran", "running"), ("idle", "stopped")]
-    assert meanwhile == []
+    other = down.probe(address=OTHER)
+    meanwhile(monkeypatch, "rows", down.probe, other.remove)
+    assert down.states() == {"ran": "down", "idle": "down"} and len(down.driver.managers) == 2
+    make(down.driver.managers[OTHER], "other")
+    listed = [(row["name"], row["state"]) for row in down.ask("List")["vgpus"]]
+    assert listed == [("ran", "running"), ("idle", "stopped"), ("other", "running")] and list(down.driver.managers) == [GPU]
 
 
 def test_a_name_stays_taken_while_its_gpu_comes_up(down: Down, monkeypatch: pytest.MonkeyPatch) -> None:
-    down.driver.probe(FakeContext(down.folder, address=OTHER))  # type: ignore[arg-type]
-    declares = Shelf.declares
-
-    def look(self: Shelf, *name_and_up: Any) -> bool:
-        if GPU not in down.driver.managers:
-            down.driver.probe(FakeContext(down.folder))  # type: ignore[arg-type]
-        return declares(self, *name_and_up)
-
-    monkeypatch.setattr(Shelf, "declares", look)
+    down.probe(address=OTHER)
+    meanwhile(monkeypatch, "declares", down.probe)
     with pytest.raises(VgpuExists, match="vGPU ran exists"):
         down.ask("Create", type="A100-4C", name="ran", gpu=OTHER)
+    assert down.states() == {"ran": "running", "idle": "stopped"}
 
 
 def test_one_whose_gpu_came_up_since_it_was_looked_for_is_neither_started_nor_changed_behind_its_back(down: Down) -> None:
     holder = down.driver.holder("idle")
-    down.driver.probe(FakeContext(down.folder))  # type: ignore[arg-type]
+    down.probe()
     for ask in (holder.start, holder.stop, holder.destroy):
         with pytest.raises(NoFirmware, match="vGPU idle"):
             ask("idle")
