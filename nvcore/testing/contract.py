@@ -68,6 +68,7 @@ CLAUSES: Final[dict[str, str]] = {
     "module-pure": "hooks answer the same each time and touch nothing",
     "module-imports": "a plugin's files compile, import the public rooms of nvcore only, and bring no asyncio and no numpy into a daemon",
     "module-config": "a configuration section is an attrs class with a default for every key",
+    "module-clients": "a plugin's clients come up on two fake GPUs, where its panels, checks and metrics are looked at",
     "module-panel": "a panel's rows are JSON objects that have its columns",
     "module-check": "a doctor check returns findings of a known severity, with a text",
     "module-metric": "a metric gives samples, each a number with a value for every label that the offer declares, and no other",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -36,18 +36,21 @@ def look(offers: Offers, when: str = "") -> None:
         samples(metric, module.__name__, when)
 
 
-def look_on_fakes(offers: Offers, config: object) -> None:
-    """The same where there is something to see: while the plugin's clients drive two fake GPUs, and after one of these was lost."""
-    clients = [offer for _, offer in offers["nvcore_client_drivers"]]
-    given = {offer.name: config for offer in clients} if config is not None else None
+def look_on_fakes(offers: Offers, beside: Sequence[Any] = (), **options: Any) -> None:
+    """The same where there is something to see: while the plugin's clients drive two fake GPUs, and after one of these was lost. A client that
+    does not come up there is told: with none, a panel of nothing would pass. beside, options: of the host, as of HostKit."""
+    clients = {offer: module.__name__ for module, offer in offers["nvcore_client_drivers"]}
     with TemporaryDirectory(prefix="nvcore-contract-") as folder:
-        kit = HostKit(*clients, state_dir=Path(folder), gpus=2, config=given)
+        kit = HostKit(*clients, *beside, state_dir=Path(folder), gpus=2, **options)
         try:
             kit.start()
+            for offer, who in clients.items():
+                problem = kit.host.problems.get(offer.name)
+                if problem is not None:
+                    broken("module-clients", who, f"{offer.name} failed on a fake GPU: {problem}; see what check_client says of it")
             look(offers, " with two GPUs up")
-            if kit.gpu.state.name == "running":
-                kit.lose()
-                look(offers, " with a GPU lost")
+            kit.lose()
+            look(offers, " with a GPU lost")
         finally:
             kit.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any, Final
@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from nvcore.api import offers as records
-from nvcore.api.offers import ConfigSection, InterfaceOffer
+from nvcore.api.offers import BusOffer, ClientOffer, ConfigSection, FirmwareOffer, InterfaceOffer
 from nvcore.plugins.hooks import HOOKS, OFFERS
 from nvcore.plugins.names import did_you_mean
 from nvcore.testing.contract import broken, untouched
@@ -33,13 +33,22 @@ Offers = dict[str, list[tuple[Any, Any]]]
 """Hook to offers, each behind the module that it came from."""
 
 
-def check_plugin_module(module: ModuleType, *others: ModuleType, config: object = None, call: bool = True) -> dict[str, list[Any]]:
+def check_plugin_module(
+    module: ModuleType,
+    *others: ModuleType,
+    config: object = None,
+    call: bool = True,
+    chip: str = "TU102",
+    beside: Sequence[BusOffer | FirmwareOffer | ClientOffer | ModuleType] = (),
+    sources: Sequence[str] = (),
+) -> dict[str, list[Any]]:
     """Hold a plugin module against the contract of hooks; raises BrokenContract naming the first clause that it breaks, with the module,
     the hook and, for what was raised, the line.
 
     others: further modules of the same plugin, such as the one of its operator family. config: the plugin's record; None = the defaults of
     its own section. call: also run panels, checks and metrics, once without a host and, where the plugin has clients, on a host with two
-    fake GPUs: while they run, and after one was lost. Returns the offers by hook.
+    fake GPUs: while they run, and after one was lost. chip: of these. beside: what the clients need there beside them, offers and plugins;
+    with a bus among them, sources: the devices to use. Returns the offers by hook.
     Source: `nvcore.api.hooks`, DESIGN sections 2 and 3.
     """
     modules = (module, *others)
@@ -53,7 +62,8 @@ def check_plugin_module(module: ModuleType, *others: ModuleType, config: object 
     if call:
         look(offers)
         if plain.get("nvcore_client_drivers"):
-            look_on_fakes(offers_by_module(*modules, config=config), config)  # offers of their own: a driver keeps what it has seen
+            offers = offers_by_module(*modules, config=config)  # offers of their own: a driver keeps what it has seen
+            look_on_fakes(offers, beside, chip=chip, sources=sources)
     return plain
 
 

@@ -27,9 +27,10 @@ import attrs
 from nvcore.api import hookimpl
 from nvcore.api.needs import NO_NEEDS
 from nvcore.api.offers import CheckOffer, ClientOffer, ConfigSection, Finding, InterfaceOffer, MetricOffer, PanelOffer, Sample
+from tests.testing.test_contract_client import Sound, driver_of
 
-def client(name="sound", summary="a client"):
-    return ClientOffer(name, summary, ("graphics",), lambda identity: NO_NEEDS, lambda: None)
+def client(name="sound", summary="a client", made=Sound):
+    return ClientOffer(name, summary, ("graphics",), lambda identity: NO_NEEDS, driver_of(made))
 """
 SOUND = (
     HEAD
@@ -104,6 +105,10 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "module-config",
         "@attrs.frozen\nclass R:\n    key: int\n@hookimpl\ndef nvcore_config_sections(host):\n    return [ConfigSection('s', 'x', R)]",
     ),
+    "a client that does not come up": (
+        "module-clients",
+        "@hookimpl\ndef nvcore_client_drivers(host):\n    return [client(made=lambda context: 1 / 0)]",
+    ),
     "a panel that raises": (
         "module-panel",
         "@hookimpl\ndef nvcore_status_panels(host):\n    return [PanelOffer('p', 's', 'p/1', (), 1, lambda: 1 / 0)]",
@@ -167,15 +172,16 @@ MUTANTS: dict[str, tuple[str, str]] = {
 }
 SEEN: dict[str, str] = {
     "a misspelt hook": "nvcore_client_driver is no hook; did you mean nvcore_client_drivers?",
-    "a hook that raises": r"nvcore_client_drivers\(\) raised ZeroDivisionError: .* at .*contract_module_\d+\.py:11$",
+    "a hook that raises": r"nvcore_client_drivers\(\) raised ZeroDivisionError: .* at .*contract_module_\d+\.py:12$",
+    "a client that does not come up": "sound failed on a fake GPU: .*ZeroDivisionError: division by zero; see what check_client says",
     "a method in neither set": "observe \\[\\], control \\[\\]",
     "a handler without the method": "the handler has no List",
     "an interface of nvcore's name": "io.nvcore.Gpu is a name of nvcore's own",
     "an interface of two names": "name is org.example.A, its text says interface org.example.B",
     "a severity that nobody knows": "check c gave severity 'fine'; severities are ok, note, warning, error",
     "a label that is not declared": "a sample of m has labels gpu, colour, declared are gpu",
-    "imports asyncio": r"contract_module_\d+\.py:9 imports asyncio",
-    "a check that raises": r"check c raised ZeroDivisionError.* at .*contract_module_\d+\.py:11$",
+    "imports asyncio": r"contract_module_\d+\.py:10 imports asyncio",
+    "a check that raises": r"check c raised ZeroDivisionError.* at .*contract_module_\d+\.py:12$",
 }
 """What is said of some of them."""
 
@@ -300,6 +306,14 @@ def test_what_is_wrong_only_while_a_client_runs_is_found_too(name: str, scratchp
     with pytest.raises(BrokenContract, match=said) as caught:
         check_plugin_module(client, operator)
     assert caught.value.clause == clause and str(caught.value).startswith("scratchpad.operator breaks ")
+
+
+def test_a_client_of_another_chip_is_looked_at_on_that(tmp_path: Path) -> None:
+    made = "def made(context):\n    assert context.gpu.chip.name == 'GA100', 'not mine'\n    return Sound(context)\n"
+    module = module_of(tmp_path, f"{HEAD}{made}@hookimpl\ndef nvcore_client_drivers(host):\n    return [client(made=made)]")
+    with pytest.raises(BrokenContract, match="module-clients.*not mine"):
+        check_plugin_module(module)
+    assert check_plugin_module(module, chip="GA100")
 
 
 def test_the_module_and_the_hook_that_raised_are_named(scratchpad: Callable[[str], tuple[ModuleType, ModuleType]]) -> None:
