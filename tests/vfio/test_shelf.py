@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -20,7 +24,7 @@ from nvcore_vfio.control import VgpuHandler
 from nvcore_vfio.errors import NoFirmware, NotStored, UnknownVgpu, VgpuExists, VgpuInUse
 from nvcore_vfio.manager import Manager
 
-from .fake import FakeContext
+from .fake import FakeContext, FakeVgpu
 from .test_manager import make, manager
 
 GPU, OTHER = "0000:41:00.0", "0000:c1:00.0"
@@ -199,3 +203,86 @@ def test_one_whose_gpu_came_up_since_it_was_looked_for_is_neither_started_nor_ch
         with pytest.raises(NoFirmware, match="vGPU idle"):
             ask("idle")
     assert down.states() == {"ran": "running", "idle": "stopped"}
+
+
+class Slow(FakeVgpu):
+    """A firmware that does not answer one call before it is let go on."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.slow, self.asked, self.go_on = name, Event(), Event()
+
+    def _call(self, name: str) -> None:
+        super()._call(name)
+        if name == self.slow:
+            self.asked.set()
+            assert self.go_on.wait(10)
+
+
+@contextmanager
+def slow_probe(down: Down, name: str) -> Iterator[tuple[FakeContext, Callable[[], BaseException | None]]]:
+    """The context of a probe that hangs in a call of the firmware; and what ends it: it lets it go on, and tells what it raised."""
+    firmware = Slow(name)
+    context = FakeContext(down.folder, firmware=firmware)
+    with ThreadPoolExecutor(1) as pool:
+        probe = pool.submit(down.driver.probe, context)  # type: ignore[arg-type]
+
+        def end() -> BaseException | None:
+            firmware.go_on.set()
+            return probe.exception(10)
+
+        try:
+            assert firmware.asked.wait(10)
+            yield context, end
+        finally:
+            firmware.go_on.set()
+
+
+def test_a_probe_that_the_core_gave_up_keeps_the_records_from_nobody(down: Down) -> None:
+    stale = {**down.stored("ran"), "claim": {"pid": 1, "started": 1}}
+    next(down.folder.rglob("ran.json")).write_text(json.dumps(stale))
+    with slow_probe(down, "upload_types") as (context, end):
+        with pytest.raises(NoFirmware, match="coming up"):
+            down.ask("Destroy", name="idle")
+        context.ended = True
+        assert "coming up" not in down.ask("List")["vgpus"][0]["reason"]
+        down.ask("Destroy", name="idle")
+        assert isinstance(end(), NoFirmware)
+    assert down.states() == {"ran": "down"} and [grant.state for grant in context.grants] == ["released"]
+    assert context.reports == [] and down.stored("ran") == stale  # it did nothing more for what was no more its own
+
+
+def test_a_probe_that_the_core_gave_up_takes_nothing_from_the_next_one_when_it_ends(down: Down) -> None:
+    with slow_probe(down, "upload_types") as (first, end_first):
+        first.ended = True
+        with slow_probe(down, "bootload") as (second, end_second):
+            assert isinstance(end_first(), NoFirmware)
+            with pytest.raises(NoFirmware, match=r"ran cannot be changed now.*coming up"):
+                down.ask("Destroy", name="ran")
+            assert end_second() is None
+    assert down.driver.managers[GPU].context is second and down.states() == {"ran": "running", "idle": "stopped"}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_probe_that_the_core_gave_up_does_not_take_the_place_of_the_one_that_came_after_it(down: Down, ended: bool) -> None:
+    with slow_probe(down, "bootload") as (first, end_first):
+        first.ended = ended
+        second = down.probe()
+        assert isinstance(end_first(), NoFirmware)
+    assert down.driver.managers[GPU].context is not first and down.states() == {"ran": "running", "idle": "stopped"}
+    second.remove()
+    assert down.states() == {"ran": "down", "idle": "down"}
+
+
+def test_while_its_gpu_goes_down_they_are_told_so_and_not_changed(down: Down, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, end, seen = down.probe(), Manager.end, []
+
+    def watched(self: Manager) -> None:
+        seen.append(down.ask("List")["vgpus"][0]["reason"])
+        with pytest.raises(NoFirmware, match="ran cannot be changed now; seen its GPU is going down"):
+            down.ask("Stop", name="ran")
+        end(self)
+
+    monkeypatch.setattr(Manager, "end", watched)
+    client.remove()
+    assert seen == ["its GPU is going down"] and down.stored("ran")["autostart"]

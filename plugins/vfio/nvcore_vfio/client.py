@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvcore.api.errors import ConflictError, NotSupportedError
 from nvcore.api.marks import may_sleep, signalling_safe
-from nvcore_vfio.errors import NoVgpuHost, UnknownVgpu, told
+from nvcore_vfio.errors import NoFirmware, NoVgpuHost, UnknownVgpu, told
 
 if TYPE_CHECKING:  # everything heavy is imported when a GPU is probed: a host without GPUs starts without it
     from pathlib import Path
@@ -53,29 +53,30 @@ class VfioDriver:
 
         if context.family("vgpu") is None:
             raise NotSupportedError(f"the firmware of {context.gpu.address} has no vGPU operations")
-        address = context.gpu.address
-        self.shelf.claim(address)
+        manager = Manager(context, self._limit)
+        self.shelf.claim(manager)
         try:
-            manager = Manager(context, self._limit)
-            try:
-                manager.begin()
-            except BaseException:
-                manager.end()
-                raise
+            manager.begin()
+            if not self.shelf.tell(manager, "its GPU came up just now"):
+                raise NoFirmware(f"GPU {context.gpu.address} was taken down while its vGPUs were made again")
         except BaseException as error:
-            self.shelf.give_back(address, told(error))
+            self._end(manager, told(error))
             raise
-        self.managers[address] = manager
+        self.managers[context.gpu.address] = manager
         return VfioClient(self, manager)
 
     def forget(self, manager: Manager) -> None:
         """Its client leaves: take everything down, and leave the records to the shelf."""
-        address = manager.context.gpu.address
-        self.managers.pop(address, None)
+        self.shelf.tell(manager, "its GPU is going down")
+        if self.managers.get(manager.context.gpu.address) is manager:
+            del self.managers[manager.context.gpu.address]
+        self._end(manager)
+
+    def _end(self, manager: Manager, why: str | None = None) -> None:
         try:
             manager.end()
         finally:
-            self.shelf.give_back(address)
+            self.shelf.give_back(manager, why)
 
     def rows(self) -> list[dict[str, Any]]:
         """Every declared vGPU, by GPU and slot; those of GPUs that are not up are "down"."""

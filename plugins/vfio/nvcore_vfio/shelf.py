@@ -1,15 +1,16 @@
 """vGPUs that are declared for GPUs that are not up, or not configured any more: listed with the reason, stopped and destroyed on the disk.
 
-Owns the word on which GPU's records are its manager's: from the begin of a probe (`claim`) until its client left (`give_back`) nothing is
-changed here. The lock is held over the change of one small file, so that a GPU that comes up reads what was decided. Any thread that may
-sleep.
+Owns the word on which GPU's records are a manager's: from the begin of a probe (`claim`) until its client left (`give_back`) nothing is
+changed here. A claim is its manager's alone: one that the core gave up, and that ends later, takes none from the manager that came after
+it, and its own counts no more. The lock is held over the change of one small file, so that a GPU that comes up reads what was decided. Any
+thread that may sleep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nvcore.api.errors import FormatError
 from nvcore.locks import Lock
@@ -21,10 +22,13 @@ from nvcore_vfio.rows import vgpu_row
 from nvcore_vfio.store import Damaged, Store, address_of
 from nvcore_vfio.types import find_type
 
+if TYPE_CHECKING:
+    from nvcore_vfio.manager import Manager
+
 __all__ = ["Shelf"]
 
 _ABSENT = "its GPU is not up, or not configured any more; nvcore gpus says how it stands"
-_COMES = "its GPU is coming up"
+_SOON = "nvcore vgpu list shows when that is over; then again"
 
 
 class Shelf:
@@ -36,21 +40,42 @@ class Shelf:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock = Lock("vfio.shelf")
-        self._claimed: set[str] = set()
+        self._claimed: dict[str, tuple[Manager, str]] = {}
         self._why: dict[str, str] = {}
 
-    def claim(self, address: str) -> None:
-        """A GPU comes up: its records are its manager's from now on."""
+    def claim(self, manager: Manager) -> None:
+        """Its GPU comes up: the records are this manager's from now on."""
         with self._lock:
-            self._claimed.add(address)
+            self._claimed[manager.context.gpu.address] = manager, "its GPU is coming up"
 
-    def give_back(self, address: str, why: str | None = None) -> None:
-        """The GPU's client left, or why it did not come up."""
+    def tell(self, manager: Manager, words: str) -> bool:
+        """What to say, while it has the records, of those vGPUs that it does not answer for itself. False: it has them no more."""
+        address = manager.context.gpu.address
         with self._lock:
-            self._claimed.discard(address)
+            if not self._has(manager) or manager.gone:
+                return False
+            self._claimed[address] = manager, words
+            return True
+
+    def give_back(self, manager: Manager, why: str | None = None) -> None:
+        """Its client left, or why it did not come up."""
+        address = manager.context.gpu.address
+        with self._lock:
+            if not self._has(manager):
+                return
+            del self._claimed[address]
             self._why.pop(address, None)
             if why is not None:
                 self._why[address] = why
+
+    def _has(self, manager: Manager) -> bool:
+        claim = self._claimed.get(manager.context.gpu.address)
+        return claim is not None and claim[0] is manager
+
+    def _claim(self, address: str) -> str | None:
+        """What is said while a manager has the records."""
+        claim = self._claimed.get(address)
+        return None if claim is None or claim[0].gone else claim[1]
 
     def _stores(self, up: Collection[str]) -> Iterator[tuple[str, Store]]:
         if self._folder is None or not self._folder.is_dir():
@@ -67,8 +92,9 @@ class Shelf:
                     yield address, store, item
 
     def _reason(self, address: str) -> str:
-        if address in self._claimed:
-            return _COMES
+        words = self._claim(address)
+        if words is not None:
+            return words
         why = self._why.get(address)
         return _ABSENT if why is None else f"its GPU hosts no vGPUs now: {why}"
 
@@ -117,8 +143,9 @@ class Shelf:
     def _change(self, name: str, force: bool, change: Callable[[Store, Declared], None]) -> dict[str, Any]:
         with self._lock:
             address, store, record = self._find(name)
-            if address in self._claimed:
-                raise NoFirmware(f"vGPU {name} cannot be changed now", seen=self._reason(address), remedy="try again when it is up")
+            words = self._claim(address)
+            if words is not None:
+                raise NoFirmware(f"vGPU {name} cannot be changed now", seen=words, remedy=_SOON)
             check_unheld(record, force)
             change(store, record)
         return self._row(address, record)
