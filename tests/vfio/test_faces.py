@@ -18,7 +18,7 @@ from nvcore.api.offers import HostInfo
 from nvcore.daemon.varlink import methods_of
 from nvcore_vfio import operator, plugin
 from nvcore_vfio.cli import command
-from nvcore_vfio.client import VfioClient, VfioDriver
+from nvcore_vfio.client import VfioDriver
 from nvcore_vfio.control import VgpuHandler
 from nvcore_vfio.errors import NoVgpuHost, PinnedMismatch, UnknownVgpu, VgpuExists
 from tests.config.spoiled import records
@@ -33,10 +33,10 @@ class Hosts:
     """A driver with two GPUs, of which the first has room for one vGPU."""
 
     def __init__(self, folder: Path) -> None:
-        self.contexts = [FakeContext(folder / "one"), FakeContext(folder / "two")]
-        self.one, self.two = manager(self.contexts[0], 1), manager(self.contexts[1])
+        self.contexts = [FakeContext(folder / "one", functions=1), FakeContext(folder / "two", address=TWO)]
         self.driver = VfioDriver()
-        self.driver.managers.update({ONE: self.one, TWO: self.two})
+        self.clients = [self.driver.probe(context) for context in self.contexts]  # type: ignore[arg-type]
+        self.one, self.two = self.driver.managers[ONE], self.driver.managers[TWO]
         self.handler = VgpuHandler(self.driver)
 
     def ask(self, method: str, **parameters: Any) -> Any:
@@ -68,7 +68,8 @@ def test_a_request_goes_to_the_gpu_that_is_named_that_declares_the_vgpu_or_that_
     assert driver.manager(None) is hosts.one  # which says why there is no room
     with pytest.raises(UnknownVgpu, match="no vGPU c; expected a, b"):
         driver.holder("c")
-    driver.managers.clear()
+    for client in hosts.clients:
+        client.remove()
     with pytest.raises(NoVgpuHost, match="no GPU hosts vGPUs"):
         driver.manager(None)
     with pytest.raises(UnknownVgpu, match="none is declared"):
@@ -96,7 +97,7 @@ def test_the_control_socket_s_verbs_do_what_they_say_on_the_gpu_that_is_meant(ho
 
 def test_a_client_that_leaves_is_no_host_of_vgpus_any_more(hosts: Hosts) -> None:
     make(hosts.one, "a")
-    client = VfioClient(hosts.driver, hosts.one)
+    client = hosts.clients[0]
     assert client.status().text == "1 of 1 vGPUs running"
     client.remove()
     assert list(hosts.driver.managers) == [TWO] and not hosts.contexts[0].live and hosts.contexts[0].grants[0].state == "released"
@@ -238,7 +239,7 @@ def test_the_panel_shows_every_gpu_s_vgpus_with_their_place(hosts: Hosts) -> Non
     make(hosts.two, "b")
     (panel,) = operator.nvcore_status_panels(info(driver=hosts.driver))
     rows = panel.snapshot()
-    assert [(row["name"], row["place"]) for row in rows] == [("a", f"{hosts.one.context.gpu.address}/1"), ("b", f"{ONE}/1")]
+    assert [(row["name"], row["place"]) for row in rows] == [("a", f"{ONE}/1"), ("b", f"{TWO}/1")]
     assert all(column[0] in row for row in rows for column in panel.columns)
 
 
@@ -251,7 +252,8 @@ def test_the_doctor_says_that_both_sides_agree_and_which_records_cannot_be_used(
     folder = next((tmp_path / "one").rglob("a.json")).parent
     (folder / "b.json").write_text(json.dumps({**json.loads((folder / "a.json").read_text()), "name": "b", "slot": 99}))
     (folder / "c.json").write_text("{")
-    hosts.driver.managers[ONE] = manager(FakeContext(tmp_path / "one"))
+    hosts.clients[0].remove()
+    hosts.driver.probe(FakeContext(tmp_path / "one"))  # type: ignore[arg-type]
     found = list(check.run())
     assert [finding.severity for finding in found] == ["warning", "warning", "ok", "ok"]
     assert "c.json" in found[0].text and "b cannot be started: its slot 99" in found[1].text

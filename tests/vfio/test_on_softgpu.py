@@ -23,8 +23,9 @@ from nvcore_fw_gsp.session.rm import Rm
 from nvcore_vfio import plugin
 from nvcore_vfio.client import VfioDriver
 from nvcore_vfio.control import VgpuHandler
-from nvcore_vfio.errors import BringUpFailed, NoFirmware
+from nvcore_vfio.errors import BringUpFailed, NoFirmware, NoVgpuHost
 from nvcore_vfio.manager import Manager
+from nvcore_vfio.recovery import Recovery
 from tests.boots.rig import FINAL, Slot, _KeptBus, until
 
 NEEDS = BootNeeds(vgpu_host=True, virtual_functions=16)
@@ -171,3 +172,29 @@ def test_what_waited_behind_a_reset_is_refused_and_changes_nothing(
     assert [path.name for path in tmp_path.glob("clients/vfio/*/*")] == ["one.json"]
     rig.ask(method, **parameters)  # and works when it is asked again
     assert rig.doctor() == []
+
+
+@pytest.mark.parametrize("misses", ["quiesce", "resume"])
+def test_a_client_that_the_core_gave_up_hosts_nothing_and_its_vgpus_wait_for_a_reset(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misses: str
+) -> None:
+    for name in ("one", "two"):
+        rig.ask("Create", type="A100-4C", name=name)
+
+    def fail(self: Recovery, what: str) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recovery, misses, fail)
+        rig.card.inspector.arm("gsp-halt")
+        with pytest.raises(NvcoreError):
+            rig.manager.firmware_tasks()
+        until(lambda: rig.gpu.generation == 2 and rig.gpu.state.name == "running", "the GPU is reset")
+    assert rig.driver.managers == {} and rig.states() == {"one": "down", "two": "down"} and rig.ask("Types") == {"types": []}
+    with pytest.raises(NoVgpuHost):
+        rig.ask("Create", type="A100-4C", name="three")
+    with pytest.raises(NoFirmware, match="vGPU one cannot be started"):
+        rig.ask("Start", name="one")
+    rig.ask("Destroy", name="two")
+    rig.host.reset(rig.gpu.name)
+    assert rig.states() == {"one": "running"} and rig.tasks() == {1: "configured"} and rig.doctor() == []

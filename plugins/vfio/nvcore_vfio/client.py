@@ -5,6 +5,7 @@ Wiring only. The driver is one per host; the control interface, the panel and th
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from nvcore.api.errors import ConflictError, NotSupportedError
@@ -29,9 +30,21 @@ class VfioDriver:
     name = "vfio"
 
     def __init__(self, limit: int | None = None, records: Path | None = None) -> None:
-        self.managers: dict[str, Manager] = {}
         self._limit, self._records = limit, records
+        self._begun: list[Manager] = []
         self._shelf: Shelf | None = None
+
+    @property
+    def managers(self) -> dict[str, Manager]:
+        """Those at work now, by their GPU's address. One whose client the core gave up is let go of here: nobody has it leave."""
+        for manager in tuple(self._begun):
+            if manager.gone:
+                self._let_go(manager)
+        return {manager.context.gpu.address: manager for manager in tuple(self._begun)}
+
+    def _let_go(self, manager: Manager) -> None:
+        with suppress(ValueError):  # another thread was first
+            self._begun.remove(manager)
 
     @property
     def shelf(self) -> Shelf:
@@ -62,14 +75,13 @@ class VfioDriver:
         except BaseException as error:
             self._end(manager, told(error))
             raise
-        self.managers[context.gpu.address] = manager
+        self._begun.append(manager)
         return VfioClient(self, manager)
 
     def forget(self, manager: Manager) -> None:
         """Its client leaves: take everything down, and leave the records to the shelf."""
         self.shelf.tell(manager, "its GPU is going down")
-        if self.managers.get(manager.context.gpu.address) is manager:
-            del self.managers[manager.context.gpu.address]
+        self._let_go(manager)
         self._end(manager)
 
     def _end(self, manager: Manager, why: str | None = None) -> None:
@@ -80,13 +92,13 @@ class VfioDriver:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every declared vGPU, by GPU and slot; those of GPUs that are not up are "down"."""
-        up = dict(self.managers)  # looked at once: a GPU that comes or goes meanwhile is told of by one side, not by both or none
+        up = self.managers  # looked at once: a GPU that comes or goes meanwhile is told of by one side, not by both or none
         rows = [row for manager in up.values() for row in manager.rows()]
         return sorted([*rows, *self.shelf.rows(up)], key=lambda row: (row["gpu"], row["slot"]))
 
     def holder(self, name: str) -> Manager | Shelf:
         """Who starts, stops and destroys the vGPU of that name. Raises UnknownVgpu."""
-        up = dict(self.managers)
+        up = self.managers
         for manager in up.values():
             if manager.declares(name):
                 return manager
@@ -97,12 +109,12 @@ class VfioDriver:
 
     def declares(self, name: str) -> bool:
         """Whether any GPU, up or not, declares a vGPU of that name."""
-        up = dict(self.managers)
+        up = self.managers
         return any(manager.declares(name) for manager in up.values()) or self.shelf.declares(name, up)
 
     def manager(self, gpu: str | None) -> Manager:
         """The manager of a GPU, by address or UUID, or of the first GPU with room. Raises NoVgpuHost, ConflictError."""
-        managers = dict(self.managers)
+        managers = self.managers
         if gpu is not None:
             found = [manager for address, manager in managers.items() if gpu in (address, manager.context.inventory.uuid)]
             if len(found) > 1:

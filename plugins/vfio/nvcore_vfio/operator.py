@@ -78,14 +78,14 @@ def nvcore_doctor_checks(host: HostInfo) -> Iterable[CheckOffer]:
     def check() -> Iterator[Finding]:
         from nvcore_vfio.errors import NoCapacity, NoFirmware, UnusableRecord
 
-        up = dict(driver(host).managers)
+        up = driver(host).managers
         for address, names, damaged, why in driver(host).shelf.problems(up):
             if names:
                 forget = "nvcore gpus says how the GPU stands; nvcore vgpu destroy NAME forgets one that is not wanted any more"
                 yield Finding("warning", f"{address}: down: {', '.join(names)}: {why}", NoFirmware.code, forget)
             for problem in damaged:
                 yield Finding("warning", f"{address}: {problem.what} at {problem.where}", problem.code, problem.remedy)
-        for address, manager in up.items():
+        for address, manager in sorted(up.items()):
             for problem in manager.damaged:
                 yield Finding("warning", f"{address}: {problem.what} at {problem.where}", problem.code, problem.remedy)
             for name, flaw in manager.flaws().items():
