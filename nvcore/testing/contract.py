@@ -33,7 +33,7 @@ CLAUSES: Final[dict[str, str]] = {
     "client-open": "open() gives a driver with a name, and touches nothing",
     "client-match": "match() is pure and says yes to what the offer claims",
     "client-marks": "every method carries the mark that the contract gives it",
-    "client-signature": "every method takes the arguments of the contract",
+    "client-signature": "every method takes the arguments of the contract, and every attribute can be read",
     "client-probe": "probe() takes the function and gives a client, on every GPU",
     "client-status": "status() answers at once, with a record that JSON can carry",
     "client-on-fault": "on_fault() neither waits nor allocates nor raises",
@@ -47,19 +47,19 @@ CLAUSES: Final[dict[str, str]] = {
     "backend-offer": "a backend's offer has a name, a summary, chips of the table and versions",
     "backend-open": "open() gives a backend with a name, and touches nothing",
     "backend-marks": "every method of backend, session, tenant and families carries the mark that the contract gives it",
-    "backend-signature": "every method takes the arguments of the contract",
+    "backend-signature": "every method takes the arguments of the contract, and every attribute can be read",
     "backend-supports": "supports() lists images of the chip it is asked for, and none for a chip that is not claimed",
-    "backend-boots": "open(context) starts the firmware, tells each stage and reports what it told",
-    "backend-saves": "what a later process needs to take the firmware down is saved before the firmware runs",
+    "backend-boots": "open(context) starts the firmware, of the version that is asked for, tells each stage and reports what it told",
+    "backend-saves": "each start saves what a later process needs to take the firmware down before the firmware runs, or starts nothing",
     "backend-families": "families and family() agree, with name and version; inventory is among them, an unknown name gives None",
     "backend-inventory": "the inventory is plausible, and the same each time it is asked for",
     "backend-objects": "objects that were made are counted, and a closed tenant takes its objects along; closing it again does nothing",
-    "backend-receive": "receive() returns how many messages it took and does not raise",
-    "backend-dead": "after declare_dead() every call fails at once with the first cause",
+    "backend-receive": "receive() returns how many messages it took and never raises; `waiting` counts the calls that it has to answer",
+    "backend-dead": "after declare_dead() every call, also one that waits, fails at once with the first cause",
     "backend-unload": "unload() does not raise, works from anywhere and is idempotent",
     "backend-again": "after an unload the firmware can be started again",
     "backend-refuses": "a start that cannot be raises BootError with a report that has the cause",
-    "backend-leftover": "a firmware that runs already is refused, and taken down by recover() with the saved state",
+    "backend-leftover": "a firmware that runs already is refused, and taken down by recover() with the saved state: then a start works",
     "backend-gone": "a device that leaves raises nothing but declared errors",
     "backend-leaves": "after an unload no thread, no descriptor and no host memory is left",
     "backend-locks": "no rule of the lock validator is broken",
@@ -144,8 +144,18 @@ def _promised(contract: type) -> dict[str, Any]:
     return found
 
 
+def _attributes(contract: type) -> list[str]:
+    """The public attributes and properties of a Protocol and of those that it extends."""
+    found: dict[str, None] = {}
+    for cls in reversed(contract.__mro__):
+        found |= dict.fromkeys(
+            [*vars(cls).get("__annotations__", {}), *(name for name, value in vars(cls).items() if isinstance(value, property))]
+        )
+    return [name for name in found if not name.startswith("_")]
+
+
 def compare(target: object, contract: type, who: str, *, marks: str, signature: str) -> None:
-    """Hold the methods of `target` against those of a Protocol: they exist, take its arguments and carry its marks."""
+    """Hold `target` against a Protocol: its methods exist, take the arguments and carry the marks; its attributes can be read."""
     for name, method in _promised(contract).items():
         mine = getattr(target, name, None)
         if not callable(mine):
@@ -162,9 +172,9 @@ def compare(target: object, contract: type, who: str, *, marks: str, signature: 
         wanted, seen = mark_of(method), mark_of(mine)
         if wanted != seen:
             broken(marks, who, f"{type(target).__name__}.{name} is marked {seen or 'nothing'}, the contract says {wanted or 'nothing'}")
-    for name in getattr(contract, "__annotations__", {}):
-        if not hasattr(target, name):
-            broken(signature, who, f"{type(target).__name__} has no attribute {name}")
+    for name in _attributes(contract):
+        with calling(signature, who, f"reading {name} of {type(target).__name__}"):
+            getattr(target, name)
 
 
 class Leftovers:

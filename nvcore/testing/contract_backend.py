@@ -1,33 +1,33 @@
 """The contract checks of a firmware backend: its offer as it is, then a firmware started, used, killed, left behind and taken down.
 
-Owns the device that it makes, a thread that stands for the core's receiver, and the saved states. The test's thread makes the calls. Needs
+Owns the fake device that it makes where none is given; the bench (`contract_bench`) owns the rest. The test's thread makes the calls. Needs
 the lock validator. Asks nothing of a firmware but what `nvcore.api.firmware` and `nvcore.api.families` promise.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from errno import ENOSPC
 from functools import partial
 from typing import Any, Final, cast
 
-from nvcore.api.clock import SYSTEM, Clock
+from nvcore.api.clock import SYSTEM
 from nvcore.api.device import Device
-from nvcore.api.errors import BootError, ContractError, FirmwareDead, NvcoreError
-from nvcore.api.events import FirmwareEvent
-from nvcore.api.families import ChannelFamily, ChannelSpec, DiagnosticsFamily, Family, InventoryFamily, MemoryFamily, Tenant
+from nvcore.api.errors import BootError, ContractError, DeviceGone, FirmwareDead, NvcoreError
+from nvcore.api.families import ChannelFamily, ChannelSpec, DiagnosticsFamily, InventoryFamily, MemoryFamily, Tenant
 from nvcore.api.families.vgpu import VgpuFamily
-from nvcore.api.firmware import BootReport, BootStage, FirmwareBackend, FirmwareSession, OpenContext, SavedState, UnloadReport
+from nvcore.api.firmware import BootReport, FirmwareBackend, FirmwareSession, SavedState, UnloadReport
 from nvcore.api.identity import ChipId
 from nvcore.api.inventory import Inventory
 from nvcore.api.marks import LOCKDEP
 from nvcore.api.needs import NO_NEEDS, BootNeeds
 from nvcore.api.offers import FirmwareOffer
 from nvcore.gpu.boot import read_inventory
-from nvcore.hw.chips import CHIPS, chip_row
-from nvcore.locks import atomic, start_thread
+from nvcore.hw.chips import CHIPS
 from nvcore.testing.contract import Leftovers, broken, calling, compare, raised_by, untouched
+from nvcore.testing.contract_bench import Bench, LeftWaiting
 from nvcore.testing.fakes import FakeGpu
 
 __all__ = ["check_backend"]
@@ -40,77 +40,8 @@ _FAMILIES: Final[dict[str, type]] = {
     "diagnostics": DiagnosticsFamily,
 }
 _AT_ONCE: Final = 0.5
+_FOR_A_CALL: Final = 5.0
 _CAUSE: Final = "declared dead by the contract test"
-
-
-class _Bench:
-    """One device and what a core would hold of it. `stages`, `events`, `saved`: what the backend told."""
-
-    def __init__(
-        self, make: Callable[[], Device], chip: str, needs: BootNeeds, version: str | None, time_scale: float, clock: Clock
-    ) -> None:
-        self._make, self.device = make, make()
-        self.needs, self.version, self.time_scale, self.clock = needs, version, time_scale, clock
-        self.chip = ChipId(chip, chip_row(chip).family, "a1")
-        self.stages: list[BootStage] = []
-        self.events: list[FirmwareEvent] = []
-        self.saved: SavedState | None = None
-        self.raised: list[BaseException] = []
-        self.wrong: list[str] = []  # answers of receive() that are no number
-        self._turns = 0
-        self._session: FirmwareSession | None = None
-        self._stopping = False
-        self._thread = start_thread("contract receiver", self._receive)
-
-    def context(self, saved: SavedState | None = None) -> OpenContext:
-        """For one start. Bus mastering is on, as the core has it."""
-        self.stages = []
-        if not self.device.gone:
-            self.device.set_bus_master(True)
-        return OpenContext(
-            self.device, self.chip, self.needs, self.clock, self.events.append, self.stages.append, _nothing,
-            self.version, saved, self._save, self.time_scale,
-        )  # fmt: skip
-
-    def _save(self, saved: SavedState) -> None:
-        self.saved = saved
-
-    def serve(self, session: FirmwareSession | None) -> None:
-        """Have this session received from now on; returns after a whole turn."""
-        self._session = session
-        wanted, end = self._turns + 2, time.monotonic() + 5.0
-        while self._turns < wanted and time.monotonic() < end:
-            time.sleep(0.001)
-
-    def _receive(self) -> None:
-        while not self._stopping:
-            session = self._session
-            if session is not None:
-                try:
-                    with atomic():
-                        taken: object = session.receive()
-                    if not isinstance(taken, int):
-                        self.wrong.append(repr(taken))
-                except Exception as error:  # isolation boundary: worker
-                    self.raised.append(error)
-                    self._session = None
-            self._turns += 1
-            time.sleep(0.001)
-
-    def reopen(self) -> None:
-        """What the end of a process does to a device: host memory goes, the hardware stays as it is."""
-        self.serve(None)
-        self.device.close()
-        self.device = self._make()
-
-    def close(self) -> None:
-        """End the receiver."""
-        self._stopping = True
-        self._thread.join(5.0)
-
-
-def _nothing() -> None:
-    return None
 
 
 def check_backend(
@@ -141,7 +72,7 @@ def check_backend(
     backend = untouched("backend-open", who, "open()", offer.open)
     _check_backend(backend, who, offer, name)
     fake = FakeGpu("fake:contract", chip=name) if device is None else None
-    bench, before = _Bench(device or (lambda: cast(Device, fake)), name, needs, version, time_scale, SYSTEM), Leftovers()
+    bench, before = Bench(device or (lambda: cast(Device, fake)), name, needs, version, time_scale, SYSTEM), Leftovers()
     gone: Callable[[Device], None] | None = _leave if device is None else leave
     try:
         _check_life(backend, bench, who, offer, in_name_only)
@@ -149,9 +80,13 @@ def check_backend(
             before = Leftovers()  # a device may make a thread of its own when it is first used
         _check_left(bench, before, who)
         _check_dead(backend, bench, who)
-        _check_leftover(backend, bench, who)
+        _check_unsaved(backend, bench, who)
+        last = _check_leftover(backend, bench, who)
         if gone is not None:
-            _check_gone(backend, bench, who, gone)
+            _check_gone(backend, last, bench, who, gone)
+        else:
+            _unload(last, bench, who)
+        bench.judge(who)
         _check_left(bench, before, who)
     finally:
         bench.close()
@@ -199,40 +134,41 @@ def _check_backend(backend: FirmwareBackend, who: str, offer: FirmwareOffer, chi
             broken("backend-supports", who, f"no usable image for {chip}: {problems or 'none at all'}")
 
 
-def _start(backend: FirmwareBackend, bench: _Bench, who: str, clause: str) -> FirmwareSession:
-    with calling(clause, who, "open()"):
+def _start(backend: FirmwareBackend, bench: Bench, who: str, clause: str, what: str = "open()") -> FirmwareSession:
+    with calling(clause, who, what):
         session = backend.open(bench.context())
     compare(session, FirmwareSession, who, marks="backend-marks", signature="backend-signature")
+    seen = session.dead, session.families, session.waiting
+    if not isinstance(seen[0], str | None) or not isinstance(seen[1], Mapping) or not isinstance(seen[2], int):
+        broken("backend-signature", who, f"dead {seen[0]!r}, families {seen[1]!r}, waiting {seen[2]!r}")
+    if not isinstance(bench.saved, SavedState):
+        broken("backend-saves", who, f"{what} saved {bench.saved or 'nothing'}")
     bench.serve(session)
     return session
 
 
 @contextmanager
-def _served(bench: _Bench, who: str) -> Iterator[None]:
+def _served(bench: Bench, who: str) -> Iterator[None]:
     """A receiver that raised is the cause of what fails after it."""
     try:
         yield
     finally:
-        if bench.raised:
-            error = bench.raised.pop()
-            broken("backend-receive", who, f"{type(error).__name__}: {error}")
+        bench.judge(who)
 
 
-def _check_life(backend: FirmwareBackend, bench: _Bench, who: str, offer: FirmwareOffer, in_name_only: Collection[str]) -> None:
+def _check_life(backend: FirmwareBackend, bench: Bench, who: str, offer: FirmwareOffer, in_name_only: Collection[str]) -> None:
     session = _start(backend, bench, who, "backend-boots")
     with _served(bench, who):
         _check_session(session, bench, who, offer)
         _check_families(session, who, in_name_only)
         _check_inventory(session, who)
         _check_objects(session, bench, who, in_name_only)
-        if bench.wrong:
-            broken("backend-receive", who, f"it gave {bench.wrong[0]}")
     _unload(session, bench, who)
     if session.dead is None:
         broken("backend-unload", who, "the session counts as alive afterwards")
 
 
-def _check_session(session: FirmwareSession, bench: _Bench, who: str, offer: FirmwareOffer) -> None:
+def _check_session(session: FirmwareSession, bench: Bench, who: str, offer: FirmwareOffer) -> None:
     report = session.report
     if not isinstance(report, BootReport) or report.cause is not None or session.dead is not None:
         broken("backend-boots", who, f"it opened with report {report!r}, dead {session.dead!r}")
@@ -241,8 +177,8 @@ def _check_session(session: FirmwareSession, bench: _Bench, who: str, offer: Fir
         broken("backend-boots", who, f"stages told {told}, reported {[stage.name for stage in report.stages]}")
     if session.image.version not in offer.versions or session.image != report.image:
         broken("backend-boots", who, f"image {session.image.version}, the offer names {', '.join(offer.versions)}")
-    if not isinstance(bench.saved, SavedState):
-        broken("backend-saves", who, "nothing was saved")
+    if bench.version not in (None, session.image.version):
+        broken("backend-boots", who, f"it started version {session.image.version}, asked for was {bench.version}")
 
 
 def _check_families(session: FirmwareSession, who: str, in_name_only: Collection[str]) -> None:
@@ -268,7 +204,7 @@ def _check_inventory(session: FirmwareSession, who: str) -> None:
         broken("backend-inventory", who, "no memory for clients")
 
 
-def _check_objects(session: FirmwareSession, bench: _Bench, who: str, in_name_only: Collection[str]) -> None:
+def _check_objects(session: FirmwareSession, bench: Bench, who: str, in_name_only: Collection[str]) -> None:
     with calling("backend-objects", who, "making objects"):
         empty = dict(session.objects())
         tenant = session.open_tenant("contract")
@@ -292,7 +228,7 @@ def _check_objects(session: FirmwareSession, bench: _Bench, who: str, in_name_on
         broken("backend-objects", who, "a closed tenant counts as open")
 
 
-def _make_channel(channels: ChannelFamily, session: FirmwareSession, bench: _Bench, space: Any) -> int:
+def _make_channel(channels: ChannelFamily, session: FirmwareSession, bench: Bench, space: Any) -> int:
     inventory = cast(InventoryFamily, session.family("inventory")).read()
     engines = [engine for engine in inventory.engines if engine.kind == "copy"]
     if not engines:
@@ -315,13 +251,19 @@ def _make_channel(channels: ChannelFamily, session: FirmwareSession, bench: _Ben
 
 def _compare_counts(session: FirmwareSession, empty: dict[str, int], made: dict[str, int], who: str, when: str) -> None:
     now = session.objects()
-    wanted = {kind: empty.get(kind, 0) + count for kind, count in made.items()} if made else empty
-    seen = {kind: now.get(kind, 0) for kind in wanted}
+    kinds = (
+        made or empty.keys() | now.keys()
+    )  # a kind of which there are none may be left out; what a tenant brings along is its own affair
+    wanted = {kind: empty.get(kind, 0) + made.get(kind, 0) for kind in kinds}
+    seen = {kind: now.get(kind, 0) for kind in kinds}
     if seen != wanted:
         broken("backend-objects", who, f"after {when} it counts {seen}, expected {wanted}")
 
 
-def _unload(session: FirmwareSession, bench: _Bench, who: str, *, clean: bool = True) -> None:
+def _unload(session: FirmwareSession, bench: Bench, who: str, *, clean: bool = True) -> None:
+    if session.dead is not None:  # a host stopped its DMA with that, and lets go of it again
+        with suppress(DeviceGone):
+            bench.device.set_bus_master(True)
     with calling("backend-unload", who, "unload()"):
         report = session.unload()
         bench.serve(None)
@@ -332,35 +274,87 @@ def _unload(session: FirmwareSession, bench: _Bench, who: str, *, clean: bool = 
         broken("backend-unload", who, f"not clean: {report.cause}")
 
 
-def _check_dead(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
+def _check_dead(backend: FirmwareBackend, bench: Bench, who: str) -> None:
     session = _start(backend, bench, who, "backend-again")
     with _served(bench, who), calling("backend-objects", who, "open_tenant()"):
         tenant = session.open_tenant("contract")
-    inventory = cast(InventoryFamily, session.family("inventory"))
+    waiting = _leave_waiting(session, bench, who)
     session.declare_dead(_CAUSE)
     session.declare_dead("a later cause")
+    bench.device.set_bus_master(False)
     if session.dead != _CAUSE:
         broken("backend-dead", who, f"dead is {session.dead!r}, the first cause was {_CAUSE!r}")
+    if waiting is not None:
+        if not waiting.ended(_AT_ONCE):
+            broken("backend-dead", who, f"a call that waited for its answer still waits {_AT_ONCE} s after declare_dead()")
+        _check_death(waiting.error, who, "a call that waited for its answer")
+    bench.serve(session)  # the core, too, goes on until the unload
+    with _served(bench, who):
+        _check_late_calls(session, tenant, who)
+        with calling("backend-dead", who, "closing a tenant of a dead firmware"):
+            tenant.close()
+        _unload(session, bench, who)
+
+
+def _leave_waiting(session: FirmwareSession, bench: Bench, who: str) -> LeftWaiting | None:
+    """A call whose answer is not received, once it waits; None of a firmware that answers at once."""
+    bench.serve(None)
+    call = LeftWaiting(lambda: session.open_tenant("waiting"))
+    end = time.monotonic() + _FOR_A_CALL
+    while not call.ended() and not session.waiting:
+        if time.monotonic() > end:
+            broken(
+                "backend-receive", who, f"a call has no answer after {_FOR_A_CALL:g} s and `waiting` is 0: no receiver would poll for it"
+            )
+        time.sleep(0.001)
+    if not call.ended():
+        return call
+    with calling("backend-objects", who, "open_tenant()"):
+        if call.error is not None:
+            raise call.error
+    return None
+
+
+def _check_late_calls(session: FirmwareSession, tenant: Tenant, who: str) -> None:
+    inventory, family = cast(InventoryFamily, session.family("inventory")), session.family("memory")
     calls: dict[str, Callable[[], object]] = {"open_tenant": lambda: session.open_tenant("late"), "inventory.read": inventory.read}
-    family: Family | None = session.family("memory")
     if family is not None:
         calls["memory.create_space"] = lambda: cast(MemoryFamily, family).create_space(tenant)
     for what, call in calls.items():
         began = time.monotonic()
-        error = raised_by(call)
-        if error is None:
-            broken("backend-dead", who, f"{what} was answered")
-        if not isinstance(error, FirmwareDead) or _CAUSE not in str(error):
-            broken("backend-dead", who, f"{what} raised {type(error).__name__}, where FirmwareDead with the first cause belongs: {error}")
+        _check_death(raised_by(call), who, what)
         if time.monotonic() - began > _AT_ONCE:
             broken("backend-dead", who, f"{what} took {time.monotonic() - began:.1f} s to fail")
-    with calling("backend-dead", who, "closing a tenant of a dead firmware"):
-        tenant.close()
-    _unload(session, bench, who)
 
 
-def _check_leftover(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
-    _start(backend, bench, who, "backend-again")
+def _check_death(error: BaseException | None, who: str, what: str) -> None:
+    if error is None:
+        broken("backend-dead", who, f"{what} was answered")
+    if not isinstance(error, FirmwareDead) or _CAUSE not in str(error):
+        broken("backend-dead", who, f"{what} raised {type(error).__name__}, where FirmwareDead with the first cause belongs: {error}")
+
+
+def _check_unsaved(backend: FirmwareBackend, bench: Bench, who: str) -> None:
+    """A start whose state cannot be saved: it fails. The start after it shows that nothing runs."""
+    asked: list[SavedState] = []
+
+    def save(saved: SavedState) -> None:
+        asked.append(saved)
+        raise OSError(ENOSPC, "no room for the saved state, says the contract test")
+
+    opened: list[FirmwareSession] = []
+    error = raised_by(lambda: opened.append(backend.open(bench.context(save=save))))
+    if error is None:
+        with calling("backend-saves", who, "unload()"):
+            opened[0].unload()
+        broken("backend-saves", who, "the firmware was started although save() raised OSError" if asked else "nothing was saved")
+    if not asked:
+        broken("backend-again", who, f"open() raised {type(error).__name__}: {error}")
+
+
+def _check_leftover(backend: FirmwareBackend, bench: Bench, who: str) -> FirmwareSession:
+    """A firmware whose process ended; returns one that was started after it was taken down."""
+    _start(backend, bench, who, "backend-saves", "open(), after one whose save() raised,")
     bench.reopen()
     saved = bench.saved
     _refused(backend, bench, who)
@@ -368,9 +362,10 @@ def _check_leftover(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
         report = backend.recover(bench.context(saved))
     if not isinstance(report, UnloadReport) or not report.clean:
         broken("backend-leftover", who, f"recover() gave {report!r}")
+    return _start(backend, bench, who, "backend-leftover", "open(), after recover() said that the device is clean,")
 
 
-def _refused(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
+def _refused(backend: FirmwareBackend, bench: Bench, who: str) -> None:
     """A second start, on a firmware that runs."""
     opened: list[FirmwareSession] = []
     error = raised_by(lambda: opened.append(backend.open(bench.context())))
@@ -384,8 +379,7 @@ def _refused(backend: FirmwareBackend, bench: _Bench, who: str) -> None:
         broken("backend-refuses", who, f"BootError with report {error.report!r}")
 
 
-def _check_gone(backend: FirmwareBackend, bench: _Bench, who: str, leave: Callable[[Device], None]) -> None:
-    session = _start(backend, bench, who, "backend-again")
+def _check_gone(backend: FirmwareBackend, session: FirmwareSession, bench: Bench, who: str, leave: Callable[[Device], None]) -> None:
     bench.serve(None)
     leave(bench.device)
     with calling("backend-gone", who, "unload() of a device that left"):
@@ -402,7 +396,7 @@ def _check_gone(backend: FirmwareBackend, bench: _Bench, who: str, leave: Callab
             broken("backend-gone", who, f"{what} raised {type(error).__name__}: {error}")
 
 
-def _check_left(bench: _Bench, before: Leftovers, who: str) -> None:
+def _check_left(bench: Bench, before: Leftovers, who: str) -> None:
     left = before.find()
     buffers = bench.device.buffers if isinstance(bench.device, FakeGpu) else ()
     left += [f"host memory {buffer.label}" for buffer in buffers]

@@ -1,7 +1,7 @@
 """The contract checks of a client: its offer as it is, then the client on fake GPUs through every fault and back.
 
-Owns the hosts that it starts; what the client did there is told by `contract_watch`. The test's thread; the watched calls run on the host's.
-Needs the lock validator. Internals of the core are used to make faults, never to judge what the client did with its own objects.
+Owns the hosts that it starts; what the client did there is told by `contract_watch`. The test's thread; the watched calls run on the
+host's. Needs the lock validator. Internals of the core are used to make faults, never to judge what the client did with its own objects.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def look(offers: Offers, when: str = "") -> None:
 
 
 def look_on_fakes(offers: Offers, beside: Sequence[Any] = (), **options: Any) -> None:
-    """The same where there is something to see: while the plugin's clients drive two fake GPUs, and after one of these was lost. A client that
-    does not come up there is told: with none, a panel of nothing would pass. beside, options: of the host, as of HostKit."""
+    """The same where there is something to see: while the plugin's clients drive two fake GPUs, and after one of these was lost. A client
+    that does not come up there is told: with none, a panel of nothing would pass. beside, options: of the host, as of HostKit."""
     clients = {offer: module.__name__ for module, offer in offers["nvcore_client_drivers"]}
     with TemporaryDirectory(prefix="nvcore-contract-") as folder:
         kit = HostKit(*clients, *beside, state_dir=Path(folder), gpus=2, **options)

@@ -109,8 +109,8 @@ class HostKit:
         return self.backend.sessions[-1]
 
     def client(self, name: str, gpu: int = 0, *, kind: FunctionKind | None = None) -> Any:
-        """The client object that the driver `name` gave for a GPU. kind: of the function, for a driver of several. Raises NotFoundError naming
-        what went wrong with it, UsageError where there are several."""
+        """The client object that the driver `name` gave for a GPU. kind: of the function, for a driver of several. Raises NotFoundError
+        naming what went wrong with it, UsageError where there are several."""
         mine = {one.function.name: one.client for one in self.host.gpus[gpu].attachments if one.name == name and one.client is not None}
         found = [client for function, client in mine.items() if kind in (None, function.rpartition("/")[2])]
         if not found:

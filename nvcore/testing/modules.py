@@ -1,6 +1,7 @@
 """The hooks of a plugin module, called as a host calls them, without a host: what a test needs of it.
 
-Owns the records of configuration behind the offers that it handed out. The test's thread. Judges nothing; `nvcore.testing.contracts.check_plugin_module` does.
+Owns the records of configuration behind the offers that it handed out. The test's thread. Judges nothing;
+`nvcore.testing.contracts.check_plugin_module` does.
 """
 
 from __future__ import annotations

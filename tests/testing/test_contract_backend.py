@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import os
@@ -16,11 +17,13 @@ import pytest
 
 from nvcore.api.errors import BootError, NvcoreError
 from nvcore.api.families import Tenant
-from nvcore.api.firmware import BootStage, FirmwareBackend, FirmwareImage, FirmwareSession, UnloadReport
+from nvcore.api.firmware import BootStage, FirmwareBackend, FirmwareImage, FirmwareSession, SavedState, UnloadReport
 from nvcore.api.marks import follows, may_sleep
 from nvcore.api.offers import FirmwareOffer
 from nvcore.locks import Lock, memfd, start_thread
+from nvcore.testing import contract_backend
 from nvcore.testing.contracts import CLAUSES, BrokenContract, check_backend
+from nvcore.testing.fakes import FakeGpu
 from nvcore.testing.firmware import FakeBackend, FakeSession, FakeTenant
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/toy-firmware/toy_firmware.py"
@@ -141,6 +144,74 @@ def untyped_when_gone(self: Any, context: Any) -> Any:
         raise OSError("the device does not answer") from error
 
 
+def saves_late(self: Any, context: Any) -> Any:
+    session = toy.Backend.open(self, attrs.evolve(context, save=None))
+    context.save(SavedState("toy", "1", {}))
+    return session
+
+
+def saves_once() -> FirmwareOffer:
+    starts = itertools.count()
+    return backend(open=lambda self, context: (no_save if next(starts) else toy.Backend.open)(self, context))
+
+
+def hides_that_it_cannot_save(self: Any, context: Any) -> Any:
+    def save(state: SavedState) -> None:
+        with contextlib.suppress(OSError):
+            context.save(state)
+
+    return toy.Backend.open(self, attrs.evolve(context, save=save))
+
+
+def counts_what_there_is(self: Any) -> dict[str, int]:
+    return {"client": len(self.roots)} if self.roots else {}
+
+
+def counts_what_was(self: Any) -> dict[str, int]:
+    self.__dict__["most"] = most = max(len(self.roots), getattr(self, "most", 0))
+    return {"client": most} if most else {}
+
+
+def waiting_calls(at_death: Callable[[Any], None]) -> FirmwareOffer:
+    """A firmware in which the kit's call waits for an answer, which comes with a receive(); at_death: what declare_dead() does about it."""
+
+    def open_tenant(self: Any, label: str) -> Any:
+        self.check()
+        if label == "waiting":
+            answer = self.__dict__["answer"] = threading.Event()
+            answer.wait(1.0)
+            self.check()
+        return toy.Session.open_tenant(self, label)
+
+    def receive(self: Any) -> int:
+        answered = toy.Session.receive(self)
+        if self.dead is None and "answer" in self.__dict__:
+            self.__dict__.pop("answer").set()
+        return answered
+
+    def declare_dead(self: Any, cause: str) -> None:
+        toy.Session.declare_dead(self, cause)
+        at_death(self)
+
+    waiting = property(lambda self: int("answer" in self.__dict__))
+    return session(open_tenant=open_tenant, receive=receive, declare_dead=declare_dead, waiting=waiting)
+
+
+def lets_go(self: Any) -> None:
+    if "answer" in self.__dict__:
+        self.__dict__.pop("answer").set()
+
+
+def raises_once_dead(self: Any) -> int:
+    if self.dead is not None:
+        raise RuntimeError("nothing there")
+    return int(toy.Session.receive(self))
+
+
+def lies(self: Any, context: Any) -> UnloadReport:
+    return UnloadReport((), True)
+
+
 def changing_inventory() -> FirmwareOffer:
     count = itertools.count()
     return session(read=may_sleep(lambda self: attrs.evolve(toy.Session.read(self), name=f"toy {next(count)}")))
@@ -246,6 +317,12 @@ MUTANTS: dict[str, tuple[str, Callable[[], FirmwareOffer]]] = {
     "stages not told": ("backend-boots", lambda: backend(open=tells_nothing)),
     "a version that was not offered": ("backend-boots", lambda: offer_of(toy.Backend, versions=("2",))),
     "nothing saved": ("backend-saves", lambda: backend(open=no_save)),
+    "saved after the start": ("backend-saves", lambda: backend(open=saves_late)),
+    "saved at the first start only": ("backend-saves", saves_once),
+    "started although nothing can be saved": ("backend-saves", lambda: backend(open=hides_that_it_cannot_save)),
+    "waiting cannot be read": ("backend-signature", lambda: session(waiting=property(raises))),
+    "no waiting": ("backend-signature", lambda: session(waiting=property(lambda self: self.no_such_thing))),
+    "families are a list": ("backend-signature", lambda: session(families=["inventory"])),
     "an unknown family": ("backend-families", lambda: session(family=lambda self, name: self)),
     "no inventory": ("backend-families", lambda: session(families={})),
     "another version of a family": ("backend-families", lambda: session(families={"inventory": 2})),
@@ -253,11 +330,15 @@ MUTANTS: dict[str, tuple[str, Callable[[], FirmwareOffer]]] = {
     "no memory": ("backend-inventory", lambda: session(read=may_sleep(no_regions))),
     "regions overlap": ("backend-inventory", lambda: session(read=may_sleep(overlapping))),
     "objects not counted": ("backend-objects", lambda: session(objects=lambda self: {"client": 0})),
+    "objects stay, and none are not counted": ("backend-objects", lambda: session(objects=counts_what_was)),
     "a tenant that stays": ("backend-objects", lambda: root(close=forgets_to_close)),
     "a tenant closed twice": ("backend-objects", lambda: root(close=unhappy_when_closed_twice)),
     "receive raises": ("backend-receive", lambda: session(receive=raises)),
+    "receive raises once dead": ("backend-receive", lambda: session(receive=raises_once_dead)),
+    "receive gives nothing once dead": ("backend-receive", lambda: session(receive=lambda self: 0 if self.dead is None else None)),
     "receive gives nothing": ("backend-receive", lambda: session(receive=lambda self: None)),
     "the last cause wins": ("backend-dead", lambda: session(declare_dead=last_cause)),
+    "a waiting call waits on": ("backend-dead", lambda: waiting_calls(lambda session: None)),
     "the dead answer": ("backend-dead", lambda: session(check=lambda self: None)),
     "the dead are slow": ("backend-dead", lambda: session(open_tenant=slow_to_die)),
     "another error": ("backend-dead", lambda: session(open_tenant=other_error)),
@@ -270,6 +351,7 @@ MUTANTS: dict[str, tuple[str, Callable[[], FirmwareOffer]]] = {
     "a refusal without a cause": ("backend-refuses", lambda: backend(open=refuses_without_a_cause)),
     "started over another": ("backend-leftover", lambda: backend(open=starts_over)),
     "recover raises": ("backend-leftover", lambda: backend(recover=raises)),
+    "recover lies": ("backend-leftover", lambda: backend(recover=lies)),
     "recover does nothing": ("backend-leftover", lambda: backend(recover=lambda self, context: UnloadReport((), False, True, "no"))),
     "untyped error of a device that left": ("backend-gone", lambda: backend(open=untyped_when_gone)),
     "host memory left": ("backend-leaves", lambda: backend(open=leaves_dma)),
@@ -308,6 +390,64 @@ def test_the_toy_firmware_passes_in_each_of_its_lives() -> None:
     check_backend(backend(open=counted))
     assert len(lives) == 4  # used and unloaded, declared dead, left behind, on a device that leaves
     assert [life.dead for life in lives] == ["unloaded", "declared dead by the contract test", None, "unloaded"]
+
+
+def test_a_kind_of_objects_without_any_may_be_left_out() -> None:
+    check_backend(session(objects=counts_what_there_is))
+
+
+def test_a_waiting_call_that_ends_with_the_first_cause_passes() -> None:
+    check_backend(waiting_calls(lets_go))
+
+
+def test_a_call_that_waits_and_is_not_counted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No receiver would poll for its answer."""
+    monkeypatch.setattr(contract_backend, "_FOR_A_CALL", 0.1)
+    answered = threading.Event()
+
+    def open_tenant(self: Any, label: str) -> Any:
+        if label == "waiting":
+            answered.wait(5.0)
+        return toy.Session.open_tenant(self, label)
+
+    with pytest.raises(BrokenContract, match=r"a call has no answer after 0\.1 s and `waiting` is 0") as caught:
+        check_backend(session(open_tenant=open_tenant))
+    answered.set()
+    assert caught.value.clause == "backend-receive"
+
+
+def test_a_recover_that_lies_is_found_on_a_device_of_ones_own() -> None:
+    """Also where nothing makes the device leave."""
+    fake = FakeGpu("fake:own")
+    with pytest.raises(BrokenContract, match="open\\(\\), after recover\\(\\) said that the device is clean, raised BootError"):
+        check_backend(backend(recover=lies), device=lambda: fake)
+    fake.reset()
+    check_backend(backend(), device=lambda: fake)
+    fake.scrap()
+
+
+def test_another_version_than_asked_for_is_told() -> None:
+    offer = offer_of(toy.Backend, versions=("1", "2"))
+    check_backend(offer, version="1")
+    with pytest.raises(BrokenContract, match="started version 1, asked for was 2") as caught:
+        check_backend(offer, version="2")
+    assert caught.value.clause == "backend-boots"
+
+
+def test_a_host_that_stops_dma_at_death_is_what_a_dead_firmware_meets() -> None:
+    fake = FakeGpu("fake:own")
+    at: dict[str, bool] = {}
+
+    def unload(self: Any) -> UnloadReport:
+        at.setdefault(str(self.dead), fake.bus_master)
+        return toy.Session.unload(self)
+
+    check_backend(session(unload=unload), device=lambda: fake)
+    assert at == {"None": True, "declared dead by the contract test": True, "unloaded": True}
+    switched = [line for line in fake.log if line.startswith("bus master")]
+    assert switched[:4] == [f"bus master {word}" for word in ("on", "on", "off", "on")]  # two starts, the death, before its unload
+    assert switched.count("bus master off") == 1
+    fake.scrap()
 
 
 def test_a_firmware_with_memory_and_channels_passes() -> None:

@@ -311,7 +311,7 @@ def test_what_is_wrong_only_while_a_client_runs_is_found_too(name: str, scratchp
 def test_a_client_of_another_chip_is_looked_at_on_that(tmp_path: Path) -> None:
     made = "def made(context):\n    assert context.gpu.chip.name == 'GA100', 'not mine'\n    return Sound(context)\n"
     module = module_of(tmp_path, f"{HEAD}{made}@hookimpl\ndef nvcore_client_drivers(host):\n    return [client(made=made)]")
-    with pytest.raises(BrokenContract, match="module-clients.*not mine"):
+    with pytest.raises(BrokenContract, match=r"module-clients.*not mine"):
         check_plugin_module(module)
     assert check_plugin_module(module, chip="GA100")
 
