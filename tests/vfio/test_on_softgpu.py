@@ -47,7 +47,8 @@ class Rig:
             config=card.settings(1.0),
         )
         self.host.start()
-        self.running()
+        until(lambda: self.gpu.state.name in FINAL, "the GPU comes up")
+        assert self.gpu.state.name == "running", self.gpu.state.cause
 
     @property
     def gpu(self) -> Any:
@@ -56,11 +57,6 @@ class Rig:
     @property
     def manager(self) -> Manager:
         return next(iter(self.driver.managers.values()))
-
-    def running(self) -> None:
-        until(lambda: self.gpu.state.name in FINAL, "the GPU comes up")
-        assert self.gpu.state.name == "running", self.gpu.state.cause
-        until(lambda: bool(self.driver.managers), "the client has it")
 
     def ask(self, method: str, **parameters: Any) -> Any:
         return getattr(VgpuHandler(self.driver), method)(Call(method, parameters, Caller(0, 0, 1, True), False))
@@ -82,6 +78,7 @@ class Rig:
 def rig(tmp_path: Path) -> Iterator[Rig]:
     card = Slot("ga100", "570.144", vram="40G")
     made = Rig(card, tmp_path)
+    until(lambda: bool(made.driver.managers), "the client has it")
     try:
         yield made
     finally:
@@ -174,6 +171,24 @@ def test_what_waited_behind_a_reset_is_refused_and_changes_nothing(
     assert rig.doctor() == []
 
 
+def test_vgpus_of_a_gpu_that_runs_on_a_firmware_without_them_are_not_said_to_wait_for_it(tmp_path: Path) -> None:
+    card = Slot("ga100", "570.144", vram="40G")
+    try:
+        rig = Rig(card, tmp_path)
+        rig.ask("Create", type="A100-4C", name="one")
+        assert rig.host.stop(20.0) == []
+        card.version = "535.113.01"
+        rig = Rig(card, tmp_path)
+        (row,) = rig.driver.rows()
+        assert (row["state"], row["reason"].split(";")[0]) == ("down", "its GPU hosts no vGPUs now")
+        with pytest.raises(NoFirmware) as refused:
+            rig.ask("Start", name="one")
+        assert "nvcore gpus show 0000:41:00.0" in str(refused.value) and "retry" not in str(refused.value)
+        assert rig.host.stop(20.0) == []
+    finally:
+        card.close()
+
+
 @pytest.mark.parametrize("misses", ["quiesce", "resume"])
 def test_a_client_that_the_core_gave_up_hosts_nothing_and_its_vgpus_wait_for_a_reset(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, misses: str
@@ -193,7 +208,7 @@ def test_a_client_that_the_core_gave_up_hosts_nothing_and_its_vgpus_wait_for_a_r
     assert rig.driver.managers == {} and rig.states() == {"one": "down", "two": "down"} and rig.ask("Types") == {"types": []}
     with pytest.raises(NoVgpuHost):
         rig.ask("Create", type="A100-4C", name="three")
-    with pytest.raises(NoFirmware, match="vGPU one cannot be started"):
+    with pytest.raises(NoFirmware, match=r"vGPU one of GPU 0000:41:00\.0 cannot be started"):
         rig.ask("Start", name="one")
     rig.ask("Destroy", name="two")
     rig.host.reset(rig.gpu.name)

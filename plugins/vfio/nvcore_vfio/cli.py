@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def command(argv: Sequence[str], io: CommandIO) -> int:
-    """vGPUs: create, list, start, stop, destroy. 7: one that is listed failed, or its GPU is not up."""
+    """vGPUs: create, list, start, stop, destroy. 7: one that is listed failed, or its GPU hosts none now."""
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words.insert(0, "list")

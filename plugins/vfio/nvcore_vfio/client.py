@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvcore.api.errors import ConflictError, NotSupportedError
 from nvcore.api.marks import may_sleep, signalling_safe
-from nvcore_vfio.errors import NoFirmware, NoVgpuHost, UnknownVgpu, told
+from nvcore_vfio.errors import NoFirmware, NoVgpuHost, UnknownVgpu
 
 if TYPE_CHECKING:  # everything heavy is imported when a GPU is probed: a host without GPUs starts without it
     from pathlib import Path
@@ -25,7 +25,7 @@ __all__ = ["VfioDriver"]
 
 
 class VfioDriver:
-    """Drives every function "vgpu". records: the folder where declared vGPUs are stored, for those of GPUs that are not up."""
+    """Drives every function "vgpu". records: the folder where declared vGPUs are stored, for those of GPUs that host none now."""
 
     name = "vfio"
 
@@ -48,7 +48,7 @@ class VfioDriver:
 
     @property
     def shelf(self) -> Shelf:
-        """The vGPUs of GPUs that are not up."""
+        """The vGPUs of GPUs that host none now."""
         if self._shelf is None:
             from nvcore_vfio.shelf import Shelf
 
@@ -72,8 +72,8 @@ class VfioDriver:
             manager.begin()
             if not self.shelf.tell(manager, "its GPU came up just now"):
                 raise NoFirmware(f"GPU {context.gpu.address} was taken down while its vGPUs were made again")
-        except BaseException as error:
-            self._end(manager, told(error))
+        except BaseException:
+            self._end(manager)
             raise
         self._begun.append(manager)
         return VfioClient(self, manager)
@@ -84,14 +84,14 @@ class VfioDriver:
         self._let_go(manager)
         self._end(manager)
 
-    def _end(self, manager: Manager, why: str | None = None) -> None:
+    def _end(self, manager: Manager) -> None:
         try:
             manager.end()
         finally:
-            self.shelf.give_back(manager, why)
+            self.shelf.give_back(manager)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every declared vGPU, by GPU and slot; those of GPUs that are not up are "down"."""
+        """Every declared vGPU, by GPU and slot; those of GPUs that host none now are "down"."""
         up = self.managers  # looked at once: a GPU that comes or goes meanwhile is told of by one side, not by both or none
         rows = [row for manager in up.values() for row in manager.rows()]
         return sorted([*rows, *self.shelf.rows(up)], key=lambda row: (row["gpu"], row["slot"]))
@@ -108,7 +108,7 @@ class VfioDriver:
         raise UnknownVgpu(f"no vGPU {name}", expected=names or "none is declared", seen=ascii(name))
 
     def declares(self, name: str) -> bool:
-        """Whether any GPU, up or not, declares a vGPU of that name."""
+        """Whether a vGPU of that name is declared for any GPU."""
         up = self.managers
         return any(manager.declares(name) for manager in up.values()) or self.shelf.declares(name, up)
 

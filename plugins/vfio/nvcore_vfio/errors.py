@@ -43,10 +43,10 @@ class VgpuInUse(ConflictError):
 
 
 class NoFirmware(NotRunningError):
-    """The GPU runs no firmware now: nothing can be started on it."""
+    """The GPU hosts no vGPUs now: nothing can be started on it."""
 
     code = "NVC-3005"
-    usual_remedy = "nvcore gpus says why; try again when it runs, or: nvcore gpus retry GPU"
+    usual_remedy = "nvcore gpus show GPU and nvcore doctor say why; try again when it does"
 
 
 class BringUpFailed(NvcoreError):

@@ -79,10 +79,10 @@ def nvcore_doctor_checks(host: HostInfo) -> Iterable[CheckOffer]:
         from nvcore_vfio.errors import NoCapacity, NoFirmware, UnusableRecord
 
         up = driver(host).managers
-        for address, names, damaged, why in driver(host).shelf.problems(up):
+        for address, names, damaged, (why, remedy) in driver(host).shelf.problems(up):
             if names:
-                forget = "nvcore gpus says how the GPU stands; nvcore vgpu destroy NAME forgets one that is not wanted any more"
-                yield Finding("warning", f"{address}: down: {', '.join(names)}: {why}", NoFirmware.code, forget)
+                remedy = f"{remedy}; nvcore vgpu destroy NAME forgets one that is not wanted any more"
+                yield Finding("warning", f"{address}: down: {', '.join(names)}: {why}", NoFirmware.code, remedy)
             for problem in damaged:
                 yield Finding("warning", f"{address}: {problem.what} at {problem.where}", problem.code, problem.remedy)
         for address, manager in sorted(up.items()):

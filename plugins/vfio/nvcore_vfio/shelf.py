@@ -1,4 +1,7 @@
-"""vGPUs that are declared for GPUs that are not up, or not configured any more: listed with the reason, stopped and destroyed on the disk.
+"""vGPUs that are declared for GPUs that host none now: listed as down, stopped and destroyed on the disk.
+
+Such a GPU is not up, is not configured any more, has a firmware without vGPUs, or its client was given up. Which of these it is, the core
+knows and tells; nothing that was the reason once is kept here, for it would be told when another one is.
 
 Owns the word on which GPU's records are a manager's: from the begin of a probe (`claim`) until its client left (`give_back`) nothing is
 changed here. A claim is its manager's alone: one that the core gave up, and that ends later, takes none from the manager that came after
@@ -27,21 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Shelf"]
 
-_ABSENT = "its GPU is not up, or not configured any more; nvcore gpus says how it stands"
 _SOON = "nvcore vgpu list shows when that is over; then again"
 
 
 class Shelf:
     """The records below `folder`, one folder a GPU; without a folder there are none.
 
-    up: addresses of GPUs that answer for themselves, as the caller sees them; their records are left out.
+    up: addresses of GPUs that have a manager at work, as the caller sees them; their records are left out.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock = Lock("vfio.shelf")
         self._claimed: dict[str, tuple[Manager, str]] = {}
-        self._why: dict[str, str] = {}
 
     def claim(self, manager: Manager) -> None:
         """Its GPU comes up: the records are this manager's from now on."""
@@ -57,16 +58,11 @@ class Shelf:
             self._claimed[address] = manager, words
             return True
 
-    def give_back(self, manager: Manager, why: str | None = None) -> None:
-        """Its client left, or why it did not come up."""
-        address = manager.context.gpu.address
+    def give_back(self, manager: Manager) -> None:
+        """Its client left, or did not come up."""
         with self._lock:
-            if not self._has(manager):
-                return
-            del self._claimed[address]
-            self._why.pop(address, None)
-            if why is not None:
-                self._why[address] = why
+            if self._has(manager):
+                del self._claimed[manager.context.gpu.address]
 
     def _has(self, manager: Manager) -> bool:
         claim = self._claimed.get(manager.context.gpu.address)
@@ -91,43 +87,43 @@ class Shelf:
                 if isinstance(item, Declared):
                     yield address, store, item
 
-    def _reason(self, address: str) -> str:
+    def _stands(self, address: str) -> tuple[str, str]:
+        """Why vGPUs of this GPU are down, and what to do."""
         words = self._claim(address)
-        if words is not None:
-            return words
-        why = self._why.get(address)
-        return _ABSENT if why is None else f"its GPU hosts no vGPUs now: {why}"
+        return ("its GPU hosts no vGPUs now", f"nvcore gpus show {address} and nvcore doctor say why") if words is None else (words, _SOON)
 
     def rows(self, up: Collection[str]) -> list[dict[str, Any]]:
-        """Every vGPU of a GPU that is not up, as rows of nvcore.vgpu/1."""
+        """Every vGPU of such a GPU, as rows of nvcore.vgpu/1."""
         return [self._row(address, record) for address, _, record in self._records(up)]
 
     def _row(self, address: str, record: Declared) -> dict[str, Any]:
         row = vgpu_row(Entry(record, find_type(record.type)), address, 0.0)
-        return {**row, "state": "down", "reason": self._reason(address)}
+        why, remedy = self._stands(address)
+        return {**row, "state": "down", "reason": why if remedy is _SOON else f"{why}; {remedy}"}
 
-    def problems(self, up: Collection[str]) -> list[tuple[str, list[str], list[FormatError], str]]:
-        """Each GPU that is not up and has records: address, names, why others cannot be read, and why it is not up."""
+    def problems(self, up: Collection[str]) -> list[tuple[str, list[str], list[FormatError], tuple[str, str]]]:
+        """Each such GPU that has records: address, names, why others cannot be read, and why they are down with what to do."""
         found = []
         for address, store in self._stores(up):
             items = list(store.load())
             names = [item.name for item in items if isinstance(item, Declared)]
             damaged = [item.error for item in items if isinstance(item, Damaged)]
             if items:
-                found.append((address, names, damaged, self._reason(address)))
+                found.append((address, names, damaged, self._stands(address)))
         return found
 
     def declares(self, name: str, up: Collection[str]) -> bool:
-        """Whether a vGPU of that name is declared for a GPU that is not up."""
+        """Whether a vGPU of that name is declared for such a GPU."""
         return any(record.name == name for _, _, record in self._records(up))
 
     def start(self, name: str, *, pid: int | None = None) -> dict[str, Any]:
         """Raises NoFirmware: there is nothing to start it on."""
         address, _, _ = self._find(name)
-        raise NoFirmware(f"vGPU {name} cannot be started: GPU {address} does not run", seen=self._reason(address))
+        seen, remedy = self._stands(address)
+        raise NoFirmware(f"vGPU {name} of GPU {address} cannot be started", seen=seen, remedy=remedy)
 
     def stop(self, name: str, *, force: bool = False) -> dict[str, Any]:
-        """It is not started when its GPU comes up. Raises VgpuInUse unless `force`, NotStored, NoFirmware while the GPU comes up."""
+        """It is not started when its GPU comes up. Raises VgpuInUse unless `force`, NotStored, NoFirmware while it comes or goes."""
 
         def change(store: Store, record: Declared) -> None:
             record.claim, record.autostart = None, False
@@ -145,7 +141,7 @@ class Shelf:
             address, store, record = self._find(name)
             words = self._claim(address)
             if words is not None:
-                raise NoFirmware(f"vGPU {name} cannot be changed now", seen=words, remedy=_SOON)
+                raise NoFirmware(f"vGPU {name} of GPU {address} cannot be changed now", seen=words, remedy=_SOON)
             check_unheld(record, force)
             change(store, record)
         return self._row(address, record)
