@@ -16,7 +16,7 @@ import pytest
 from nvcore.api.client import Client
 from nvcore.api.clock import SYSTEM
 from nvcore.api.control import Call, Caller
-from nvcore.api.errors import NvcoreError
+from nvcore.api.errors import NvcoreError, UsageError
 from nvcore.api.offers import HostInfo
 from nvcore_vfio import operator, plugin
 from nvcore_vfio.client import VfioDriver
@@ -191,10 +191,25 @@ def test_a_gpu_that_comes_up_or_goes_down_during_a_look_is_told_of_once(down: Do
 
 def test_a_name_stays_taken_while_its_gpu_comes_up(down: Down, monkeypatch: pytest.MonkeyPatch) -> None:
     down.probe(address=OTHER)
-    meanwhile(monkeypatch, "declares", down.probe)
-    with pytest.raises(VgpuExists, match="vGPU ran exists"):
+    meanwhile(monkeypatch, "check_free", down.probe)
+    with pytest.raises(VgpuExists, match="vGPU ran"):
         down.ask("Create", type="A100-4C", name="ran", gpu=OTHER)
     assert down.states() == {"ran": "running", "idle": "stopped"}
+
+
+def test_a_record_that_cannot_be_used_keeps_its_name_also_while_its_gpu_is_down(down: Down) -> None:
+    next(down.folder.rglob("ran.json")).write_text("{")
+    for address in (OTHER, GPU):  # the record's own GPU comes up last
+        down.probe(address=address)
+        with pytest.raises(VgpuExists, match="there is a record of a vGPU ran that cannot be used"):
+            down.ask("Create", type="A100-4C", name="ran", gpu=OTHER)
+    assert down.states() == {"idle": "stopped"}
+
+
+@pytest.mark.parametrize("name", ["../0000-41-00.0/ran", "a\0b"])
+def test_a_name_that_could_be_no_file_s_is_looked_for_nowhere(down: Down, name: str) -> None:
+    with pytest.raises(UsageError, match="not a name for a vGPU"):
+        down.ask("Create", type="A100-4C", name=name)
 
 
 def test_one_whose_gpu_came_up_since_it_was_looked_for_is_neither_started_nor_changed_behind_its_back(down: Down) -> None:

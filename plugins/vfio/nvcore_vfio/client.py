@@ -107,10 +107,15 @@ class VfioDriver:
         names = ", ".join(row["name"] for row in self.rows())
         raise UnknownVgpu(f"no vGPU {name}", expected=names or "none is declared", seen=ascii(name))
 
-    def declares(self, name: str) -> bool:
-        """Whether a vGPU of that name is declared for any GPU."""
+    def check_free(self, name: str) -> None:
+        """Raise VgpuExists when the name is that of a vGPU, or of a record that cannot be used, of any GPU; UsageError when it is none."""
+        from nvcore_vfio.declared import check_name
+
+        check_name(name)  # a record's file is named by it
         up = self.managers
-        return any(manager.declares(name) for manager in up.values()) or self.shelf.declares(name, up)
+        for manager in up.values():
+            manager.check_free(name)
+        self.shelf.check_free(name, up)
 
     def manager(self, gpu: str | None) -> Manager:
         """The manager of a GPU, by address or UUID, or of the first GPU with room. Raises NoVgpuHost, ConflictError."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nvcore_vfio.errors import VgpuExists
-
 if TYPE_CHECKING:
     from nvcore.api.control import Call
     from nvcore_vfio.client import VfioDriver
@@ -35,8 +33,8 @@ class VgpuHandler:
     def Create(self, call: Call) -> dict[str, Any]:
         """Declare and start."""
         kind, gpu, name = call.text("type"), call.optional("gpu"), call.optional("name")
-        if name is not None and self._driver.declares(name):
-            raise VgpuExists(f"vGPU {name} exists", remedy="choose another name, or destroy it first")
+        if name is not None:
+            self._driver.check_free(name)
         row = self._driver.manager(gpu).create(kind, name=name, vm=call.optional("vm"), start=call.flag("start", True))
         return {"vgpu": row}
 

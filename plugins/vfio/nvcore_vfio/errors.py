@@ -6,7 +6,7 @@ from nvcore.api.errors import ConflictError, NotFoundError, NotRunningError, Nvc
 
 __all__ = [
     "BringUpFailed", "NoCapacity", "NoFirmware", "NoVgpuHost", "NotStored", "PinnedMismatch", "UnknownVgpu", "UnusableRecord", "VgpuExists",
-    "VgpuInUse", "told",
+    "VgpuInUse", "taken", "told",
 ]  # fmt: skip
 
 
@@ -21,6 +21,14 @@ class VgpuExists(ConflictError):
     """The name is taken."""
 
     code = "NVC-3002"
+
+
+def taken(name: str, declared: bool) -> VgpuExists:
+    """The error for a name that a vGPU has, or only a record that cannot be used."""
+    if declared:
+        return VgpuExists(f"vGPU {name} exists", remedy="choose another name, or destroy it first")
+    what = f"there is a record of a vGPU {name} that cannot be used"
+    return VgpuExists(what, remedy="choose another name; `nvcore doctor` says what is wrong")
 
 
 class NoVgpuHost(NotFoundError):

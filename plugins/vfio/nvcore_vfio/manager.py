@@ -17,7 +17,7 @@ from nvcore.api.errors import ContractError, FormatError, NvcoreError, WaitTimeo
 from nvcore_vfio.books import Books, Entry
 from nvcore_vfio.claims import Claim, check_unheld, living
 from nvcore_vfio.declared import Declared, check_name
-from nvcore_vfio.errors import BringUpFailed, NoCapacity, NoFirmware, NotStored, VgpuExists, VgpuInUse, told
+from nvcore_vfio.errors import BringUpFailed, NoCapacity, NoFirmware, NotStored, VgpuInUse, taken, told
 from nvcore_vfio.instance import type_spec
 from nvcore_vfio.lifecycle import LifeCycle
 from nvcore_vfio.placement import Room, room
@@ -150,6 +150,11 @@ class Manager:
         """Whether a vGPU of that name is declared here."""
         return self.books.find(name) is not None
 
+    def check_free(self, name: str) -> None:
+        """Raise VgpuExists when the name is that of a vGPU here, or of a record, readable or not."""
+        if self.declares(name) or self._store.holds(name):
+            raise taken(name, self.declares(name))
+
     @property
     def damaged(self) -> list[FormatError]:
         """Why records cannot be read."""
@@ -189,12 +194,7 @@ class Manager:
     # the operations' bodies, on the life-cycle thread
 
     def _create(self, kind: VgpuType, name: str, vm: str | None, start: bool) -> dict[str, Any]:
-        if self.books.find(name) is not None:
-            raise VgpuExists(f"vGPU {name} exists", remedy="choose another name, or destroy it first")
-        if self._store.holds(name):
-            raise VgpuExists(
-                f"there is a record of a vGPU {name} that cannot be used", remedy="choose another name; `nvcore doctor` says what is wrong"
-            )
+        self.check_free(name)
         here = self._room(kind)
         if here.slot is None or here.function is None:
             raise NoCapacity(f"no room for {kind.name} on GPU {self.context.gpu.address}", seen=here.reason, remedy="destroy a vGPU")

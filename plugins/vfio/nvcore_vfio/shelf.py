@@ -20,7 +20,7 @@ from nvcore.locks import Lock
 from nvcore_vfio.books import Entry
 from nvcore_vfio.claims import check_unheld
 from nvcore_vfio.declared import Declared
-from nvcore_vfio.errors import NoFirmware, UnknownVgpu
+from nvcore_vfio.errors import NoFirmware, UnknownVgpu, taken
 from nvcore_vfio.rows import vgpu_row
 from nvcore_vfio.store import Damaged, Store, address_of
 from nvcore_vfio.types import find_type
@@ -115,6 +115,11 @@ class Shelf:
     def declares(self, name: str, up: Collection[str]) -> bool:
         """Whether a vGPU of that name is declared for such a GPU."""
         return any(record.name == name for _, _, record in self._records(up))
+
+    def check_free(self, name: str, up: Collection[str]) -> None:
+        """Raise VgpuExists when the name is that of a record of such a GPU, readable or not."""
+        if any(store.holds(name) for _, store in self._stores(up)):
+            raise taken(name, self.declares(name, up))
 
     def start(self, name: str, *, pid: int | None = None) -> dict[str, Any]:
         """Raises NoFirmware: there is nothing to start it on."""
