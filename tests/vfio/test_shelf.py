@@ -154,6 +154,15 @@ def test_the_panel_and_the_doctor_show_them(down: Down) -> None:
     assert "nvcore vgpu destroy" in (first.remedy or "") and "bad.json" in second.text
 
 
+@pytest.mark.parametrize("address", ["0000:C1:00.0", "0000:c1:00.0", "0001F000:0a:1F.7"])
+def test_records_are_found_under_an_address_as_its_bus_writes_it(tmp_path: Path, address: str) -> None:
+    make(manager(FakeContext(tmp_path, address=address)), "one")
+    driver = VfioDriver(None, tmp_path)
+    assert [(row["gpu"], row["state"]) for row in driver.rows()] == [(address, "down")]
+    driver.probe(FakeContext(tmp_path, address=address))  # type: ignore[arg-type]
+    assert [(row["gpu"], row["state"]) for row in driver.rows()] == [(address, "running")]
+
+
 def test_a_host_without_records_has_none_and_other_folders_are_not_looked_at(tmp_path: Path) -> None:
     assert VfioDriver(None, tmp_path / "none").rows() == VfioDriver().rows() == []
     (tmp_path / "lost+found").mkdir()

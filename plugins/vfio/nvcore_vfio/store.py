@@ -22,7 +22,7 @@ __all__ = ["Damaged", "Store", "address_of", "folder_name"]
 
 _PLACE: Final = re.compile(r'"(slot|function)"\s*:\s*(\d{1,5})\b')
 
-_FOLDER: Final = re.compile(r"[0-9a-f]{4,8}-[0-9a-f]{2}-[0-9a-f]{2}\.[0-7]")
+_FOLDER: Final = re.compile(r"[0-9a-fA-F]{4,8}-[0-9a-fA-F]{2}-[0-9a-fA-F]{2}\.[0-7]")  # an address is kept as its bus writes it
 
 
 def folder_name(address: str) -> str:
