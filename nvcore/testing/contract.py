@@ -64,15 +64,15 @@ CLAUSES: Final[dict[str, str]] = {
     "backend-leaves": "after an unload no thread, no descriptor and no host memory is left",
     "backend-locks": "no rule of the lock validator is broken",
     "module-hooks": "every hook has a known name, carries the marker, is no wrapper and takes exactly (host)",
-    "module-offers": "a hook returns offers of its kind, each with its own name and a summary",
+    "module-offers": "a hook returns offers of its kind, each with a name of its own, a summary and what a host can call",
     "module-pure": "hooks answer the same each time and touch nothing",
     "module-imports": "a plugin's files compile, import the public rooms of nvcore only, and bring no asyncio and no numpy into a daemon",
-    "module-config": "a configuration section is an attrs class with a default for every key",
+    "module-config": "a plugin's one configuration section is an attrs class with a default for every key, that makes a record of these",
     "module-clients": "a plugin's clients come up on two fake GPUs, where its panels, checks and metrics are looked at",
-    "module-panel": "a panel's rows are JSON objects that have its columns",
+    "module-panel": "a panel has a schema, columns and a place; its rows are a list of JSON objects that have its columns",
     "module-check": "a doctor check returns findings of a known severity, with a text",
-    "module-metric": "a metric gives samples, each a number with a value for every label that the offer declares, and no other",
-    "module-interface": "an interface has a name of its own, which its text says, and its handler has a method for each of its methods",
+    "module-metric": "a metric gives numbers, a counter none below 0, each with a value for every label that is declared, and no two alike",
+    "module-interface": "an interface has a name of its own, which its text says; its handler takes a call of each of its methods",
 }
 """Every clause that is checked, by name."""
 

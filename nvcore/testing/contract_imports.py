@@ -36,9 +36,11 @@ def check_imports(modules: Iterable[ModuleType]) -> None:
 
 def _parsed(path: Path, who: str) -> ast.Module:
     try:
-        return ast.parse(path.read_text("utf-8"), str(path))
+        return ast.parse(path.read_bytes(), str(path))  # of bytes it reads the line that names their encoding
     except SyntaxError as error:
         broken("module-imports", who, f"{path}:{error.lineno} does not compile: {error.msg}")
+    except ValueError as error:  # a zero byte
+        broken("module-imports", who, f"{path} does not compile: {error}")
 
 
 def _check_weight(module: ModuleType, trees: dict[Path, ast.Module]) -> None:
@@ -75,8 +77,13 @@ def _sources(module: ModuleType) -> list[Path]:
     """The files of a module, or of the whole package that it lies in."""
     folder, path = _package(module), _file(module)
     if folder is not None:
-        return [found for found in sorted(folder.rglob("*.py")) if "tests" not in found.relative_to(folder).parts]
+        return [found for found in sorted(folder.rglob("*.py")) if found == path or not _of_tests(found.relative_to(folder))]
     return [path] if path is not None else []
+
+
+def _of_tests(path: Path) -> bool:
+    """Whether a file in a package is one of its tests, by the rules of pytest."""
+    return "tests" in path.parts or path.name == "conftest.py" or path.name.startswith("test_") or path.name.endswith("_test.py")
 
 
 def _name(path: Path, module: ModuleType) -> str:
@@ -104,10 +111,18 @@ def _run_at_import(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for other in node.orelse:
+        if isinstance(node, ast.If) and (guard := _guard(node.test)) is not None:
+            for other in node.orelse if guard else node.body:
                 yield other
                 yield from _run_at_import(other)
             continue
         yield node
         yield from _run_at_import(node)
+
+
+def _guard(test: ast.expr) -> bool | None:
+    """Whether a condition is true for type checkers only (True), for all but those (False), or has nothing to do with them."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        inner = _guard(test.operand)
+        return None if inner is None else not inner
+    return True if ast.unparse(test).rpartition(".")[2] == "TYPE_CHECKING" else None

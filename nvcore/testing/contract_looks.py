@@ -56,13 +56,19 @@ def look_on_fakes(offers: Offers, beside: Sequence[Any] = (), **options: Any) ->
 
 
 def _check_panel(panel: PanelOffer, who: str, when: str) -> None:
-    keys = [key for key, _, _ in panel.columns]
-    sides = [side for _, _, side in panel.columns if side not in ("left", "right")]
-    if sides or len(set(keys)) != len(keys):
-        broken("module-panel", who, f"columns of {panel.name}: {panel.columns}; sides are left and right, and each key is there once")
+    if not isinstance(panel.schema, str) or not panel.schema or not isinstance(panel.order, int):
+        broken("module-panel", who, f"schema {panel.schema!r} and order {panel.order!r} of {panel.name}; they are a text and a number")
+    with calling("module-panel", who, f"reading the columns of {panel.name}"):
+        columns = [tuple(column) for column in panel.columns]
+    keys = [column[0] for column in columns if column]
+    if any(len(column) != 3 or column[2] not in ("left", "right") for column in columns) or len(set(keys)) != len(keys):
+        said = "each is a key, a heading and left or right, and each key is there once"
+        broken("module-panel", who, f"columns of {panel.name}: {panel.columns}; {said}")
     with calling("module-panel", who, f"snapshot() of {panel.name}{when}"):
         rows = panel.snapshot()
         json.dumps(rows, allow_nan=False)
+    if not isinstance(rows, list | tuple):
+        broken("module-panel", who, f"snapshot() of {panel.name} gave {rows!r}{when}, which is no list of rows")
     for row in rows:
         if not isinstance(row, dict):
             broken("module-panel", who, f"a row of {panel.name} is a {type(row).__name__}{when}")
@@ -87,19 +93,38 @@ def _check_check(check: CheckOffer, who: str, when: str) -> None:
 
 def samples(metric: MetricOffer, who: str, when: str = "") -> list[Sample]:
     """What a metric gives; raises BrokenContract where that is not what its offer says."""
-    if metric.kind not in ("gauge", "counter") or not _METRIC.fullmatch(metric.name):
+    if metric.kind not in ("gauge", "counter") or not _named(metric.name):
         seen = f"metric {metric.name!r} of kind {metric.kind!r}; kinds are gauge and counter, names as in nvcore_vgpus"
         broken("module-metric", who, seen)
+    if not isinstance(metric.labels, list | tuple) or not all(_named(label) for label in metric.labels):
+        broken("module-metric", who, f"labels of {metric.name} are {metric.labels!r}; they are a list of names as in vgpu_type")
     with calling("module-metric", who, f"collect() of {metric.name}{when}"):
         found = list(metric.collect())
+    known: set[tuple[str, ...]] = set()
     for sample in found:
-        if not isinstance(sample, Sample):
-            broken("module-metric", who, f"{metric.name} gave a {type(sample).__name__}{when}")
-        if isinstance(sample.value, bool) or not isinstance(sample.value, int | float) or not math.isfinite(sample.value):
-            broken("module-metric", who, f"{metric.name} gave {sample.value!r}{when}; leave out what is unknown")
-        if sorted(sample.labels) != sorted(metric.labels):
-            seen = f"labels {', '.join(sample.labels) or 'none'}{when}, declared are {', '.join(metric.labels) or 'none'}"
-            broken("module-metric", who, f"a sample of {metric.name} has {seen}")
-        if not all(isinstance(value, str) for value in sample.labels.values()):
-            broken("module-metric", who, f"a sample of {metric.name} has labels {dict(sample.labels)}{when}; their values are text")
+        _check_sample(sample, metric, who, when)
+        values = tuple(sample.labels[label] for label in metric.labels)
+        if values in known:
+            broken("module-metric", who, f"{metric.name} gave two samples with labels {dict(sample.labels)}{when}")
+        known.add(values)
     return found
+
+
+def _named(name: object) -> bool:
+    return isinstance(name, str) and _METRIC.fullmatch(name) is not None
+
+
+def _check_sample(sample: Any, metric: MetricOffer, who: str, when: str) -> None:
+    if not isinstance(sample, Sample):
+        broken("module-metric", who, f"{metric.name} gave a {type(sample).__name__}{when}")
+    value, labels = sample.value, sample.labels
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        broken("module-metric", who, f"{metric.name} gave {value!r}{when}; leave out what is unknown")
+    if metric.kind == "counter" and value < 0:
+        broken("module-metric", who, f"{metric.name} gave {value!r}{when}; a counter counts from 0 up, what may fall is a gauge")
+    if not isinstance(labels, Mapping) or set(labels) != set(metric.labels):
+        has = ", ".join(map(str, labels)) if isinstance(labels, Mapping) else repr(labels)
+        seen = f"labels {has or 'none'}{when}, declared are {', '.join(metric.labels) or 'none'}"
+        broken("module-metric", who, f"a sample of {metric.name} has {seen}")
+    if not all(isinstance(text, str) for text in labels.values()):
+        broken("module-metric", who, f"a sample of {metric.name} has labels {dict(labels)}{when}; their values are text")

@@ -17,17 +17,28 @@ import attrs
 
 from nvcore.api import offers as records
 from nvcore.api.offers import BusOffer, ClientOffer, ConfigSection, FirmwareOffer, InterfaceOffer
+from nvcore.daemon.varlink import methods_of
 from nvcore.plugins.hooks import HOOKS, OFFERS
 from nvcore.plugins.names import did_you_mean
-from nvcore.testing.contract import broken, untouched
+from nvcore.testing.contract import broken, calling, untouched
 from nvcore.testing.contract_imports import check_imports
 from nvcore.testing.contract_looks import look, look_on_fakes
 from nvcore.testing.modules import hooks_of, host_info, offers_by_module
 
 __all__ = ["check_plugin_module"]
 
-_METHOD: Final = re.compile(r"^\s*method\s+(\w+)", re.MULTILINE)
 _INTERFACE: Final = re.compile(r"^\s*interface\s+(\S+)", re.MULTILINE)
+
+_CALLED: Final[dict[str, dict[str, int]]] = {
+    "BusOffer": {"open": 1},
+    "FirmwareOffer": {"open": 0},
+    "ClientOffer": {"needs": 1, "open": 0},
+    "PanelOffer": {"snapshot": 0},
+    "MetricOffer": {"collect": 0},
+    "CheckOffer": {"run": 0},
+    "ServiceOffer": {"start": 1, "stop": 0},
+}
+"""What a host calls of an offer, and with how many arguments."""
 
 Offers = dict[str, list[tuple[Any, Any]]]
 """Hook to offers, each behind the module that it came from."""
@@ -93,10 +104,15 @@ def _ask(module: Any, hook: str, call: Callable[[], list[Any]]) -> list[Any]:
 
 
 def _check_answers(modules: tuple[ModuleType, ...], config: object) -> Offers:
+    sections = []
     for module in modules:
         if "nvcore_config_sections" in hooks_of(module):  # before the others are called: they see its record
             for section in _ask(module, "nvcore_config_sections", partial(_sections, module)):
+                sections.append(section)
                 _check_section(section, module.__name__)
+    if len(sections) > 1:
+        said = ", ".join(str(getattr(section, "name", section)) for section in sections)
+        broken("module-config", modules[0].__name__, f"{len(sections)} sections, {said}; a host takes the first one alone")
     first, second = (offers_by_module(*modules, config=config, ask=_ask) for _ in range(2))
     for hook, group in first.items():
         names = [[getattr(offer, "name", None) for _, offer in answer] for answer in (group, second[hook])]
@@ -113,8 +129,12 @@ def _check_offers(hook: str, group: list[tuple[Any, Any]]) -> None:
         who = module.__name__
         if not isinstance(offer, record):
             broken("module-offers", who, f"{hook} returned a {type(offer).__name__} where {record.__name__} belongs")
-        if not offer.name or not offer.summary:
+        if not all(isinstance(text, str) and text for text in (offer.name, offer.summary)):
             broken("module-offers", who, f"{hook}: name {offer.name!r}, summary {offer.summary!r}")
+        for name, count in _CALLED.get(record.__name__, {}).items():
+            wrong = _refuses(getattr(offer, name), count)
+            if wrong:
+                broken("module-offers", who, f"{hook}: {name} of {offer.name} {wrong}")
         if offer.name in seen:
             broken("module-offers", who, f"{hook} returned one name twice: {offer.name}")
         seen.add(offer.name)
@@ -134,18 +154,41 @@ def _check_section(section: Any, who: str) -> None:
     missing = [field.name for field in attrs.fields(section.record) if field.init and field.default is attrs.NOTHING]
     if missing:
         broken("module-config", who, f"section {section.name} cannot be left out: no default for {', '.join(missing)}")
+    with calling("module-config", who, f"making the record of section {section.name} from its defaults"):
+        section.record()
 
 
 def _check_interface(offer: InterfaceOffer, who: str) -> None:
     if (offer.name + ".").startswith("io.nvcore.") and not who.startswith("nvcore_"):
         broken("module-interface", who, f"{offer.name} is a name of nvcore's own; take a reverse domain of yours, as in org.example.Name")
-    said = _INTERFACE.findall(offer.text)
+    said = _INTERFACE.findall(offer.text) if isinstance(offer.text, str) else []
     if said != [offer.name]:
         broken("module-interface", who, f"the offer's name is {offer.name}, its text says interface {', '.join(said) or 'nothing'}")
-    methods = set(_METHOD.findall(offer.text))
-    if offer.observe & offer.control or offer.observe | offer.control != methods:
-        seen = f"methods {sorted(methods)}, observe {sorted(offer.observe)}, control {sorted(offer.control)}"
-        broken("module-interface", who, f"{offer.name}: {seen}")
-    for name in sorted(methods):
-        if not callable(getattr(offer.handler, name, None)):
+    sets = offer.observe, offer.control
+    if not all(isinstance(one, frozenset | set) for one in sets):
+        broken("module-interface", who, f"{offer.name}: observe and control are {sets}; they are sets of method names")
+    methods = sorted(methods_of(offer.text))  # as the daemon reads them
+    if methods != sorted([*offer.observe, *offer.control]):
+        seen = f"methods {methods}, observe {sorted(offer.observe)}, control {sorted(offer.control)}"
+        broken("module-interface", who, f"{offer.name}: {seen}; each method begins a line, once, and is in one of the two sets")
+    for name in methods:
+        if not hasattr(offer.handler, name):
             broken("module-interface", who, f"{offer.name}: the handler has no {name}")
+        wrong = _refuses(getattr(offer.handler, name), 1)
+        if wrong:
+            broken("module-interface", who, f"{offer.name}: the handler's {name} {wrong}")
+
+
+def _refuses(call: Any, count: int) -> str:
+    """Why something cannot be called with so many arguments; empty where it can."""
+    if not callable(call):
+        return f"is {call!r}, which cannot be called"
+    try:
+        signature = inspect.signature(call)
+    except ValueError:  # what is not Python's says nothing about its arguments
+        return ""
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return f"is called with {count} argument{'s'[: count != 1]}, and takes {signature}"
+    return ""

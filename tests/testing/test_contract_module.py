@@ -26,7 +26,7 @@ HEAD = """
 import attrs
 from nvcore.api import hookimpl
 from nvcore.api.needs import NO_NEEDS
-from nvcore.api.offers import CheckOffer, ClientOffer, ConfigSection, Finding, InterfaceOffer, MetricOffer, PanelOffer, Sample
+from nvcore.api.offers import CheckOffer, ClientOffer, ConfigSection, Finding, InterfaceOffer, MetricOffer, PanelOffer, Sample, ServiceOffer
 from tests.testing.test_contract_client import Sound, driver_of
 
 def client(name="sound", summary="a client", made=Sound):
@@ -170,7 +170,78 @@ MUTANTS: dict[str, tuple[str, str]] = {
         "try:\n    import numpy\nexcept ImportError:\n    numpy = None\n@hookimpl\ndef nvcore_client_drivers(host):\n    return []",
     ),
 }
+
+
+def offers(hook: str, offer: str, before: str = "") -> str:
+    """A module with one hook that returns one offer, or what is written there instead."""
+    return f"{before}\n@hookimpl\ndef {hook}(host):\n    return [{offer}]"
+
+
+def interface(text: str, observe: str = "frozenset({'List'})", handler: str = "H()") -> str:
+    before = "class H:\n    def List(self, call):\n        return {}\nclass Bare:\n    def List(self):\n        return {}\n"
+    return offers("nvcore_control_interfaces", f"InterfaceOffer('o.X', 's', {text!r}, {observe}, frozenset(), {handler})", before)
+
+
+def section(*records: str, before: str = "") -> str:
+    made = ", ".join(f"ConfigSection('s{number}', 'x', {record})" for number, record in enumerate(records))
+    return offers("nvcore_config_sections", made, f"{before}\n@attrs.frozen\nclass R:\n    key: int = 0\n")
+
+
+def panel(snapshot: str, columns: str = "()", schema: str = "'p/1'", order: str = "1") -> str:
+    return offers("nvcore_status_panels", f"PanelOffer('p', 's', {schema}, {columns}, {order}, {snapshot})")
+
+
+def metric(samples: str, labels: str = "()", kind: str = "gauge", name: str = "'m'") -> str:
+    return offers("nvcore_metrics", f"MetricOffer({name}, 's', '{kind}', 'x', {labels}, lambda: {samples})")
+
+
+GOOD = offers("nvcore_client_drivers", "client()")
+MUTANTS |= {
+    "a client that cannot be asked for its needs": (
+        "module-offers",
+        offers("nvcore_client_drivers", "ClientOffer('s', 'x', ('graphics',), lambda: NO_NEEDS, lambda: None)"),
+    ),
+    "a service without a start": ("module-offers", offers("nvcore_services", "ServiceOffer('s', 'x', None, lambda: None)")),
+    "a check that is none": ("module-offers", offers("nvcore_doctor_checks", "CheckOffer('c', 's', None)")),
+    "a name that is no text": ("module-offers", metric("[]", name="5")),
+    "two sections": ("module-config", section("R", "R")),
+    "a record whose validator raises": (
+        "module-config",
+        section("V", before="@attrs.frozen\nclass V:\n    key: int = attrs.field(default=0, validator=lambda *_: 1 / 0)\n"),
+    ),
+    "a panel of nothing": ("module-panel", panel("lambda: None")),
+    "a panel of a number": ("module-panel", panel("lambda: 3")),
+    "columns without sides": ("module-panel", panel("list", columns="(('a', 'A'),)")),
+    "no columns": ("module-panel", panel("list", columns="None")),
+    "a panel without a schema": ("module-panel", panel("list", schema="''")),
+    "a panel first": ("module-panel", panel("list", order="'first'")),
+    "a sample without labels": ("module-metric", metric("[Sample(1, None)]")),
+    "a metric with a strange name": ("module-metric", metric("[]", name="'a-b'")),
+    "a metric of one label": ("module-metric", metric("[]", labels="'gpu'")),
+    "a label with a space": ("module-metric", metric("[Sample(1, {'the gpu': 'a'})]", labels="('the gpu',)")),
+    "two samples alike": ("module-metric", metric("[Sample(1, {'gpu': 'a'}), Sample(2, {'gpu': 'a'})]", labels="('gpu',)")),
+    "a counter below zero": ("module-metric", metric("[Sample(-1)]", kind="counter")),
+    "lists of methods": ("module-interface", interface("interface o.X\nmethod List() -> ()", observe="['List']")),
+    "a method that the daemon does not see": ("module-interface", interface("interface o.X\n  method List() -> ()")),
+    "a method twice": ("module-interface", interface("interface o.X\nmethod List() -> ()\nmethod List(a: int) -> ()")),
+    "a handler that takes no call": ("module-interface", interface("interface o.X\nmethod List() -> ()", handler="Bare()")),
+    "imports asyncio but for type checkers": (
+        "module-imports",
+        "from typing import TYPE_CHECKING\nif not TYPE_CHECKING:\n    import asyncio\n" + GOOD,
+    ),
+    "imports asyncio behind a condition": (
+        "module-imports",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING or Sound:\n    import asyncio\n" + GOOD,
+    ),
+}
 SEEN: dict[str, str] = {
+    "a client that cannot be asked for its needs": r"needs of s is called with 1 argument, and takes \(\)$",
+    "a service without a start": "start of s is None, which cannot be called",
+    "two sections": "2 sections, s0, s1; a host takes the first one alone",
+    "a record whose validator raises": "making the record of section s0 from its defaults raised ZeroDivisionError",
+    "a method that the daemon does not see": r"methods \[\], .* each method begins a line, once",
+    "a handler that takes no call": r"the handler's List is called with 1 argument, and takes \(\)$",
+    "two samples alike": "m gave two samples with labels {'gpu': 'a'}",
     "a misspelt hook": "nvcore_client_driver is no hook; did you mean nvcore_client_drivers?",
     "a hook that raises": r"nvcore_client_drivers\(\) raised ZeroDivisionError: .* at .*contract_module_\d+\.py:12$",
     "a client that does not come up": "sound failed on a fake GPU: .*ZeroDivisionError: division by zero; see what check_client says",
@@ -345,6 +416,26 @@ def test_asyncio_is_for_commands_and_functions_and_not_for_what_a_daemon_imports
         (folder / "operator.py").write_text(way + hook)
         with pytest.raises(BrokenContract, match=r"scratchpad/far.py:1 imports asyncio"):
             check_plugin_module(client)
+
+
+def test_a_file_in_another_encoding_that_says_so_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "contract_latin.py"
+    path.write_bytes(b"# -*- coding: latin-1 -*-\n# \xe9\n" + f"{HEAD}{GOOD}".encode())
+    assert check_plugin_module(load(path, "contract_latin"))
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(BrokenContract, match=r"contract_latin.py\S* does not compile"):
+        check_plugin_module(sys.modules["contract_latin"])
+
+
+def test_tests_beside_the_code_may_import_what_tests_import(scratchpad: Callable[[str], tuple[ModuleType, ModuleType]]) -> None:
+    client, operator = scratchpad("")
+    folder = Path(str(operator.__file__)).parent
+    for name in ("test_plugin", "plugin_test", "conftest"):
+        (folder / f"{name}.py").write_text("import asyncio\nfrom nvcore.testing.contracts import check_client\n")
+    assert check_plugin_module(client)
+    (folder / "tested.py").write_text("from nvcore.testing.contracts import check_client\n")
+    with pytest.raises(BrokenContract, match=r"scratchpad/tested.py:1 imports nvcore.testing"):
+        check_plugin_module(client)
 
 
 def test_every_clause_of_a_module_has_a_mutant() -> None:
