@@ -103,6 +103,15 @@ def test_one_that_a_living_process_holds_is_kept_unless_forced(down: Down) -> No
     assert down.states() == {"idle": "down"}
 
 
+def test_what_is_stopped_or_destroyed_is_told_in_the_log_with_its_vm(down: Down, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    down.ask("Stop", name="ran")
+    down.ask("Destroy", name="ran", force=True)
+    first, second = [record.getMessage() for record in caplog.records if record.name == "nvcore.client.vfio"]
+    assert first == "vGPU ran (VM web) of GPU 0000:41:00.0, which hosts none now, was stopped"
+    assert second == "vGPU ran (VM web) of GPU 0000:41:00.0, which hosts none now, was destroyed by force"
+
+
 def test_while_its_gpu_comes_up_nothing_is_changed_behind_its_back(down: Down) -> None:
     seen: list[object] = []
 

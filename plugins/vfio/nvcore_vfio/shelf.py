@@ -5,12 +5,13 @@ knows and tells; nothing that was the reason once is kept here, for it would be 
 
 Owns the word on which GPU's records are a manager's: from the begin of a probe (`claim`) until its client left (`give_back`) nothing is
 changed here. A claim is its manager's alone: one that the core gave up, and that ends later, takes none from the manager that came after
-it, and its own counts no more. The lock is held over the change of one small file, so that a GPU that comes up reads what was decided. Any
-thread that may sleep.
+it, and its own counts no more. What is changed is told in the daemon's log: events are written through the context of a client at work.
+The lock is held over the change of one small file, so that a GPU that comes up reads what was decided. Any thread that may sleep.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shelf"]
 
+_LOG = logging.getLogger("nvcore.client.vfio")  # the one that the core gives this plugin's clients
 _SOON = "nvcore vgpu list shows when that is over; then again"
 
 
@@ -134,14 +136,14 @@ class Shelf:
             record.claim, record.autostart = None, False
             store.save(record)
 
-        return self._change(name, force, change)
+        return self._change(name, force, "stopped", change)
 
     def destroy(self, name: str, *, force: bool = False) -> dict[str, Any]:
         """Forget it. Raises as `stop`."""
-        row = self._change(name, force, lambda store, record: store.remove(record.name))
+        row = self._change(name, force, "destroyed", lambda store, record: store.remove(record.name))
         return {**row, "state": "destroyed", "reason": None}
 
-    def _change(self, name: str, force: bool, change: Callable[[Store, Declared], None]) -> dict[str, Any]:
+    def _change(self, name: str, force: bool, what: str, change: Callable[[Store, Declared], None]) -> dict[str, Any]:
         with self._lock:
             address, store, record = self._find(name)
             words = self._claim(address)
@@ -149,6 +151,8 @@ class Shelf:
                 raise NoFirmware(f"vGPU {name} of GPU {address} cannot be changed now", seen=words, remedy=_SOON)
             check_unheld(record, force)
             change(store, record)
+        done = f"{what} by force" if force else what
+        _LOG.info("vGPU %s (VM %s) of GPU %s, which hosts none now, was %s", name, record.vm, address, done)
         return self._row(address, record)
 
     def _find(self, name: str) -> tuple[str, Store, Declared]:
