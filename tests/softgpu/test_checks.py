@@ -11,6 +11,7 @@ from nvcore_softgpu import plugin
 from nvcore_softgpu.bus import SoftBus
 from nvcore_softgpu.checks import BROKEN_RULE, findings
 from nvcore_softgpu.device import SoftDevice
+from tests.softgpu.device_kit import Driver, make_card
 
 
 @pytest.fixture
@@ -40,6 +41,46 @@ def test_violations_come_first_and_whole_then_what_is_not_known(bus):
     assert "write-to-protected: register 0x1fa824 <- 0x0" in said[0].text and said[5].text.endswith("2 further violations")
     assert said[6].text == "0000:41:00.0: software GA100 does not know register 0xff00"
     assert {found.code for found in said} == {BROKEN_RULE} and all(found.remedy for found in said)
+
+
+def test_what_a_driver_does_after_a_fault_acted_is_a_note_that_names_the_fault(bus):
+    device = opened(bus, "&fault=zero:0x1fa824,read")
+    device.bars[0].write32(0x1FA824, 1)
+    device.bars[0].read32(0x00FF00)
+    assert [found.severity for found in findings(bus.cards())] == ["error", "warning"]  # armed, and not yet acted
+    device.bars[0].read32(0x1FA824)
+    for found in findings(bus.cards()):
+        assert found.severity == "note" and "in which faults that were armed acted (zero)" in found.text
+        assert found.remedy == "let the driver run on a software GPU without faults: what it does wrong there is its own"
+
+
+def test_a_boot_that_an_armed_fault_refused_is_no_fault_of_the_driver():
+    device, _ = make_card("GA100", faults=("bad-signature",))
+    Driver(device).boot()
+    said = list(findings([device.card]))
+    device.card.close()
+    assert [(found.severity, found.text.partition("GA100")[2]) for found in said] == [
+        ("note", ": injected: booter: bad-signature"),
+        ("ok", ", in which faults that were armed acted (bad-signature): its driver broke no rule"),
+    ]
+    assert said[0].remedy == "nothing: this fault was armed, and it acted"
+
+
+def test_a_file_that_is_not_what_its_name_says_is_a_matter_of_the_folder(bus, tmp_path):
+    folder = tmp_path / "nvidia" / "ga100" / "gsp"
+    folder.mkdir(parents=True)
+    (folder / "gsp-570.144.bin").write_bytes(b"not an image")
+    opened(bus, f"&firmware={tmp_path}")
+    said = list(findings(bus.cards()))
+    assert [found.severity for found in said] == ["warning", "ok"]
+    assert "firmware-file" in said[0].text and said[0].text.endswith("; nothing is compared with the folder")
+    assert str(said[0].remedy).startswith("write the folder anew")
+
+
+def test_a_standing_fault_that_was_armed_for_one_unit_and_another_acts_at_both(bus):
+    device = opened(bus, "&fault=scrub-never:gsp&fault=scrub-never:sec2")
+    faults = device.card.model.faults
+    assert [faults.stands("scrub-never", "", unit) for unit in ("gsp", "sec2", "nvdec")] == [True, True, False]
 
 
 def test_doctor_asks_the_cards_of_the_hosts_own_bus():

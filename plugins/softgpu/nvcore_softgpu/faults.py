@@ -178,8 +178,7 @@ class ArmedFaults:
     def stands(self, name: str, *fitting: str) -> bool:
         """Whether a fault that acts until it is disarmed is armed, with one of these arguments where some are given. It acts where this is
         asked, and is noted the first time."""
-        queue = self._armed.get(name)
-        if not queue or (fitting and queue[0][0] not in fitting):
+        if not any(not fitting or argument in fitting for argument, _ in self._armed.get(name, ())):
             return False
         if name not in self.acted:
             self.acted.append(name)
