@@ -58,7 +58,7 @@ def test_a_boot_that_an_armed_fault_refused_is_no_fault_of_the_driver():
     device, _ = make_card("GA100", faults=("bad-signature",))
     Driver(device).boot()
     said = list(findings([device.card]))
-    device.card.close()
+    device.close()
     assert [(found.severity, found.text.partition("GA100")[2]) for found in said] == [
         ("note", ": injected: booter: bad-signature"),
         ("ok", ", in which faults that were armed acted (bad-signature): its driver broke no rule"),
