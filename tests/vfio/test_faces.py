@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,23 @@ def test_the_control_socket_s_verbs_do_what_they_say_on_the_gpu_that_is_meant(ho
     assert hosts.ask("Stop", name="a", force=True)["vgpu"]["state"] == "stopped"
     hosts.ask("Start", name="a", pid=pid)
     assert hosts.ask("Destroy", name="a", force=True)["vgpu"]["state"] == "destroyed" and not hosts.two.declares("a")
+
+
+def test_a_name_is_given_once_also_when_two_gpus_are_asked_at_the_same_time(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[NvcoreError] = []
+
+    def run(call: Callable[[], object], *, timeout: float) -> object:  # the other request comes while this GPU is at work
+        with pytest.raises(VgpuExists, match="a vGPU a is being created") as caught:
+            hosts.ask("Create", type="A100-4C", name="a", gpu=TWO)
+        refused.append(caught.value)
+        return call()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts.contexts[0], "run", run)
+        hosts.ask("Create", type="A100-4C", name="a", gpu=ONE)
+    assert [(row["gpu"], row["name"]) for row in hosts.ask("List")["vgpus"]] == [(ONE, "a")] and len(refused) == 1
+    hosts.ask("Destroy", name="a")
+    assert hosts.ask("Create", type="A100-4C", name="a", gpu=TWO)["vgpu"]["gpu"] == TWO
 
 
 def test_a_client_that_leaves_is_no_host_of_vgpus_any_more(hosts: Hosts) -> None:

@@ -120,7 +120,7 @@ def _why_not(gpu: dict[str, Any]) -> str:
     function = next((row for row in gpu["functions"] if row["kind"] == "vgpu"), None)
     if function is None:
         return "it has no function of that kind"
-    return function["reason"] or "no client drives its vGPU function; nvcore gpus show GPU and nvcore plugins say more"
+    return function["reason"] or "no client drives its vGPU function; nvcore doctor and nvcore plugins say more"
 
 
 def _say_why_not(io: CommandIO, hosts: set[str]) -> None:

@@ -5,14 +5,15 @@ Wiring only. The driver is one per host; the control interface, the panel and th
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from nvcore.api.errors import ConflictError, NotSupportedError
 from nvcore.api.marks import may_sleep, signalling_safe
-from nvcore_vfio.errors import NoFirmware, NoVgpuHost, UnknownVgpu
+from nvcore_vfio.errors import NoFirmware, NoVgpuHost, UnknownVgpu, VgpuExists
 
 if TYPE_CHECKING:  # everything heavy is imported when a GPU is probed: a host without GPUs starts without it
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import Literal
 
@@ -33,10 +34,11 @@ class VfioDriver:
         self._limit, self._records = limit, records
         self._begun: list[Manager] = []
         self._shelf: Shelf | None = None
+        self._names: dict[str, object] = {}
 
     @property
     def managers(self) -> dict[str, Manager]:
-        """Those at work now, by their GPU's address. One whose client the core gave up is let go of here: nobody has it leave."""
+        """Those at work now, by their GPU's address. One whose client the core gave up is let go of here: it is not asked to leave."""
         for manager in tuple(self._begun):
             if manager.gone:
                 self._let_go(manager)
@@ -107,15 +109,24 @@ class VfioDriver:
         names = ", ".join(row["name"] for row in self.rows())
         raise UnknownVgpu(f"no vGPU {name}", expected=names or "none is declared", seen=ascii(name))
 
-    def check_free(self, name: str) -> None:
-        """Raise VgpuExists when the name is that of a vGPU, or of a record that cannot be used, of any GPU; UsageError when it is none."""
+    @contextmanager
+    def naming(self, name: str) -> Iterator[None]:
+        """While a vGPU of this name is made no other is, on no GPU. Raises VgpuExists when there is one, or a record that cannot be used;
+        UsageError when it is no name."""
         from nvcore_vfio.declared import check_name
 
         check_name(name)  # a record's file is named by it
-        up = self.managers
-        for manager in up.values():
-            manager.check_free(name)
-        self.shelf.check_free(name, up)
+        mine = object()
+        if self._names.setdefault(name, mine) is not mine:
+            raise VgpuExists(f"a vGPU {name} is being created", remedy="choose another name")
+        try:
+            up = self.managers
+            for manager in up.values():
+                manager.check_free(name)
+            self.shelf.check_free(name, up)
+            yield
+        finally:
+            del self._names[name]
 
     def manager(self, gpu: str | None) -> Manager:
         """The manager of a GPU, by address or UUID, or of the first GPU with room. Raises NoVgpuHost, ConflictError."""
@@ -125,7 +136,7 @@ class VfioDriver:
             if len(found) > 1:
                 raise ConflictError(f"{len(found)} GPUs have the UUID {gpu}", seen=", ".join(managers), remedy="name one by its address")
             if not found:
-                remedy = f"`nvcore gpus` lists the GPUs; for one of them `nvcore gpus show {gpu}` says why it hosts none"
+                remedy = f"`nvcore gpus` lists the GPUs; for one of them `nvcore gpus show {gpu}` and `nvcore doctor` say why it hosts none"
                 raise NoVgpuHost(f"no GPU {gpu} that hosts vGPUs", expected=", ".join(managers) or "none does", remedy=remedy)
             return found[0]
         for manager in managers.values():
@@ -133,7 +144,8 @@ class VfioDriver:
                 return manager
         for manager in managers.values():
             return manager
-        raise NoVgpuHost("no GPU hosts vGPUs", remedy="`nvcore gpus show GPU` says why not, `nvcore plugins` whether vfio was stopped")
+        remedy = "`nvcore gpus show GPU` and `nvcore doctor` say why not, `nvcore plugins` whether vfio was stopped"
+        raise NoVgpuHost("no GPU hosts vGPUs", remedy=remedy)
 
 
 class VfioClient:

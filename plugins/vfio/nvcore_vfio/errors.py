@@ -54,7 +54,7 @@ class NoFirmware(NotRunningError):
     """The GPU hosts no vGPUs now: nothing can be started on it."""
 
     code = "NVC-3005"
-    usual_remedy = "nvcore gpus show GPU and nvcore doctor say why; try again when it does"
+    usual_remedy = "nvcore gpus show GPU and nvcore doctor say why; then try again"
 
 
 class BringUpFailed(NvcoreError):

@@ -36,7 +36,7 @@ CALL_TIMEOUT: Final = 180.0
 _LOOK_TIMEOUT: Final = 10.0  # for a question of the doctor's, which others wait for
 _GOES_ON: Final = "it was not called off and goes on: `nvcore vgpu list` shows how it ended"
 _LOOK_AGAIN: Final = "another operation on this GPU takes long: `nvcore vgpu list` and `nvcore events` show which; then nvcore doctor again"
-_NOT_BEGUN: Final = "nothing was done: `nvcore vgpu list` shows how it stands; then again"
+_NOT_BEGUN: Final = "nothing was done: `nvcore vgpu list` shows how it stands; then try again"
 _NOT_DECLARED: Final = "nothing is declared of it; `nvcore events` shows what the firmware said; then create it again"
 
 _T = TypeVar("_T")

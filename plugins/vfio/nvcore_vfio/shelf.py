@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Shelf"]
 
 _LOG = logging.getLogger("nvcore.client.vfio")  # the one that the core gives this plugin's clients
-_SOON = "nvcore vgpu list shows when that is over; then again"
+_SOON = "nvcore vgpu list shows how it stands; then try again"
 
 
 class Shelf:
