@@ -165,15 +165,47 @@ def test_suspend_and_resume_keep_objects_queues_and_channels(version: str) -> No
     assert driver.env.mailboxes[0] == 0x80000000
     driver.gsp.stop()
     driver.env.memory.granted -= set(range(driver.libos // 4096, driver.libos // 4096 + 0x100))
-    messages = driver.env.messages
+    messages, suspended = driver.env.messages, driver.env.ticker.time
     assert driver.gsp.resume() is None
+    assert driver.receive() is None, "a worker that still has an interrupt of before the suspend to look at finds nothing to take"
+    assert not driver.gsp.serving
     assert driver.wait(0x1001) is not None
-    assert driver.env.messages == messages
+    assert driver.env.ticker.time >= suspended + 0.1
+    assert driver.env.messages == messages and driver.gsp.serving
     if not old:
         assert driver.internal(0x20800AC3, b"\0")[0] == 0
     assert driver.env.channels.enabled == {(1, 1)}
     assert driver.free(0xC1D00000, 0xF1F00001) == 0
     assert driver.env.violations.texts == [] and driver.env.memory.stray == []
+
+
+def suspended_driver() -> Driver:
+    driver = Driver(Env())
+    driver.boot()
+    pages = 0x1000
+    head = struct.pack("<7I4xQI4xI4x", 0xC2000001, 0xABCD0080, 0xCAF00003, 0x81, 0x40000010, 0, 6, pages << 12, pages, pages << 16)
+    driver.send(4, head + struct.pack(f"<{pages}Q", *range(0x1000, 0x1000 + pages)))
+    assert driver.wait(4) is not None
+    assert driver.internal(0x20800AC2, struct.pack("<IIB7xQ", 3254779905, 3404726275, 1, 4096))[0] == 0
+    driver.call(0x2F, struct.pack("<BB2xI", 1, 0, 3))
+    driver.gsp.stop()
+    return driver
+
+
+def test_a_command_before_the_init_done_of_a_resume_is_named() -> None:
+    driver = suspended_driver()
+    assert driver.gsp.resume() is None
+    driver.send(0x41, bytes(driver.static_size))
+    assert driver.env.violations.names == ["command-before-init"]
+
+
+def test_a_resume_that_is_cut_off_says_nothing_later() -> None:
+    driver = suspended_driver()
+    assert driver.gsp.resume() is None
+    driver.gsp.halt("test")
+    driver.env.ticker.advance(1.0)
+    assert driver.receive() is None
+    assert driver.gsp.view()["phase"] == "halted"
 
 
 def test_an_image_that_nobody_knows_does_not_start() -> None:

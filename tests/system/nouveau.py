@@ -86,11 +86,25 @@ def served(folder: Path, chip: str, *, vram: str = "4G", faults: Sequence[str] =
             assert line, f"the server ended with {process.wait()}: {said}"
             said += line
         yield Served(process, qemu_arguments(said), report)
+    except Exception as error:
+        error.add_note(_seen(process, report))
+        raise
     finally:
         if process.poll() is None:
             process.kill()
         process.wait(10)
         process.stdout.close()
+
+
+def _seen(process: subprocess.Popen[str], report: Path) -> str:
+    """What the model says of a run that failed: its guest is gone by now, so the server ends by itself."""
+    try:
+        output, _ = process.communicate(timeout=20)
+        seen = json.loads(report.read_text())
+    except (subprocess.TimeoutExpired, OSError, ValueError) as problem:
+        return f"the software GPU left no report: {problem}"
+    told = {key: seen[key] for key in ("violations", "problems", "unknown_registers", "unknown_controls", "faults", "counters")}
+    return f"the software GPU: {output.strip()}\n{json.dumps(told)}\nits firmware: {json.dumps(seen['view']['gsp'])}"
 
 
 def qemu_arguments(said: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["CONTEXT_BUFFER", "CONVENTIONS", "FAULT_METHOD_BUFFER", "GPUS", "ZCULL", "GpuFacts", "uuid"]
+__all__ = ["CONTEXT_BUFFER", "CONVENTIONS", "FAULT_METHOD_BUFFER", "GPUS", "RESUME_MILLISECONDS", "ZCULL", "GpuFacts", "uuid"]
 
 
 class GpuFacts(NamedTuple):
@@ -36,6 +36,7 @@ ZCULL: Final = (32, 32, 512, 1, 0, 256, 256, 0, 1, 0)  # ten words of geometry
 MAX_VGPUS: Final = 32
 MAX_OBJECTS: Final = 1 << 16
 LOG_WORDS: Final = 4
+RESUME_MILLISECONDS: Final = 100
 
 CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("GPU facts in static info", "short name, L2 size, memory bus, RAM type", "published figures of the boards"),
@@ -49,6 +50,11 @@ CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("fault method buffer", f"{FAULT_METHOD_BUFFER >> 10} KiB per channel", "any non-zero size up to 64 KiB is accepted"),
     ("zcull geometry", "ten fixed words", "read and passed on, used by nothing here"),
     ("GSP_INIT_DONE", "no payload", "no driver reads one"),
+    (
+        "GSP_INIT_DONE of a resume",
+        f"{RESUME_MILLISECONDS} ms after the start",
+        "real firmware needs longer, and one driver loses a message that is there before it looks",
+    ),
     ("CPU sequencer", "chips with a booter post one empty sequence before GSP_INIT_DONE", "one driver waits for it, the others accept it"),
     ("GSP log buffers", "four words at the start and at every error, format ids are CRC-32", "the real encoding needs symbol files"),
     (

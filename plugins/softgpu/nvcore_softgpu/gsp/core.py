@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final, cast
 
 from nvcore_softgpu.gsp import events
-from nvcore_softgpu.gsp.conventions import uuid
+from nvcore_softgpu.gsp.conventions import RESUME_MILLISECONDS, uuid
 from nvcore_softgpu.gsp.host_rpc import HostRpc
 from nvcore_softgpu.gsp.identify import Identity, identify
 from nvcore_softgpu.gsp.logs import LogBuffer, read_regions
@@ -32,6 +32,10 @@ _UNLOADED: Final = 0x80000000
 # a driver frees status slots without ringing anything, so a full ring is looked at again after this time
 _POLL_SECONDS: Final = 0.0005
 _SLOWEST_POLL: Final = 0.02
+# A resuming driver's interrupt handler is armed, and what it was told before the suspend may still be on its way to its worker: a worker
+# that finds GSP_INIT_DONE in the ring takes it from the boot's own poll, which then waits for ever (Linux 7.3, nouveau, msgq_work). Real
+# firmware is never there so early: its first message took 1.2 s on a GA102 (nouveau list, J. Fernandes, 2025-11-03).
+_RESUME_SECONDS: Final = RESUME_MILLISECONDS / 1000
 
 
 class BehaviouralGsp:
@@ -67,7 +71,7 @@ class BehaviouralGsp:
     @property
     def running(self) -> bool:
         """Started and neither halted nor unloaded."""
-        return self._phase in ("starting", "running")
+        return self._phase in ("starting", "resuming", "running")
 
     @property
     def serving(self) -> bool:
@@ -125,7 +129,7 @@ class BehaviouralGsp:
         return ""
 
     def resume(self) -> str | None:
-        """Start again after a suspend: the queues and all objects are as they were.
+        """Start again after a suspend: the queues and all objects are as they were, and GSP_INIT_DONE comes after a time.
 
         Log buffers are not touched any more: the driver may have freed them with the boot arguments.
         """
@@ -134,11 +138,15 @@ class BehaviouralGsp:
         self._rm.unload = None
         self._state.suspend_prepared = False
         self._logs = []
-        self._phase, self._busy = "running", False
-        if self._env.faults.take("no-init-done") is None:
-            self._init_done()
+        self._phase, self._busy = "resuming", False
+        self._later(_RESUME_SECONDS, self._resumed)
         self._process()
         return None
+
+    def _resumed(self) -> None:
+        self._phase = "running"
+        if self._env.faults.take("no-init-done") is None:
+            self._init_done()
 
     def stop(self) -> None:
         """The core was reset. A suspended firmware keeps its state for the resume; everything else is forgotten."""
@@ -188,7 +196,7 @@ class BehaviouralGsp:
     def _handle(self, message: Message) -> None:
         rm, faults = self._rm, self._env.faults
         assert rm is not None
-        if self._phase == "starting" and message.function not in (Fn.GSP_SET_SYSTEM_INFO, Fn.SET_REGISTRY):
+        if self._phase != "running" and message.function not in (Fn.GSP_SET_SYSTEM_INFO, Fn.SET_REGISTRY):
             self._env.violations.violation("command-before-init", f"{function_name(message.function)} before GSP_INIT_DONE")
         name = FUNCTIONS.get(message.function, "unknown")
         self._answered[name] = self._answered.get(name, 0) + 1
