@@ -62,7 +62,8 @@ def check_client(
     """Hold a client against its contract; raises BrokenContract naming the first clause that it breaks.
 
     use(client): does something that must work whenever the client runs, and raises otherwise. busy(client): leaves work under way, such as
-    a published fence, before each fault. chip, share: of the fake GPUs; share: whether memory can be mapped. config: the client's record.
+    a published fence, before each fault. chip, share: of the fake GPUs; share: whether memory can be mapped. config: the client's record;
+    None: the one with which `check_plugin_module` or `offers_of` called the hook that gave this offer.
     others: offers or plugins that it needs beside it; with a bus among them, sources: the devices to use. deadline: seconds for quiesce.
     Takes about a second on fakes.
     Source: DESIGN section 4, and section 5 on faults.
@@ -253,8 +254,8 @@ def _check_faults(kit: HostKit, watch: Watch, offer: ClientOffer, use: Use, busy
             _check_runs(kit, watch, offer, use, "client-resume")
             if watch.stood_still < _STILL:
                 return
-        seen = f"it waits: in each of {_TRIES} faults it stood still for {_STILL:g} s or more, now {watch.stood_still:.2f} s ({rung})"
-        broken("client-on-fault", offer.name, seen)
+        seen = f"in each of {_TRIES} faults it stood still for {_STILL:g} s or more, now {watch.stood_still:.2f} s ({rung})"
+        broken("client-on-fault", offer.name, f"it waits: {seen}; what has to wait belongs into quiesce()")
 
     def stop_channel(function: Function) -> None:
         hardware = kit.gpu.hardware
@@ -276,7 +277,7 @@ def _after_fault(watch: Watch, clause: str, where: str = "") -> None:
     who, raised = watch.name, watch.raised
     if watch.sleepers or watch.stood_still > _AT_ONCE:
         slept = watch.sleepers[0] if watch.sleepers else f"it stood still for {watch.stood_still:.2f} s"
-        broken("client-on-fault", who, f"it waits: {slept}{where}")
+        broken("client-on-fault", who, f"it waits: {slept}{where}; what has to wait belongs into quiesce()")
     if "on_fault" in raised:
         broken("client-on-fault", who, f"on_fault raised {raised['on_fault']}{where}")
     if watch.open_fences:
