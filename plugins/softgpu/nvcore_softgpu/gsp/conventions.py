@@ -36,7 +36,7 @@ ZCULL: Final = (32, 32, 512, 1, 0, 256, 256, 0, 1, 0)  # ten words of geometry
 MAX_VGPUS: Final = 32
 MAX_OBJECTS: Final = 1 << 16
 LOG_WORDS: Final = 4
-RESUME_MILLISECONDS: Final = 100
+RESUME_MILLISECONDS: Final = 100  # from the start of a resumed firmware to its GSP_INIT_DONE
 
 CONVENTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("GPU facts in static info", "short name, L2 size, memory bus, RAM type", "published figures of the boards"),
