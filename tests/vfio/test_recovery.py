@@ -88,6 +88,31 @@ def test_a_task_that_crashes_while_it_is_brought_up_is_no_running_vgpu(tmp_path:
     assert "nvcore vgpu start" in (caught.value.remedy or "") and "nothing is declared" not in (caught.value.remedy or "")
 
 
+@pytest.mark.parametrize("verb", ["destroy", "stop"])
+def test_a_crash_that_is_told_late_is_not_that_of_the_next_task_on_its_function(tmp_path: Path, verb: str) -> None:
+    context, made = two(tmp_path)
+    on_its_way = list(context.subscribers)
+    for name in ("one", "two"):
+        getattr(made, verb)(name)
+        made.start(name) if verb == "stop" else make(made, name)
+    for told in on_its_way:
+        told(VgpuPluginEvent(1, "crashed"))
+    assert states(made) == {"one": "running", "two": "running"}
+    crash(context, 1)
+    assert states(made) == {"one": "failed", "two": "running"}
+
+
+def test_a_crash_before_a_reset_that_is_told_late_is_not_that_of_the_task_after_it(tmp_path: Path) -> None:
+    context, made = two(tmp_path)
+    on_its_way = list(context.subscribers)
+    made.recovery.quiesce("gpu-reset")
+    context.firmware = FakeVgpu()
+    made.recovery.resume("lost")
+    for told in on_its_way:
+        told(VgpuPluginEvent(1, "crashed"))
+    assert states(made) == {"one": "running", "two": "running"} and len(context.subscribers) == 2
+
+
 def test_the_types_are_told_again_to_a_firmware_that_was_started_anew(tmp_path: Path) -> None:
     context, made = two(tmp_path)
     told = context.firmware.types  # type: ignore[union-attr]

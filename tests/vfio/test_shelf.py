@@ -116,7 +116,7 @@ def test_while_its_gpu_comes_up_nothing_is_changed_behind_its_back(down: Down) -
     seen: list[object] = []
 
     class Watched(FakeContext):
-        def subscribe_vgpu(self, callback: Any) -> Any:  # the first thing of a probe that takes its time
+        def subscribe_vgpu(self, callback: Any) -> Any:  # a probe that takes its time
             seen.append(down.ask("List")["vgpus"][0]["reason"])
             with pytest.raises(NoFirmware, match=r"ran of GPU .* cannot be changed now.*coming up"):
                 down.ask("Destroy", name="ran")

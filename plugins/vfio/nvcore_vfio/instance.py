@@ -15,6 +15,7 @@ from nvcore.api.families.vgpu import VgpuFamily, VgpuRef, VgpuSpec, VgpuTypeSpec
 from nvcore.api.grant import Grant, GrantRequest, Lease
 from nvcore.api.inventory import Range
 from nvcore_vfio.declared import Declared
+from nvcore_vfio.ear import Ear
 from nvcore_vfio.errors import BringUpFailed, told
 from nvcore_vfio.types import VgpuType
 
@@ -62,6 +63,7 @@ class Instance:
         self.channels: Range | None = None
         self.protocol: str | None = None
         self.started: float | None = None
+        self._ear: Ear | None = None
         self._lease: Lease | None = None
         self._task: VgpuRef | None = None
 
@@ -94,6 +96,12 @@ class Instance:
         self._give_up_task()
         self._start(self.grant, family)
 
+    def hear(self, ear: Ear | None) -> None:
+        """From here on with this ear alone, or with none."""
+        if self._ear is not None:
+            self._ear.close()
+        self._ear = ear
+
     def spec(self, grant: Grant) -> VgpuSpec:
         """What the firmware is told of this vGPU."""
         whole, run = grant.vram[0], grant.channels[0]
@@ -121,6 +129,7 @@ class Instance:
 
     def down(self, family: VgpuFamily | None) -> str | None:
         """Take it down from wherever it stands; the first cause when a step failed. Without a family only the host's side goes."""
+        self.hear(None)
         first: str | None = None
         steps: list[Callable[[], None]] = []
         if self._task is not None and family is not None:

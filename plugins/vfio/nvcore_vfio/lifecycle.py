@@ -1,17 +1,20 @@
 """Up and down: how a declared vGPU gets what it needs of the hardware, and how that is taken from it.
 
-Owns no state of its own: how a vGPU stands is in the books, what is left in the pool. Life-cycle thread of the GPU. Whatever stops a way up
-(an interrupt from the keyboard too) unwinds it, and the books say what stands.
+Owns no state of its own: how a vGPU stands is in the books, what is left in the pool. Life-cycle thread of the GPU; that a task crashed is
+told on the client's delivery thread. Whatever stops a way up (an interrupt from the keyboard too) unwinds it, and the books say what
+stands.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 from nvcore.api.client import ClientContext
 from nvcore.api.families.vgpu import VgpuFamily
 from nvcore_vfio.books import Books, Entry
 from nvcore_vfio.declared import Declared
+from nvcore_vfio.ear import Ear
 from nvcore_vfio.errors import BringUpFailed, NoFirmware, PinnedMismatch, UnusableRecord, told
 from nvcore_vfio.instance import Instance
 from nvcore_vfio.pool import Pool
@@ -53,8 +56,20 @@ class LifeCycle:
         self._books.move(entry, "starting")
         address = self._context.virtual_function(record.function).address
         entry.instance = Instance(record, kind, address, self._pool.heap, self._pool.segment)
+        self._listen(entry)
         entry.instance.up(grant, family)
         self._runs(entry)
+
+    def _listen(self, entry: Entry) -> None:
+        """To what is told of its next task, and no more of an earlier one."""
+        assert entry.instance is not None
+        entry.instance.hear(Ear(self._context, entry.record.function, partial(self._crashed, entry)))
+
+    def _crashed(self, entry: Entry) -> None:
+        """It is failed, and keeps its memory until it is stopped."""
+        record, why = entry.record, "its task in the firmware crashed"
+        if self._books.move(entry, "failed", why, only={"starting", "running", "suspended"}):
+            self._context.report("vgpu", f"{record.name}: {why}", vm=record.vm, action="marked failed")
 
     def _runs(self, entry: Entry) -> None:
         assert entry.instance is not None
@@ -78,6 +93,7 @@ class LifeCycle:
         """After its memory and its task were lost: bring it up in its old place. Raises as `start`."""
         assert entry.instance is not None
         try:
+            self._listen(entry)
             entry.instance.again(self._pool.grant_for(entry.record.function), self.family())
             self._runs(entry)
         except BaseException as error:

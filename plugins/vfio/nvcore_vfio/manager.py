@@ -52,13 +52,11 @@ class Manager:
         self.recovery = Recovery(context, self.books, self.pool, self._life)
         self._store = Store(context.state_dir / folder_name(context.gpu.address))
         self._epoch = time.time() - context.clock.now()  # the one look at the time of day: what the clock says is shown as that
-        self._unsubscribe: Callable[[], None] | None = None
 
     # beginning and end
 
     def begin(self) -> None:
         """Take the memory, teach the firmware the types, read the records, make again what was running. Life-cycle thread."""
-        self._unsubscribe = self.context.subscribe_vgpu(self.recovery.task_told)
         family = self._life.family()
         self.pool.fill(family.heap_size())
         family.upload_types([type_spec(kind, self.pool.heap) for kind in self.pool.kinds])
@@ -78,8 +76,6 @@ class Manager:
 
     def end(self) -> None:
         """Take everything down; the declarations stay."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
         for entry in self.books.started():
             self._life.take_down(entry)
             self.books.move(entry, "stopped")

@@ -1,7 +1,7 @@
 """What happens to vGPUs when hardware or firmware fails under them: marked, suspended, and brought back where that can be.
 
-Owns the memory of one incident (why the client quiesced, which vGPUs a grant's reset is for). `on_fault` and `task_told` run on the
-client's delivery thread and wait for nothing; `quiesce` and `resume` on the life-cycle thread. A vGPU whose task crashed stays failed,
+Owns the memory of one incident (why the client quiesced, which vGPUs a grant's reset is for). `on_fault` runs on the client's
+delivery thread and waits for nothing; `quiesce` and `resume` on the life-cycle thread. A vGPU whose task crashed stays failed,
 whatever is reset around it, until it is stopped or started. Source: reference page vgpu-host.md, section 6.3.
 """
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 from nvcore.api.client import ClientContext, QuiesceReason
 from nvcore.api.errors import NvcoreError
-from nvcore.api.events import Fault, Rung, VgpuPluginEvent
+from nvcore.api.events import Fault, Rung
 from nvcore_vfio.books import Books, Entry
 from nvcore_vfio.errors import told
 from nvcore_vfio.instance import type_spec
@@ -38,16 +38,6 @@ class Recovery:
             elif fault.rung is Rung.GRANT and grant is not None and fault.grant == grant.name:
                 self._hit.add(entry.record.name)
                 self._books.move(entry, "suspended", fault.cause, only={"running"})
-
-    def task_told(self, event: VgpuPluginEvent) -> None:
-        """The firmware speaks of a vGPU's task. One that crashed is failed and keeps its memory until it is stopped."""
-        if event.what != "crashed":
-            return
-        why = "its task in the firmware crashed"
-        for entry in self._books.started():
-            record = entry.record
-            if record.function == event.function and self._books.move(entry, "failed", why, only={"starting", "running", "suspended"}):
-                self._context.report("vgpu", f"{record.name}: {why}", vm=record.vm, action="marked failed")
 
     def quiesce(self, reason: QuiesceReason) -> None:
         """Stop using the hardware."""
