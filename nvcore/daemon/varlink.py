@@ -169,10 +169,8 @@ def stream(path: str, method: str, parameters: Message, *, timeout: float, more:
         except (Gone, BadMessage) as error:
             what, remedy = f"the daemon ended the connection during {method}", "look at its log: journalctl -u nvcore"
             if isinstance(error, BadMessage):
-                what, remedy = (
-                    "what answers at the control socket does not speak varlink",
-                    "look at who listens there, or set NVCORE_SOCKET",
-                )
+                what = "what answers at the control socket does not speak varlink"
+                remedy = "look at who listens there, or set NVCORE_SOCKET"
             raise errors.UnreachableError(what, where=path, seen=error, remedy=remedy) from error
 
 

@@ -171,13 +171,12 @@ class GpuGrant:
 
     def _free_id(self, runlist: int) -> int:
         used = {channel.channel for channel in self.parts(GpuChannel) if channel.runlist == runlist}
-        ids = [number for item in self.channels for number in range(item.start, item.end)]
-        for number in ids:
-            if number not in used:
-                return number
+        free = [number for item in self.channels for number in range(item.start, item.end) if number not in used]
+        if free:
+            return free[0]
         raise OutOfResources(
             f"no free channel id in {self.name} on runlist {runlist}", expected="a channel id of the grant",
-            seen=f"{len(used)} in use of {len(ids)}", remedy="close a channel, or ask for a grant with more channels",
+            seen=f"all {len(used)} in use", remedy="close a channel, or ask for a grant with more channels",
         )  # fmt: skip
 
     def interrupt(self, engine: str) -> Line:

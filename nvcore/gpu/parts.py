@@ -84,9 +84,6 @@ class MemoryLease(Owned):
         """Whether it has been neither revoked nor released."""
         return not self.closed
 
-    def _is_closed(self) -> bool:
-        return self.closed
-
     def _check(self, offset: int, size: int) -> None:
         if self.closed:
             what = f"the lease on [{self.range.start:#x}, {self.range.end:#x}) of {self.grant.name} is gone"
@@ -99,9 +96,8 @@ class MemoryLease(Owned):
         ContractError."""
         self._check(offset, size)
         memory, at = self._memory, self.range.start + offset
-        data = memory.read(offset, size) if isinstance(memory, Mapped) else memory.read(at, size, self._is_closed)
-        if self.closed:
-            self._check(offset, size)
+        data = memory.read(offset, size) if isinstance(memory, Mapped) else memory.read(at, size, lambda: self.closed)
+        self._check(offset, size)
         return data
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
@@ -111,9 +107,8 @@ class MemoryLease(Owned):
         if isinstance(self._memory, Mapped):
             self._memory.write(offset, data)
         else:
-            self._memory.write(self.range.start + offset, data, self._is_closed)
-        if self.closed:
-            self._check(offset, size)
+            self._memory.write(self.range.start + offset, data, lambda: self.closed)
+        self._check(offset, size)
 
     def view(self) -> memoryview:
         """The whole lease, writable. Raises LeaseRevoked; NotSupportedError where the device cannot be mapped revocably."""
