@@ -47,7 +47,7 @@ def needs_of(identity: GpuIdentity, offers: Sequence[ClientOffer]) -> BootNeeds:
     def ask(offer: ClientOffer) -> BootNeeds:
         try:
             return offer.needs(identity)
-        except Exception as error:  # isolation boundary: hook
+        except BaseException as error:  # isolation boundary: hook
             raise PluginError(f"client {offer.name} cannot say what it needs", seen=f"{type(error).__name__}: {error}") from error
 
     return merge_needs((offer.name, ask(offer)) for offer in offers)

@@ -164,7 +164,7 @@ class Ladder:
             return  # its owner is gone, and the grant with it
         try:
             generation = cure() or gpu.generation
-        except Exception as error:  # isolation boundary: worker
+        except BaseException as error:  # isolation boundary: worker
             higher(describe_error(error)[0])
             return
         if grant is None or not self.down():  # else the whole GPU died meanwhile, and they resume after that

@@ -105,7 +105,7 @@ class Receiver:
                     invalidator.poll()
             except DeviceGone as error:
                 self._on_fault(f"device-gone: {error.what}")
-            except Exception as error:  # isolation boundary: worker
+            except BaseException as error:  # isolation boundary: worker
                 self._on_error("receiver", error)
                 self._on_fault(f"receiver-failed: {type(error).__name__}: {error}")
             if device.gone:

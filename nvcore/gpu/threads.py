@@ -35,23 +35,24 @@ class Job:
         """Run it; an isolation boundary."""
         try:
             self.result = self.call()
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # isolation boundary: worker; no plugin ends the host or this thread
+        except BaseException as error:  # isolation boundary: worker; whatever a plugin raises ends neither the host nor this thread
             self.error = error
-            if isinstance(error, SystemExit):
-                self.error = ContractError(f"{self.what} called sys.exit", seen=str(error)).with_traceback(error.__traceback__)
             if on_error is not None and not self.awaited:
-                on_error(self.what, self.error)
+                on_error(self.what, error)
         finally:
             self.call = lambda: None  # what the call held goes now
             self.done.set()
 
     @may_sleep
     def wait(self, clock: Clock, timeout: float) -> Any:
-        """The result, or what the call raised where that is awaited. Raises WaitTimeout."""
+        """The result, or what the call raised where that is awaited: as a ContractError, if it is none that may end its waiter, such as
+        SystemExit. Raises WaitTimeout."""
         if not clock.wait(self.done, timeout) and not self.done.is_set():
             raise WaitTimeout(f"{self.what} did not end", expected=f"within {timeout:g} s")
-        if self.error is not None and self.awaited:
+        if self.awaited and isinstance(self.error, Exception):
             raise self.error
+        if self.awaited and self.error is not None:
+            raise ContractError(f"{self.what} raised {describe_error(self.error)[0]}") from self.error
         return self.result
 
 

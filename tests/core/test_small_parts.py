@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -21,6 +22,9 @@ from nvcore.hw.mmu import INVALIDATE, INVALIDATE_PDB, INVALIDATE_PDB_HIGH
 from nvcore.hw.register import Field, Register
 from nvcore.testing.clock import VirtualClock
 from tests.core.conftest import Rig, until
+
+ENDS = [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()]
+ENDINGS = pytest.mark.parametrize("raised", ENDS, ids=lambda error: type(error).__name__)
 
 
 class Registers:
@@ -294,17 +298,21 @@ def test_a_job_that_ends_while_it_is_abandoned_leaves_no_thread_behind(monkeypat
     until(lambda: not any(thread.name == worker.name for thread in threading.enumerate()), "both threads ended")
 
 
-def test_a_job_that_raises_or_exits_ends_no_thread() -> None:
+@ENDINGS
+def test_a_job_that_raises_whatever_ends_no_thread_and_nobody_who_waits(raised: BaseException) -> None:
     errors: list[str] = []
     worker = Worker("w", SYSTEM, lambda what, error: errors.append(f"{what}: {type(error).__name__}"))
 
-    def exits() -> None:
-        raise SystemExit(3)
+    def ends() -> None:
+        raise raised
 
     worker.post(lambda: 1 // 0, "divides")
-    worker.post(exits, "exits")
+    worker.post(ends, "ends")
+    with pytest.raises(ContractError, match=f"the job raised {type(raised).__name__}") as seen:
+        worker.call(ends, "the job", 2.0)
+    assert seen.value.__cause__ is raised and raised.__traceback__ is not None
     assert worker.call(lambda: "alive", "asks", 2.0) == "alive"
-    assert errors == ["divides: ZeroDivisionError", "exits: ContractError"]
+    assert errors == ["divides: ZeroDivisionError", f"ends: {type(raised).__name__}"]
     worker.stop(2.0)
 
 
