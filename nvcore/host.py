@@ -120,7 +120,7 @@ class Host:
             if (what, name) not in self._opened:
                 try:
                     self._opened[what, name] = open()
-                except Exception as error:  # isolation boundary: hook
+                except BaseException as error:  # isolation boundary: hook
                     from nvcore.gpu.threads import describe_error
 
                     seen, _, remedy = describe_error(error)
@@ -159,14 +159,9 @@ class Host:
         return self._once("firmware backend", offer.name, offer.open)
 
     @may_sleep
-    def open_driver(self, offer: offers.ClientOffer) -> client.ClientDriver | None:
-        """The driver behind an offer; None when it cannot be opened: the client is then dropped."""
-        try:
-            return self._once("client", offer.name, offer.open)
-        except PluginError as error:
-            self.clients = tuple(other for other in self.clients if other is not offer)  # matched no more
-            self.events.publish("plugin", str(error), owner=offer.name)
-            return None
+    def open_driver(self, offer: offers.ClientOffer) -> client.ClientDriver:
+        """The driver behind an offer. Raises PluginError when it cannot be opened."""
+        return self._once("client", offer.name, offer.open)
 
     def _bus_event(self, event: device.BusEvent) -> None:
         """A device came or went. Runs in the bus's thread: stores and hands over."""

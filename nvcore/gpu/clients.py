@@ -138,12 +138,11 @@ class Attachment:
             self.hung = describe_error(error)[0]
         return self.hung is None
 
-    def probe(self) -> bool:
+    def probe(self) -> None:
         """Have the driver take the function. Raises what it raises, WaitTimeout, PluginError."""
         self.client = self._calls.call(lambda: self.driver.probe(self.context), f"{self.name}: probe", self._settings.call, abandon=True)
         if self.client is None:
             raise PluginError(f"{self.name} took {self.function.name} and gave no client")
-        return True
 
     @interrupt_safe
     @signalling_safe
@@ -198,39 +197,44 @@ class Attachment:
 
 
 def attach_clients(gpu: Gpu, host: Host) -> None:
-    """Probe every client on every published function that is its own; those of a GPU that dies meanwhile, when it runs again."""
-    while gpu.unasked and gpu.hardware is not None and gpu.hardware.gate.open:
+    """Probe every client on every published function that is its own; those of a GPU that dies before or under it, when it runs again."""
+    while gpu.unasked and not gpu.ladder.down():
         function = gpu.unasked.pop(0)
         offers = [offer for offer in host.clients if function.published and function.kind in offer.functions]
-        drivers = [(offer, driver) for offer in offers if (driver := host.open_driver(offer)) is not None]
-        claims = [(offer, driver) for offer, driver in drivers if _ask(gpu, host, offer, function, partial(driver.match, function))]
+        claims = [offer for offer in offers if _matches(gpu, host, offer, function)]
         if len(claims) > 1:
-            names = " and ".join(offer.name for offer, _ in claims)
-            gpu.conflicts.append(f"clients {names} both claim {function.name}: none got it")
+            gpu.conflicts.append(f"clients {' and '.join(one.name for one in claims)} both claim {function.name}: none got it")
             gpu.publish("client", gpu.conflicts[-1], function=function.name, code="NVC-1005", action="select only one of them")
         elif claims:
-            _attach(gpu, host, *claims[0], function)
+            _attach(gpu, host, claims[0], function)
 
 
-def _attach(gpu: Gpu, host: Host, offer: ClientOffer, driver: ClientDriver, function: Function) -> None:
+def _matches(gpu: Gpu, host: Host, offer: ClientOffer, function: Function) -> bool:
+    """Whether a client's driver, which is opened for that, wants a function; False when it cannot say, which is on record then."""
+    try:
+        return host.open_driver(offer).match(function)
+    except BaseException as error:  # isolation boundary: worker
+        gpu.leave_out(offer.name, function, _failed(gpu, offer, function, error))
+        return False
+
+
+def _attach(gpu: Gpu, host: Host, offer: ClientOffer, function: Function) -> None:
     folder = host.state_dir / "clients" / offer.name
     folder.mkdir(parents=True, exist_ok=True)
-    attachment = Attachment(gpu, offer, driver, function, folder)
+    attachment = Attachment(gpu, offer, host.open_driver(offer), function, folder)
     gpu.attachments.append(attachment)
     gpu.own(function, offer.name)
-    if _ask(gpu, host, offer, function, attachment.probe):
-        attachment.publish(f"{offer.name} drives {function.name}")
-    else:
-        gpu.detach(attachment, f"probe failed: {host.problems[offer.name]}")
-
-
-def _ask(gpu: Gpu, host: Host, offer: ClientOffer, function: Function, call: Callable[[], bool]) -> bool:
-    """What a client's driver answers; False when it raised, which is on record then."""
     try:
-        return call()
-    except Exception as error:  # isolation boundary: worker
-        cause, code, remedy = describe_error(error)
-        host.blame(offer.name, cause)
-        gpu.left_out[function.name] = f"{offer.name}: {cause}"
-        gpu.publish("client", f"{offer.name} failed on {function.name}: {cause}", owner=offer.name, code=code, action=remedy)
-        return False
+        attachment.probe()
+        attachment.publish(f"{offer.name} drives {function.name}")
+    except BaseException as error:  # isolation boundary: worker
+        cause, died = _failed(gpu, offer, function, error), gpu.ladder.down()
+        gpu.detach(attachment, None if died else f"probe failed: {cause}")
+        gpu.unasked[:0] = [function] if died else []  # no failure of the client's: it is asked again when the GPU runs
+
+
+def _failed(gpu: Gpu, offer: ClientOffer, function: Function, error: BaseException) -> str:
+    """Tell that a client failed on a function; the cause."""
+    cause, code, remedy = describe_error(error)
+    gpu.publish("client", f"{offer.name} failed on {function.name}: {cause}", owner=offer.name, code=code, action=remedy)
+    return cause

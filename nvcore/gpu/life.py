@@ -63,8 +63,8 @@ class Gpu:
         self._session: FirmwareSession | None = None  # from its opening to its unload, whether or not it came to run
         self.needs = NO_NEEDS
         self.functions: tuple[Function, ...] = ()
-        self.unasked: list[Function] = []  # of which no client was asked yet
-        self.left_out: dict[str, str] = {}  # by function: whose client failed on it, and why
+        self.unasked: list[Function] = []  # of which no client was asked yet, or the GPU died meanwhile
+        self.left_out: dict[str, str] = {}  # by function: whose client failed on it, and why; replaced as a whole
         self.virtual_functions: Sequence[VirtualFunction] = ()
         self.attachments: list[Attachment] = []
         self.conflicts: list[str] = []
@@ -123,7 +123,7 @@ class Gpu:
             self.unasked, self.left_out = list(self.functions), {}
             self.publish("boot", f"{inventory.name} booted on {inventory.firmware}")
             attach_clients(self, self._host)
-        except Exception as error:  # isolation boundary: worker
+        except BaseException as error:  # isolation boundary: worker
             if isinstance(error, ConflictError):
                 self.conflicts = [error.what]
             cause, code, remedy = describe_error(error)
@@ -192,7 +192,7 @@ class Gpu:
     # what the ladder asks for
 
     def restart_firmware(self) -> None:
-        """Take the dead firmware down and start it again; clients that it died before are asked now. Raises NvcoreError."""
+        """Take the dead firmware down and start it again; clients that it died before, or under, are asked now. Raises NvcoreError."""
         assert self.device is not None and self.identity is not None and self._session is not None
         self._unload(self.device, self._session)
         self.device.reset()  # also after a clean unload: engines or the MMU may hang, and quarantine ends with a reset only
@@ -214,10 +214,14 @@ class Gpu:
         self.own(attachment.function, None)
         if abandoned is not None:
             attachment.publish(f"{attachment.name} abandoned: {abandoned}", action="revoked")
-            self._host.blame(attachment.name, abandoned)
-            self.left_out[attachment.function.name] = f"{attachment.name}: {abandoned}"
+            self.leave_out(attachment.name, attachment.function, abandoned)
         else:
             attachment.publish(f"{attachment.name} left, not in order: {cause}" if cause else f"{attachment.name} left")
+
+    def leave_out(self, client: str, function: Function, why: str) -> None:
+        """Enter that a client, which could have had a function, does not drive it."""
+        self._host.blame(client, why)
+        self.left_out = {**self.left_out, function.name: f"{client}: {why}"}
 
     def detach_all_of(self, plugin: str) -> None:
         """All clients of a plugin leave. Life-cycle thread."""
@@ -243,7 +247,7 @@ class Gpu:
             device.set_bus_master(True)
         try:
             report = session.unload()
-        except Exception as error:  # isolation boundary: worker
+        except BaseException as error:  # isolation boundary: worker
             report = UnloadReport((), clean=False, needs_reset=True, cause=describe_error(error)[0])
         self._session = None
         self.receiver.detach()

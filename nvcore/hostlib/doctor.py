@@ -28,7 +28,7 @@ def check_gpu(gpu: Gpu) -> list[Finding]:
         return [Finding("note", f"GPU {gpu.name} is {state.name}")]
     findings = [Finding("warning", text, "NVC-1005", "select only one of the plugins") for text in gpu.conflicts]
     again = f"mend the client, then: nvcore gpus reset {gpu.name}"
-    findings += [Finding("note", f"{function} has no owner: {why}", "NVC-1010", again) for function, why in gpu.left_out.items()]
+    findings += [Finding("note", f"{function} is not driven by {why}", "NVC-1010", again) for function, why in gpu.left_out.items()]
     wrong = hardware.ledger.check({**hardware.grants, "core/bar1": None})
     said = [f"GPU {gpu.name}: books do not balance: {text}" for text in wrong]
     findings += [Finding("error", text, "NVC-4010", "report this with nvcore dump") for text in said]

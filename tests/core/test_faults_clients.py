@@ -90,19 +90,43 @@ def test_a_client_that_meets_the_death_of_the_gpu_on_its_way_back_is_not_blamed(
     rig.doctor_ok()
 
 
-def test_clients_that_were_not_asked_yet_when_the_gpu_died_are_asked_when_it_runs_again(rig: Rig) -> None:
+@pytest.mark.parametrize("probe", ["fails", "hangs"])
+def test_clients_that_a_dying_gpu_came_under_or_was_not_ready_for_are_asked_when_it_runs_again(rig: Rig, probe: str) -> None:
+    release = threading.Event()
+    rig.settings.call = 0.3
+
     def dies() -> None:
+        rig.a.hooks.clear()
         rig.session.halt("dies")
         until(lambda: any(event.kind == "fault" for event in rig.host.events.since()), "the fault was met")
+        if probe == "hangs":
+            release.wait(10.0)
 
     rig.a.hooks["probe"] = dies
     host = rig.start()
     rig.running(2)
-    assert {f.kind: f.owner for f in host.functions} == {"vgpu": None, "graphics": "toy-b", "display": None}
-    assert list(host.problems) == ["toy-a"] and told(rig.b.tenant) == [] and rig.b.tenant.submit()
+    assert {f.kind: f.owner for f in host.functions} == {"vgpu": "toy-a", "graphics": "toy-b", "display": None}
+    assert host.problems == {} and [finding for finding in host.doctor() if finding.severity != "ok"] == []
+    assert told(rig.a.tenant) == told(rig.b.tenant) == [] and rig.a.tenant.submit() and rig.b.tenant.submit()
+    release.set()
     rig.doctor_ok()
+
+
+def test_a_gpu_that_dies_under_its_client_each_time_is_lost_and_asks_it_again_with_a_retry_only(rig: Rig) -> None:
+    asked: list[int] = []
+
+    def dies() -> None:
+        gate = rig.gpu.hardware.gate
+        asked.append(rig.gpu.generation)
+        rig.session.halt("dies")
+        until(lambda: not gate.open, "met")
+
+    rig.a.hooks["probe"] = dies
+    host = rig.start()
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert asked == [1, 2] and rig.b.tenants == []
     rig.a.hooks.clear()
-    host.reset(rig.gpu.name)
+    host.retry(rig.gpu.name)
     assert {f.kind: f.owner for f in host.functions} == {"vgpu": "toy-a", "graphics": "toy-b", "display": None}
 
 

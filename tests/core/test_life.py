@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from pathlib import Path
@@ -19,6 +20,9 @@ from nvcore.testing.fakes import FakeBus, FakeGpu, fake_bus
 from nvcore.testing.firmware import fake_firmware
 from nvcore.testing.toys import toy_client
 from tests.core.conftest import Rig, until
+
+ENDS = [asyncio.CancelledError("one"), KeyboardInterrupt("two"), SystemExit(3)]
+ENDINGS = pytest.mark.parametrize("raised", ENDS, ids=lambda error: type(error).__name__)
 
 
 def test_a_host_without_gpus_starts_and_stops() -> None:
@@ -213,7 +217,7 @@ def test_a_probe_that_raises_leaves_its_function_free_and_the_books_balanced(rig
     assert next(f for f in host.functions if f.kind == "vgpu").owner is None
     rig.doctor_ok()
     (told,) = [finding for finding in host.doctor() if finding.severity == "note"]
-    assert "vgpu has no owner: toy-a: probe failed: " in told.text and "vram" in told.text and "gpus reset" in str(told.remedy)
+    assert "vgpu is not driven by toy-a: probe failed: " in told.text and "vram" in told.text and "gpus reset" in str(told.remedy)
     rig.a.request = usual
     host.reset(rig.gpu.name)
     assert [finding for finding in host.doctor() if finding.severity == "note"] == []
@@ -328,6 +332,69 @@ def test_a_client_that_hangs_in_probe_is_abandoned(rig: Rig) -> None:
     rig.a.hooks.clear()
     release.set()
     assert any("probe" in what for what in host.stop())
+
+
+@ENDINGS
+@pytest.mark.parametrize("place", ["match", "probe", "open"])
+def test_whatever_a_client_raises_leaves_its_function_free_and_the_gpu_running(rig: Rig, raised: BaseException, place: str) -> None:
+    def ends(*_: object) -> object:
+        raise raised
+
+    if place == "probe":
+        rig.a.hooks["probe"] = ends
+    elif place == "match":
+        rig.a.match = ends  # type: ignore[method-assign]
+    else:
+        rig.clients[0] = attrs.evolve(rig.offer_a, open=ends)
+    rig.settings.call = 1.0
+    host = rig.start()
+    assert rig.gpu.state.name == "running"
+    assert {f.kind: f.owner for f in host.functions} == {"vgpu": None, "graphics": "toy-b", "display": None}
+    assert f"{type(raised).__name__}: {raised}" in host.problems["toy-a"]
+    host.reset(rig.gpu.name, timeout=5.0)
+    assert rig.gpu.state.name == "running" and rig.b.tenant.submit()
+    assert host.stop() == []
+
+
+def test_a_client_that_cannot_be_opened_is_named_for_each_function_it_might_have_had(rig: Rig) -> None:
+    def absent() -> object:
+        raise OSError("no such library")
+
+    rig.clients[0] = attrs.evolve(rig.offer_a, open=absent)
+    host = rig.start()
+    (note,) = [finding for finding in host.doctor() if finding.severity == "note"]
+    assert "vgpu is not driven by toy-a: client toy-a cannot be opened; seen OSError: no such library" in note.text
+    host.clients = (rig.offer_a, rig.offer_b)
+    host.reset(rig.gpu.name)
+    assert next(f for f in host.functions if f.kind == "vgpu").owner == "toy-a" and len(host.doctor()) == 2
+
+
+def test_a_function_that_one_client_failed_on_and_another_drives_is_not_said_to_have_no_owner(rig: Rig) -> None:
+    offer, driver = toy_client("toy-c", "vgpu")
+    driver.match = lambda function: {}["absent"]  # type: ignore[method-assign]
+    rig.clients.append(offer)
+    host = rig.start()
+    (note,) = [finding.text for finding in host.doctor() if finding.severity == "note" and "vgpu" in finding.text]
+    assert "vgpu is not driven by toy-c: KeyError: 'absent'" in note
+    assert next(f for f in host.functions if f.kind == "vgpu").owner == "toy-a"
+
+
+@ENDINGS
+def test_whatever_a_backend_raises_fails_the_gpu_and_keeps_nobody_waiting(
+    rig: Rig, raised: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def ends(*_: object) -> object:
+        raise raised
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.backend, "open", ends)
+        host = rig.start()
+        assert rig.gpu.state.name == "failed" and rig.gpu.state.cause == f"{type(raised).__name__}: {raised}"
+    host.retry(rig.gpu.name)
+    monkeypatch.setattr(rig.backend, "open", ends)
+    rig.session.halt("dies")
+    until(lambda: rig.gpu.state.name == "lost", "lost")
+    assert type(raised).__name__ in rig.gpu.state.cause
 
 
 def test_a_plugin_that_breaks_its_contract_fails_this_gpu_and_says_who(rig: Rig) -> None:
