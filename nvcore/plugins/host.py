@@ -1,7 +1,7 @@
 """PluginHost: the plugins of one host from selection to teardown.
 
 Owns the records, the hooks and what was offered at them. Belongs to one thread; `states()` may be called from any (it copies);
-observers and services are called in threads of their own, which are abandoned when they hang. Never imports what is not selected; never
+imports, observers and services run in threads of their own, which are abandoned when they hang. Never imports what is not selected; never
 lets one plugin's failure reach another; calls no hook after `load` but the two observers.
 """
 
@@ -38,8 +38,14 @@ class RequiredPluginError(PluginError):
     code, exit_code = "NVC-1116", 78
 
 
+class RequiredPluginLate(RequiredPluginError):
+    """Its import took too long, from a cold disk perhaps: the service manager may try again."""
+
+    exit_code = 1
+
+
 class ObserverError(PluginError):
-    """An observer or a service of a plugin raised or hung."""
+    """An observer or a service of a plugin raised or hung while it stopped."""
 
     code = "NVC-1112"
 
@@ -88,7 +94,8 @@ class PluginHost:
         for plugin in self.plugins:
             if plugin.required and plugin.state != "registered":
                 what = f"required plugin {plugin.name} is {plugin.state}: {plugin.reason}"
-                raise RequiredPluginError(what, remedy=plugin.remedy or "select it, or take it out of [plugins] required")
+                kind = RequiredPluginLate if plugin.code == "NVC-1109" else RequiredPluginError
+                raise kind(what, remedy=plugin.remedy or "select it, or take it out of [plugins] required")
 
     def _import(self, plugin: Plugin) -> None:
         objects: dict[str, object] = {}
@@ -170,7 +177,7 @@ class PluginHost:
         if not self.clock.wait(job.done, limit := limit or self.limit):
             code, reason = "NVC-1109", f"{job.what} did not return within {limit:g} s and was abandoned in thread {thread.name!r}"
         elif job.error is not None:
-            code, reason = "NVC-1112", f"{job.what} {raised(job.error)}"
+            code, reason = "NVC-1101" if what == "import" else "NVC-1112", f"{job.what} {raised(job.error)}"
         else:
             return None
         plugin.fail(code, reason)

@@ -1,7 +1,8 @@
 """Import: one entry point at a time, timed, each in its own try, and told apart by what went wrong.
 
-This is the isolation boundary "plugin import": the one place that catches everything an import can raise, `SystemExit` included and
-`KeyboardInterrupt` not. Main thread. Imports nothing of a plugin that was not selected.
+This is the isolation boundary "plugin import": it catches errors and `SystemExit`. Whatever else an import raises passes: on the main
+thread, where commands are imported, it may be the operator's Ctrl-C; in the host's watched thread, where everything else is, it ends there
+and fails the plugin. Imports nothing of a plugin that was not selected.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def raised(error: BaseException) -> str:
 
 
 def import_object(plugin: Plugin, value: str, *, make: bool = False) -> object:
-    """Import `module` or `module:attribute`. make: an object of a class. Raises ImportFailed or a subclass, and KeyboardInterrupt."""
+    """Import `module` or `module:attribute`. make: an object of a class. Raises ImportFailed or a subclass, and what is no Exception."""
     module_name, _, attribute = map(str.strip, value.partition(":"))
     try:
         found: object = import_module(module_name)
@@ -58,12 +59,9 @@ def import_object(plugin: Plugin, value: str, *, make: bool = False) -> object:
         return found() if make and isinstance(found, type) else found
     except ModuleNotFoundError as error:
         raise _missing(plugin, module_name, error) from error
-    except SystemExit as error:
-        what = f"import of {module_name} called sys.exit({error.code!r})"
-        raise ImportExited(what, where=_blame(error), remedy=plugin.complaint) from error
-    except Exception as error:  # isolation boundary: plugin import
-        what = f"import of {value} raised {type(error).__name__}: {error}"
-        raise ImportFailed(what, where=_blame(error), remedy=plugin.complaint) from error
+    except (Exception, SystemExit) as error:  # isolation boundary: plugin import
+        kind, what = ImportExited if isinstance(error, SystemExit) else ImportFailed, f"raised {type(error).__name__}: {error}"
+        raise kind(f"import of {value} {what}", where=_blame(error), remedy=plugin.complaint) from error
 
 
 def _missing(plugin: Plugin, module_name: str, error: ModuleNotFoundError) -> ImportFailed:
@@ -80,10 +78,9 @@ def load_objects(plugin: Plugin) -> dict[str, object]:
     """Import every entry point of a selected plugin: family to object. It is failed where the answer is empty."""
     began = time.perf_counter()
     try:
-        objects = {family: import_object(plugin, point.value, make=True) for family, point in plugin.families.items()}
+        return {family: import_object(plugin, point.value, make=True) for family, point in plugin.families.items()}
     except ImportFailed as error:
         plugin.fail(error.code, f"{error.what} at {error.where}" if error.where else error.what, error.remedy)
         return {}
     finally:
         plugin.import_ms = round((time.perf_counter() - began) * 1000, 3)
-    return objects

@@ -34,7 +34,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "raises": Kind("failed", "NVC-1101", False, True, "ZeroDivisionError", "1 / 0"),
-    "exits": Kind("failed", "NVC-1102", False, True, "sys.exit(3)", "import sys; sys.exit(3)"),
+    "exits": Kind("failed", "NVC-1102", False, True, "SystemExit: 3", "import sys; sys.exit(3)"),
     "newer": Kind("incompatible", "NVC-1104", True, True, "generation 2", ""),
     "hook": Kind("failed", "NVC-1108", False, True, "KeyError", CLIENT + "s(host): raise KeyError('x')"),
     "misspelt": Kind("failed", "NVC-1107", False, True, "did you mean nvcore_client_drivers?", CLIENT + "(host): return []"),

@@ -52,7 +52,7 @@ def test_a_good_plugin_is_registered_and_its_offers_carry_its_name(site: Path) -
 
 BROKEN = {
     "raises": ("1 / 0", "NVC-1101", "ZeroDivisionError"),
-    "exits": ("import sys; sys.exit(3)", "NVC-1102", "sys.exit(3)"),
+    "exits": ("import sys; sys.exit(3)", "NVC-1102", "SystemExit: 3"),
     "lacks": ("import absent_library", "NVC-1103", "absent_library, which is not installed"),
     "misspelt": (
         "from nvcore.api import hookimpl\n@hookimpl\ndef nvcore_client_driver(host): return []",
@@ -123,8 +123,22 @@ def test_a_plugin_that_raises_what_a_keyboard_raises_fails_alone(site: Path) -> 
     plugin(site, "stop", "raise KeyboardInterrupt")
     with_good(site)
     host = loaded()
-    assert row(host, "stop")["state"] == "failed" and "KeyboardInterrupt" in row(host, "stop")["reason"]
+    assert (row(host, "stop")["state"], row(host, "stop")["code"]) == ("failed", "NVC-1101")
+    assert row(host, "stop")["reason"] == f"import of stop raised KeyboardInterrupt: at {site}/toy_stop.py:1"
     assert row(host, "good")["state"] == "registered"
+
+
+@pytest.mark.parametrize("raised", ["asyncio.CancelledError('x')", "GeneratorExit('x')", "type('Own', (BaseException,), {})('x')"])
+def test_a_plugin_that_raises_what_is_no_exception_fails_with_its_place(site: Path, raised: str) -> None:
+    plugin(site, "odd", f"import asyncio\nraise {raised}", family="client")
+    plugin(site, "late", OBSERVER.format(started=f"import asyncio; raise {raised}", stopping="pass"))
+    with_good(site)
+    host = loaded()
+    assert (row(host, "odd")["state"], row(host, "odd")["code"]) == ("failed", "NVC-1101") and host.partial()
+    assert f": x at {site}/toy_odd.py:2" in row(host, "odd")["reason"] and row(host, "odd")["remedy"]
+    host.start(VIEW)
+    assert (row(host, "late")["state"], row(host, "late")["code"]) == ("failed", "NVC-1112") and ": x at " in row(host, "late")["reason"]
+    assert row(host, "good")["state"] == "started" and host.teardown() is None
 
 
 def test_a_plugin_whose_import_hangs_is_named_and_abandoned_and_does_not_come_back(site: Path) -> None:
@@ -300,7 +314,7 @@ def test_a_service_that_calls_sys_exit_is_named_with_the_line_and_ends_nothing(s
     host.start(VIEW)
     served = row(host, "served")
     assert (served["state"], served["code"]) == ("failed", "NVC-1112")
-    assert "service beside of served called sys.exit; seen 3" in served["reason"] and f" at {site}/toy_served.py:8" in served["reason"]
+    assert f"service beside of served raised SystemExit: 3 at {site}/toy_served.py:8" in served["reason"]
     assert row(host, "good")["state"] == "started" and host.teardown() is None
 
 
@@ -369,7 +383,16 @@ def test_a_required_plugin_that_is_not_usable_stops_the_host(site: Path, name: s
     plugin(site, "raises", "1 / 0")
     with pytest.raises(RequiredPluginError) as caught:
         PluginHost().load(Selection(required=[name]))
-    assert name in caught.value.what and caught.value.remedy
+    assert name in caught.value.what and caught.value.remedy and caught.value.exit_code == 78
+
+
+def test_a_required_plugin_whose_import_only_took_too_long_may_be_tried_again(site: Path) -> None:
+    plugin(site, "slow", "import time\ntime.sleep(0.6)\n" + GOOD, family="client")
+    with pytest.raises(RequiredPluginError, match="import of slow did not return within") as caught:
+        PluginHost(limit=0.05).load(Selection(required=["slow"]))
+    assert (caught.value.code, caught.value.exit_code) == ("NVC-1116", 1)
+    for thread in [thread for thread in threading.enumerate() if "import of slow" in thread.name]:
+        thread.join(5)
 
 
 def test_a_plugins_section_reaches_its_hooks_as_its_record(site: Path, tmp_path: Path) -> None:
@@ -479,12 +502,14 @@ def test_what_was_installed_while_the_host_runs_needs_a_restart(site: Path) -> N
     old = plugin(site, "old", GOOD.replace("toy-good", "toy-old").replace("'good'", "'old'"), family="client")
     gone = plugin(site, "gone", GOOD.replace("toy-good", "toy-gone").replace("'good'", "'gone'"), family="client")
     running = [dict(one) for one in loaded().states()]
-    assert changes_on_disk(running, scan()) == []
+    changes_on_disk(running, scan())
+    assert [note for one in running for note in one["notes"]] == []
     plugin(site, "late", GOOD, family="client")
     old.rename(old.with_name("toy_old-2.0.dist-info"))
     (old.with_name("toy_old-2.0.dist-info") / "METADATA").write_text("Name: toy-old\nVersion: 2.0\n")
     (gone / "entry_points.txt").unlink()
-    assert sorted(changes_on_disk(running, scan())) == [
+    changes_on_disk(running, scan())
+    assert sorted(note for one in running for note in one["notes"]) == [
         "gone: removed from the disk, still running; restart needed",
         "late: new on disk, restart needed",
         "old: 2.0 on disk, 1.0 running; restart needed",
