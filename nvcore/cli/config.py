@@ -20,7 +20,8 @@ def check(context: Context) -> int:
     for plugin in host.plugins:
         if plugin.broken or (plugin.state != "registered" and plugin.name in configuration.sections):
             why = plugin.reason or "; ".join(plugin.conflicts)
-            context.say(f"note: plugin {plugin.name} is {plugin.state}, so no section of it could be checked: {why}")
+            unchecked = "" if plugin.state == "registered" else ", so no section of it could be checked"
+            context.say(f"note: plugin {plugin.name} is {plugin.state}{unchecked}: {why}")
     host.teardown()
     context.out(f"ok: {', '.join(configuration.files) or 'no file, defaults only'}\n")
     return 7 if any(plugin.broken for plugin in host.plugins) else 0

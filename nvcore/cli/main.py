@@ -16,7 +16,15 @@ from nvcore.api.errors import NvcoreError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line, `sys.argv` by default; returns its exit code (`nvcore --help` lists them)."""
+    """Run one command line; returns its exit code (`nvcore --help` lists them). argv: None for that of the process, which ends here when
+    a plugin hangs in it: its thread may hold a stream, and the interpreter, which wants that at its end, would abort."""
+    code, locks = _run(argv), sys.modules.get("nvcore.locks")
+    if argv is None and locks and any(thread.name.startswith("nvcore-watched") for thread in locks.live_threads()):
+        os._exit(code)  # what was written is flushed by now
+    return code
+
+
+def _run(argv: list[str] | None) -> int:
     if sys.stdout is None or sys.stderr is None:
         nowhere = open(os.devnull, "w")  # noqa: SIM115  # started with a closed stream: nothing to write to is no reason to fail
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere

@@ -6,7 +6,9 @@ of a plugin never stands there: it is an entry point of group `nvcore.command.v1
 
 from __future__ import annotations
 
-from nvcore.api.errors import ConflictError, PluginError, UsageError
+import sys
+
+from nvcore.api.errors import ConflictError, NvcoreError, PluginError, UsageError
 from nvcore.cli.context import Context
 from nvcore.cli.output import OUTPUT_OPTIONS, beside, chosen
 from nvcore.plugins.names import did_you_mean
@@ -48,7 +50,7 @@ def run_core(noun: str, context: Context) -> int:
 
 def run_plugin(noun: str, context: Context) -> int:
     """Run the command line behind a noun of a plugin; the exit code. Raises where no plugin, or more than one, may serve it."""
-    from nvcore.plugins.loader import import_object
+    from nvcore.plugins.loader import import_object, raised
 
     plugins = context.plugins()
     owners = [plugin for plugin in plugins if noun in plugin.commands]
@@ -66,7 +68,12 @@ def run_plugin(noun: str, context: Context) -> int:
     command = import_object(owner, owner.commands[noun])
     if not callable(command):
         raise PluginError(f"command {noun} of {owner.distribution} cannot be called", expected="a callable", seen=type(command).__name__)
-    return int(command(context.given.words, context))
+    try:
+        return int(command(context.given.words, context))
+    except Exception as error:  # isolation boundary: hook
+        if isinstance(error, NvcoreError | OSError) or sys.flags.dev_mode:
+            raise
+        raise PluginError(f"command {noun} of plugin {owner.name} {raised(error)}", remedy=owner.complaint) from error
 
 
 def help_text(plugins: list[Plugin]) -> str:

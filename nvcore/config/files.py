@@ -88,8 +88,8 @@ def check(tree: dict[str, Any], origins: dict[Path, str], files: Sequence[str] =
     if not 0 < tables.host.time_scale <= 1000:
         raise checker.unfit(("host", "time_scale"), "a number above 0, at most 1000", tables.host.time_scale)
     for key, value in (("socket", tables.host.socket), ("state_dir", tables.host.state_dir)):
-        if value is not None and (value[:1] != "/" or (key == "socket" and len(value.encode()) > 107)):  # unix(7)
-            raise checker.unfit(("host", key), "an absolute path, of a socket at most 107 bytes", value)
+        if value is not None and (value[:1] != "/" or "\0" in value or (key == "socket" and len(value.encode()) > 107)):  # unix(7)
+            raise checker.unfit(("host", key), "an absolute path without NUL, of a socket at most 107 bytes", value)
     for at, gpu in enumerate(tables.gpu):
         if ":" not in gpu.source:
             raise checker.unfit(("gpu", at, "source"), "SCHEME:REST, as in softgpu:ga100", gpu.source)

@@ -117,6 +117,26 @@ def test_a_plugin_that_hangs_in_start_ends_with_the_process(site: Site) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "NVC-1109\n", "")
 
 
+QUICK = (
+    "import sys\nfrom nvcore.plugins.host import PluginHost\nPluginHost.__init__.__kwdefaults__['limit'] = 0.1\n"
+    "from nvcore.cli.main import main\nsys.exit(main())"
+)
+
+
+def test_a_plugin_that_waits_for_the_keyboard_while_it_is_imported_does_not_abort_the_process_at_its_end(site: Site) -> None:
+    site.plugin("asks", "input()\n" + GOOD, family="client")
+    site.plugin("good", GOOD, family="client")
+    read, write = os.pipe()  # a terminal at which nobody types
+    command = [sys.executable, "-P", "-c", QUICK, "--only", "asks,good"]
+    (site.folder / "x.toml").write_text("[plugins]\nrequired = ['asks']\n")
+    for words, code in ((["plugins", "doctor"], 7), (["config", "check", "--config", str(site.folder / "x.toml")], 1)):
+        done = subprocess.run([*command, *words], env=site.env, stdin=read, capture_output=True, text=True, timeout=20)
+        assert done.returncode == code and "Fatal" not in done.stderr, done.stderr
+        assert "was abandoned in thread" in done.stdout + done.stderr
+    os.close(read)
+    os.close(write)
+
+
 def test_a_terminal_that_reports_width_0_has_an_unknown_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.get_terminal_size", lambda descriptor: os.terminal_size((0, 0)))
     monkeypatch.setattr("sys.stdout", sys.__stdout__)
@@ -219,12 +239,23 @@ def test_a_noun_of_a_plugin_is_imported_only_when_used(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "words"), [("1 / 0", "ZeroDivisionError"), ("import sys; sys.exit(0)", "sys.exit(0)"), ("noun = 3", "cannot be called")]
+    ("source", "words"), [("1 / 0", "ZeroDivisionError"), ("import sys; sys.exit(0)", "SystemExit: 0"), ("noun = 3", "cannot be called")]
 )
 def test_a_broken_noun_says_why(site: Site, source: str, words: str) -> None:
     distribution(site.folder, "toy-gadget", points={"nvcore.command.v1": {"gadget": "toy_gadget:noun"}}, modules={"toy_gadget": source})
     done = site.run("gadget", select=False)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_noun_that_raises_is_one_line_with_its_plugin_and_its_place_and_a_traceback_for_its_author(site: Site) -> None:
+    source = "def noun(argv, io):\n    return 1 / 0\n"
+    distribution(site.folder, "toy-gadget", points={"nvcore.command.v1": {"gadget": "toy_gadget:noun"}}, modules={"toy_gadget": source})
+    done = site.run("gadget", select=False)
+    first = "error: command gadget of plugin toy-gadget raised ZeroDivisionError: division by zero"
+    assert done.returncode == 1 and done.stderr.splitlines()[0] == f"{first} at {site.folder}/toy_gadget.py:2 (NVC-1010)"
+    assert "Traceback" not in done.stderr
+    done = site.run("gadget", select=False, PYTHONDEVMODE="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
 
 
 def test_a_closed_pipe_ends_quietly_also_at_the_last_flush(site: Site) -> None:
@@ -290,6 +321,14 @@ def test_config_check_names_file_and_line_and_exits_78(site: Site) -> None:
     assert re.search(rf"plugins.settings.slots +1 +{file}:4", shown.stdout) and re.search(r"host.time_scale +1.0 +default", shown.stdout)
     values = documents(site.run("config", "show", "--json", "--config", str(file)).stdout)["values"]
     assert {"key": "host.log_level", "value": "debug", "origin": f"{file}:2"} in values
+
+
+def test_config_check_says_of_two_plugins_in_conflict_nothing_about_their_sections(site: Site) -> None:
+    for name in ("one", "two"):
+        site.plugin(name, CLIENT.format(name=name, claim="same"), family="client")
+    done = site.run("config", "check")
+    assert done.returncode == 7 and "note: plugin one is registered: ClientOffer 'same' is claimed by one and two" in done.stderr
+    assert "could be checked" not in done.stderr
 
 
 def test_config_check_says_of_which_plugin_a_section_could_not_be_checked_and_why(site: Site) -> None:

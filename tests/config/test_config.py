@@ -389,11 +389,11 @@ def test_an_older_section_is_migrated_and_a_record_must_be_attrs() -> None:
         build(ConfigSection(name="x", summary="", record=int, plugin="toy"), None)
 
 
-RELATIVE = [("socket", "here.sock"), ("state_dir", "./state"), ("state_dir", "")]
+RELATIVE = [("socket", "here.sock"), ("state_dir", "./state"), ("state_dir", ""), ("socket", "/a\\u0000b"), ("state_dir", "/a\\u0000b")]
 
 
 @pytest.mark.parametrize(("key", "value"), [*RELATIVE, ("socket", "/" + "s" * 107)])
-def test_a_place_is_absolute_and_a_socket_fits_the_kernels_limit(tmp_path: Path, key: str, value: str) -> None:
+def test_a_place_is_absolute_without_nul_and_a_socket_fits_the_kernels_limit(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"host.{key}") as refused:
         load(files=write(tmp_path, a=f'[host]\n{key} = "{value}"\n'))
     assert str(refused.value.where).endswith("a.toml:2")
