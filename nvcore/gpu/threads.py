@@ -148,4 +148,4 @@ def describe_error(error: BaseException) -> tuple[str, str | None, str | None]:
         said = [f"; {word} {value}" for word, value in (("expected", error.expected), ("seen", error.seen)) if value]
         report = getattr(error, "report", None)
         return "".join([error.what, *said]), getattr(report, "code", None) or error.code, None if error.remedy in _GENERIC else error.remedy
-    return f"{type(error).__name__}: {error}", None, None
+    return f"{type(error).__name__}: {error}".removesuffix(": "), None, None
