@@ -38,6 +38,16 @@ def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
         assert float(score[1]) <= 5.0
 
 
+def test_devices_are_allowed_by_names_that_systemd_understands() -> None:
+    allowed = dict(re.findall(r"^DeviceAllow=(\S+) (\w+)$", UNIT.read_text(), re.MULTILINE))
+    paths = {name for name in allowed if name.startswith("/")}
+    # systemd.resource-control(5): a path is one node and has no wildcards, `char-NAME` is a whole group of /proc/devices. The names are
+    # Linux's: "vfio" of /dev/vfio/GROUP, "vfio-dev" of /dev/vfio/devices/vfioN; /dev/vfio/vfio is one of the group misc.
+    assert paths == {"/dev/vfio/vfio", "/dev/iommu"} and not any("*" in path or "?" in path for path in paths)
+    assert allowed.keys() - paths == {"char-vfio", "char-vfio-dev"} and set(allowed.values()) == {"rw"}
+    assert keys()["DevicePolicy"] == "closed"
+
+
 def test_it_says_what_the_exit_codes_mean_and_where_things_lie() -> None:
     found = keys()
     assert found["Type"] == "notify" and found["Restart"] == "on-failure"
