@@ -54,7 +54,8 @@ class Chip(NamedTuple):
     """One chip. Addresses are BAR0 byte offsets.
 
     flow: who starts the GSP. tables: page-table version. fb_size: layout of the size register.
-    riscv: which RISC-V status registers exist. fwsec: ucode descriptor version in the ROM, 0 for none. signature: section of the GSP image.
+    riscv: which RISC-V status registers exist. fwsec: ucode descriptor version in the ROM, 0 for none. image: the family of GSP images that
+    the chip runs. signature: section of the GSP image.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Chip(NamedTuple):
     debug_fuse: int
     leaves: int
     cot_version: int
+    image: Literal["tu10x", "ga10x"]
     signature: str
     channel_class: int
     copy_class: int
@@ -121,6 +123,7 @@ CHIPS: Final[Sequence[Chip]] = (
         debug_fuse=0x82074C,
         leaves=8,
         cot_version=0,
+        image="tu10x",
         signature=".fwsignature_ga100",
         channel_class=0xC56F,
         copy_class=0xC6B5,
@@ -154,6 +157,7 @@ CHIPS: Final[Sequence[Chip]] = (
         debug_fuse=0x82074C,
         leaves=16,
         cot_version=1,
+        image="ga10x",
         signature=".fwsignature_gh100",
         channel_class=0xC86F,
         copy_class=0xC8B5,

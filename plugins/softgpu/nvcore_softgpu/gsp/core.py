@@ -95,7 +95,8 @@ class BehaviouralGsp:
             self._forget()
             return reason
         opened = [LogBuffer.open(self._env, region) for name, region in regions.items() if name.startswith("LOG")]
-        self._logs = [log for log in opened if log is not None]
+        # every driver's region is checked, and only those that this image has names for are written
+        self._logs = [log for log in opened if log is not None and log.name in version.logs[self._chip.image]]
         self._phase = "starting"
         self._note(f"start {version.name} on {self._chip.name}")
         if self._env.faults.take("gsp-halt@boot") is not None:

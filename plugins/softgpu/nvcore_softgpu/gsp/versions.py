@@ -2,7 +2,8 @@
 
 Declarations only, one place each; kept apart from the driver's layouts on purpose, so that the two can disagree (a test compares them).
 Source: open-gpu-kernel-modules at the tags 535.113.01 and 570.144: gsp_static_config.h, g_rpc-structures.h, gsp_init_args.h,
-ctrl2080*.h, ctrl0080*.h, alloc/*; engine numbers of gpu_engine_type.h and intr_table.h.
+ctrl2080*.h, ctrl0080*.h, alloc/*; engine numbers of gpu_engine_type.h and intr_table.h. Names of logs: the strings of the released images
+gsp_tu10x.bin and gsp_ga10x.bin (gsp-boot.md 4.9).
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Version(NamedTuple):
     processed: int  # message_seq_num_processed inside the response buffer; the result follows
     heap_floor: int  # bytes of GSP heap that a vGPU host boot needs
     identity: Mapping[str, tuple[int, int]]  # (offset, bytes) of what GspSystemInfo says of the GPU's place and identity
+    logs: Mapping[str, frozenset[str]]  # by the family of the image: the log regions that it knows and writes
 
 
 _STATIC_535: Final = StaticInfo(
@@ -97,13 +99,16 @@ _PLACE_570: Final = {
     "PCISubDeviceID": (92, 4), "PCIRevisionID": (96, 4),
 }  # fmt: skip
 
+_LOGS_535: Final = {"tu10x": frozenset({"LOGINIT", "LOGRM"}), "ga10x": frozenset({"LOGINIT", "LOGINTR", "LOGRM"})}
+_LOGS_570: Final = {"tu10x": _LOGS_535["tu10x"], "ga10x": _LOGS_535["ga10x"] | {"LOGMNOC", "LOGKRNL"}}
+
 _535: Final = Version(
     name="535.113.01", static_info=_STATIC_535, system_info_size=0x298, vf_info=0x270, resume_arguments=0x30, arguments_size=80,
     root_size=108, channel_size=360, engine_gsp=0x31, engine_gr0=0x52, engine_ce0=0x0F, context_properties=25, falcon_info=0x20800A42,
     memsys_size=56, fbsr_size=32, region_controls=True, fb_info_size=436, compbit_size=72, lockdown_event=0x101D, fault_gfid=False,
     error_log_size=268,
     bootload=Bootload(6496, 28, 62, 280, 288, 3360, 6432, None), type_size=4952, upload_size=316936, processed=0,
-    heap_floor=549 << 20, identity=_PLACE_535,
+    heap_floor=549 << 20, identity=_PLACE_535, logs=_LOGS_535,
 )  # fmt: skip
 _570: Final = Version(
     name="570.144", static_info=_STATIC_570, system_info_size=0x3A0, vf_info=0x358, resume_arguments=0x20, arguments_size=72,
@@ -111,7 +116,7 @@ _570: Final = Version(
     memsys_size=40, fbsr_size=24, region_controls=False, fb_info_size=460, compbit_size=80, lockdown_event=0x101C, fault_gfid=True,
     error_log_size=272,
     bootload=Bootload(6616, 28, 84, 368, 376, 3448, 6520, 6576), type_size=5224, upload_size=334344, processed=4,
-    heap_floor=581 << 20, identity=_PLACE_570,
+    heap_floor=581 << 20, identity=_PLACE_570, logs=_LOGS_570,
 )  # fmt: skip
 
 VERSIONS: Final[dict[str, Version]] = {row.name: row for row in (_535, _570)}
