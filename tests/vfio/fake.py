@@ -164,12 +164,18 @@ class FakeContext:
     log = logging.getLogger("test")
 
     def __init__(
-        self, state_dir: Path, *, functions: int = 16, firmware: FakeVgpu | None = None, address: str = GPU.address
+        self,
+        state_dir: Path,
+        *,
+        functions: int = 16,
+        firmware: FakeVgpu | None = None,
+        address: str = GPU.address,
+        memory: int = 40 << 30,
     ) -> None:
         self.state_dir, self.ended = state_dir, False
         self.gpu = attrs.evolve(GPU, address=address)
         self.function = Function("0000:41:00.0/vgpu", "vgpu", GPU, True)
-        self.inventory = inventory(functions)
+        self.inventory = inventory(functions, memory)
         self.firmware: FakeVgpu | None = firmware or FakeVgpu()
         self.grants: list[FakeGrant] = []
         self.leases = 0

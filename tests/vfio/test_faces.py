@@ -219,11 +219,20 @@ def test_a_list_with_a_vgpu_that_is_not_as_it_should_be_is_partial(state: str, c
     assert command(["list"], screen) == code  # type: ignore[arg-type]
 
 
+def running(chip: str, gib: int, *, owner: str | None = None, reason: str | None = None) -> dict[str, Any]:
+    function = {"kind": "vgpu", "reason": reason, "owner": owner}
+    return {"state": "running", "chip": chip, "inventory": {"memory_size": gib << 30}, "functions": [function]}
+
+
 WHY_NOT = {
     "a": {"state": "failed", "cause": "booter: no halt", "functions": []},
-    "b": {"state": "running", "functions": [{"kind": "vgpu", "reason": "GX has no SR-IOV"}]},
-    "c": {"state": "running", "functions": [{"kind": "vgpu", "reason": None}]},
+    "b": running("GX", 40, reason="GX has no SR-IOV"),
+    "c": running("GX", 40),
     "d": {"state": "running", "functions": []},
+    "e": running("GA100", 8, owner="vfio"),
+    "f": running("GX", 40, owner="vfio"),
+    "g": running("GA100", 40, owner="other"),
+    "h": running("GA100", 40, owner="vfio"),
 }
 
 
@@ -233,6 +242,12 @@ def test_a_gpu_that_hosts_no_vgpus_is_told_with_the_reason() -> None:
     assert command(["types"], screen) == 0  # type: ignore[arg-type]
     assert screen.said[:2] == ["a (GX) hosts no vGPUs: it is failed: booter: no halt", "b (GX) hosts no vGPUs: GX has no SR-IOV"]
     assert "no client drives" in screen.said[2] and "no function" in screen.said[3]
+    assert [text.partition("hosts no vGPUs: ")[2] for text in screen.said[4:]] == [
+        "A100-4C needs a GPU with 40 GiB of memory, and this one has 8 GiB",
+        "no vGPU type of GX is known",
+        "the client other drives its vGPU function",
+        "vfio comes to its vGPU function, or leaves it, just now: ask again",
+    ]
     screen.fails = NoVgpuHost("no GPU b that hosts vGPUs", expected="x")
     with pytest.raises(NoVgpuHost, match="GPU b hosts no vGPUs; expected x; seen GX has no SR-IOV"):
         command(["create", "--type", "A", "--gpu", "b"], screen)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from nvcore_vfio.declared import Declared, check_name
 from nvcore_vfio.errors import BringUpFailed, NoCapacity, PinnedMismatch, UnknownVgpu, VgpuExists, VgpuInUse
 from nvcore_vfio.manager import Manager
 from nvcore_vfio.placement import room
-from nvcore_vfio.types import TYPES, channels_per_vgpu, types_for
+from nvcore_vfio.types import TYPES, channels_per_vgpu, misfit, no_types, types_for
 
 from .fake import MIB, FakeContext, FakeVgpu
 
@@ -66,8 +66,9 @@ def test_list_and_create_agree_about_room_down_to_the_last_slot(tmp_path: Path) 
         assert made.capacity()[0]["left"] == left
         make(made)
     assert made.capacity()[0]["left"] == 0
-    with pytest.raises(NoCapacity, match="all 10 slots"):
+    with pytest.raises(NoCapacity, match="all 10 slots") as caught:
         make(made)
+    assert caught.value.remedy == "destroy a vGPU"
 
 
 def test_one_bad_function_is_left_out_with_its_reason_and_spoils_nothing(tmp_path: Path) -> None:
@@ -83,12 +84,40 @@ def test_one_bad_function_is_left_out_with_its_reason_and_spoils_nothing(tmp_pat
 
 def test_another_size_does_not_mix_in_equal_size_mode() -> None:
     here = room(KIND, places=[(0, 1)], sizes={8}, pool=10, functions=16, unusable={}, kept={})
-    assert here.left == 0 and "one size" in (here.reason or "")
+    assert here.left == 0 and "one size" in (here.reason or "") and "destroy those first" in here.remedy
 
 
 @pytest.mark.parametrize(("chip", "gib", "kinds"), [("GA100", 40, ["A100-4C"]), ("GA100", 39, []), ("GH100", 80, [])])
 def test_a_type_is_one_of_its_chip_and_of_memory_that_is_large_enough(chip: str, gib: int, kinds: list[str]) -> None:
     assert [kind.name for kind in types_for(chip, gib << 30)] == kinds
+    assert (misfit(KIND, chip, gib << 30) is None) == ("A100-4C" in kinds) and (no_types(chip, gib << 30) is None) == bool(kinds)
+
+
+def test_a_gpu_that_no_type_fits_is_told_with_what_is_needed_and_what_it_has(tmp_path: Path) -> None:
+    assert no_types("GA100", (40 << 30) - 1) == "A100-4C needs a GPU with 40 GiB of memory, and this one has 39.9 GiB"  # never "40"
+    assert no_types("GH100", 80 << 30) == "no vGPU type of GH100 is known"
+    assert misfit(KIND, "GH100", 80 << 30) == "A100-4C is a type of GA100, and the GPU is a GH100"
+    made = manager(FakeContext(tmp_path, memory=8 << 30))
+    assert made.capacity() == []
+    with pytest.raises(NoCapacity, match="needs a GPU with 40 GiB of memory, and this one has 8 GiB") as caught:
+        make(made)
+    assert "destroy" not in (caught.value.remedy or "") and "nvcore vgpu types" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("places", "unread", "kept", "remedy"),
+    [
+        ([], 0, {1: "x"}, "nvcore gpus reset GPU, which brings back what is in quarantine"),
+        ([(0, 1)], 1, {}, "mend the records that cannot be read (`nvcore doctor` names them)"),
+        ([(0, 1)], 0, {}, "destroy a vGPU"),
+        ([(0, 1)], 0, {1: "x"}, "destroy a vGPU, or nvcore gpus reset GPU, which brings back what is in quarantine"),
+    ],
+)
+def test_what_helps_is_what_keeps_the_room(
+    places: list[tuple[int | None, int | None]], unread: int, kept: dict[int, str], remedy: str
+) -> None:
+    here = room(KIND, places=places, sizes=(), pool=1, functions=1, unusable={}, kept=kept, unread=unread)
+    assert (here.left, here.remedy) == (0, remedy)
 
 
 def test_a_pool_of_none_says_that_there_is_no_memory(tmp_path: Path) -> None:
@@ -96,8 +125,9 @@ def test_a_pool_of_none_says_that_there_is_no_memory(tmp_path: Path) -> None:
     assert made.capacity()[0] | {"bring_up": ""} == {
         "type": "A100-4C", "left": 0, "reason": "no memory is set aside for vGPUs", "bring_up": "",
     }  # fmt: skip
-    with pytest.raises(NoCapacity, match="set aside"):
+    with pytest.raises(NoCapacity, match="set aside") as caught:
         make(made)
+    assert "destroy" not in (caught.value.remedy or "")
 
 
 @pytest.mark.parametrize("call", ["bootload", "configure"])

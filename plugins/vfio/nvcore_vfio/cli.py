@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvcore.api.errors import NvcoreError, UsageError, WaitTimeout
 from nvcore_vfio.errors import NoVgpuHost
+from nvcore_vfio.types import no_types
 
 if TYPE_CHECKING:
     from nvcore.api.command import CommandIO
@@ -120,7 +121,12 @@ def _why_not(gpu: dict[str, Any]) -> str:
     function = next((row for row in gpu["functions"] if row["kind"] == "vgpu"), None)
     if function is None:
         return "it has no function of that kind"
-    return function["reason"] or "no client drives its vGPU function; nvcore doctor and nvcore plugins say more"
+    owner, inventory = function["owner"], gpu["inventory"]
+    if owner is None or inventory is None:
+        return function["reason"] or "no client drives its vGPU function; nvcore doctor and nvcore plugins say more"
+    if owner != "vfio":
+        return f"the client {owner} drives its vGPU function"
+    return no_types(gpu["chip"], inventory["memory_size"]) or "vfio comes to its vGPU function, or leaves it, just now: ask again"
 
 
 def _say_why_not(io: CommandIO, hosts: set[str]) -> None:

@@ -57,6 +57,7 @@ class VfioDriver:
             self._shelf = Shelf(self._records)
         return self._shelf
 
+    @may_sleep
     def match(self, function: Function) -> bool:
         """Whether it is a vgpu function."""
         return function.kind == "vgpu"
@@ -169,6 +170,7 @@ class VfioClient:
         """Go on."""
         self._manager.recovery.resume(vram)
 
+    @may_sleep
     def status(self) -> ClientStatus:
         """One line."""
         return self._manager.status()

@@ -26,7 +26,7 @@ from nvcore_vfio.recovery import Recovery
 from nvcore_vfio.restore import restore
 from nvcore_vfio.rows import room_row, vgpu_row
 from nvcore_vfio.store import Store, folder_name
-from nvcore_vfio.types import MACHINE, VgpuType, type_named
+from nvcore_vfio.types import MACHINE, VgpuType, misfit, type_named
 
 __all__ = ["CALL_TIMEOUT", "Manager"]
 
@@ -176,7 +176,10 @@ class Manager:
         return vgpu_row(entry, self.context.gpu.address, self._epoch)
 
     def _room(self, kind: VgpuType) -> Room:
-        pool = self.pool
+        pool, context = self.pool, self.context
+        why = misfit(kind, context.gpu.chip.name, context.inventory.memory_size)
+        if why is not None:
+            return Room(0, None, None, why)
         return room(
             kind,
             places=self.books.places(),
@@ -185,6 +188,7 @@ class Manager:
             functions=pool.functions,
             unusable=pool.unusable,
             kept=pool.kept,
+            unread=len(self.books.damaged),
         )
 
     # the operations' bodies, on the life-cycle thread
@@ -193,7 +197,7 @@ class Manager:
         self.check_free(name)
         here = self._room(kind)
         if here.slot is None or here.function is None:
-            raise NoCapacity(f"no room for {kind.name} on GPU {self.context.gpu.address}", seen=here.reason, remedy="destroy a vGPU")
+            raise NoCapacity(f"no room for {kind.name} on GPU {self.context.gpu.address}", seen=here.reason, remedy=here.remedy)
         record = Declared(
             name=name,
             uuid=str(uuids.uuid4()),

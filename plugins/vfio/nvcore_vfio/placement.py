@@ -7,19 +7,22 @@ of open-gpu-kernel-modules 595.45.04, restated in reference page vgpu-host.md 3.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from nvcore_vfio.types import VgpuType
 
 __all__ = ["Room", "room"]
 
+_ELSEWHERE: Final = "`nvcore vgpu types` lists the GPUs with room, and why others have none"
+
 
 class Room:
-    """What fits. left: further vGPUs of the type; slot and function: of the next one; reason: why there is none."""
+    """What fits. left: further vGPUs of the type; slot and function: of the next one; reason, remedy: why there is none, and what helps."""
 
-    __slots__ = ("function", "left", "reason", "slot")
+    __slots__ = ("function", "left", "reason", "remedy", "slot")
 
-    def __init__(self, left: int, slot: int | None, function: int | None, reason: str | None) -> None:
-        self.left, self.slot, self.function, self.reason = left, slot, function, reason
+    def __init__(self, left: int, slot: int | None, function: int | None, reason: str | None = None, remedy: str = _ELSEWHERE) -> None:
+        self.left, self.slot, self.function, self.reason, self.remedy = left, slot, function, reason, remedy
 
 
 def room(
@@ -31,16 +34,19 @@ def room(
     functions: int,
     unusable: Mapping[int, str],
     kept: Mapping[int, str],
+    unread: int = 0,
 ) -> Room:
     """Room for one more vGPU of `kind`.
 
     places: slot and function of every declared vGPU, as far as they are known. sizes: sizes of the types declared here. pool: vGPUs that
     the client's memory is split for. functions: VFs of the GPU. unusable: VFs that cannot be used, with the reason; kept: VFs in quarantine
-    together with the memory of a vGPU. Both are left out, and spoil nothing else.
+    together with the memory of a vGPU. Both are left out, and spoil nothing else. unread: how many of the places are of records that
+    cannot be read.
     """
     other = [size for size in sizes if size != kind.size]
     if other:
-        return Room(0, None, None, f"the GPU holds vGPUs of {other[0]} GiB; equal-size mode takes one size at a time")
+        text = f"the GPU holds vGPUs of {other[0]} GiB; equal-size mode takes one size at a time"
+        return Room(0, None, None, text, f"destroy those first; {_ELSEWHERE}")
     if pool <= 0:
         return Room(0, None, None, "no memory is set aside for vGPUs")
     limit = min(kind.max_instances, pool)
@@ -50,7 +56,12 @@ def room(
     memory = limit - len(places) - len(kept.keys() - taken)
     left = min(len(slots), len(usable), memory)
     if left > 0:
-        return Room(left, slots[0], usable[0], None)
+        return Room(left, slots[0], usable[0])
     why = f"all {limit} slots are declared" if usable else "no usable virtual function is left"
     bad = "; ".join(f"VF {number}: {text}" for number, text in sorted({**kept, **({} if usable else unusable)}.items()))
-    return Room(0, None, None, f"{why}: {bad}" if bad else why)
+    ways = [
+        *(["destroy a vGPU"] if len(places) > unread else []),
+        *(["mend the records that cannot be read (`nvcore doctor` names them)"] if unread else []),
+        *(["nvcore gpus reset GPU, which brings back what is in quarantine"] if kept else []),
+    ]
+    return Room(0, None, None, f"{why}: {bad}" if bad else why, ", or ".join(ways) or _ELSEWHERE)

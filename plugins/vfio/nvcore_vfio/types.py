@@ -11,7 +11,9 @@ from typing import Final, NamedTuple
 
 from nvcore.api.errors import NotFoundError
 
-__all__ = ["CHANNELS", "MACHINE", "TYPES", "VgpuType", "channels_per_vgpu", "find_type", "type_named", "types_for"]
+__all__ = [
+    "CHANNELS", "MACHINE", "TYPES", "VgpuType", "channels_per_vgpu", "find_type", "misfit", "no_types", "type_named", "types_for",
+]  # fmt: skip
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -100,4 +102,21 @@ def type_named(name: str) -> VgpuType:
 
 def types_for(chip: str, memory: int) -> list[VgpuType]:
     """Types that a GPU of this chip and memory size (bytes) can have."""
-    return [row for row in TYPES if row.chip == chip and memory >= row.region * GIB]
+    return [row for row in TYPES if misfit(row, chip, memory) is None]
+
+
+def misfit(kind: VgpuType, chip: str, memory: int) -> str | None:
+    """Why a GPU of this chip and memory size (bytes) cannot have the type, with the figures; None when it can."""
+    if kind.chip != chip:
+        return f"{kind.name} is a type of {kind.chip}, and the GPU is a {chip}"
+    if memory < kind.region * GIB:
+        return f"{kind.name} needs a GPU with {kind.region} GiB of memory, and this one has {memory * 10 // GIB / 10:g} GiB"
+    return None
+
+
+def no_types(chip: str, memory: int) -> str | None:
+    """Why a GPU of this chip and memory size (bytes) can have no type at all; None when it can have one."""
+    if types_for(chip, memory):
+        return None
+    small = [misfit(row, chip, memory) or "" for row in TYPES if row.chip == chip]
+    return "; ".join(small) or f"no vGPU type of {chip} is known"
