@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,8 @@ def serve(options: dict[str, str], faults: Sequence[str], io: CommandIO) -> int:
         finally:
             server.close()
         if "--report" in options:
-            seen = {**report(device), "messages": server.messages, "problems": problems}
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            seen = {"generated_at": now, **report(device), "messages": server.messages, "problems": problems}
             Path(options["--report"]).write_text(json.dumps(seen, indent=1), "utf-8")
     finally:
         device.close()
@@ -77,7 +79,7 @@ def serve(options: dict[str, str], faults: Sequence[str], io: CommandIO) -> int:
 
 
 def report(device: SoftDevice) -> dict[str, Any]:
-    """What the model saw: violations, what it does not know, counters, the device's own view."""
+    """What the model saw: violations, what it does not know, counters, the device's own view (keys of nvcore.softgpu-report/1)."""
     model = device.model
     return {
         "schema": "nvcore.softgpu-report/1",
