@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,13 @@ def test_the_installation_on_the_page_goes_as_the_page_says(tmp_path: Path) -> N
             ["sh", "-c", line], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
         )
         check(command, done)
+
+
+def test_no_installation_on_the_page_takes_what_an_index_has_under_our_names() -> None:
+    typed = [command.line for command in commands("console install") if " install " in command.line]
+    assert len(typed) == 2 and any("--upgrade" in line for line in typed)
+    for line in typed:
+        assert " --find-links dist " in line and line.endswith(f"=={version('nvcore')}'")
 
 
 def test_every_block_is_run_or_says_why_not() -> None:
