@@ -90,9 +90,8 @@ def event_line(event: dict[str, Any]) -> str:
 
 def doctor(context: Context) -> int:
     """`nvcore doctor`."""
-    code = 0
     try:
-        found = context.call("io.nvcore.Host.Doctor", timeout=_LONG)["findings"]
+        found, code = context.call("io.nvcore.Host.Doctor", timeout=_LONG)["findings"], 0
     except UnreachableError as error:
         found, code = _outside(error), error.exit_code
     context.view("doctor", found)

@@ -26,15 +26,15 @@ def choose_backend(chip: ChipId, offers: Sequence[FirmwareOffer], wanted: str | 
     NotSupportedError when none does, NotFoundError when the wanted one is not there."""
     claims = [offer for offer in offers if chip.name in offer.chips]
     chosen = [offer for offer in claims if wanted in (None, offer.name, offer.plugin)]
-    if len(chosen) > 1:
-        names = " and ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in chosen)
-        remedy = "select only one of the plugins (-p no:NAME), or name one for this GPU in the configuration"
-        raise ConflictError(f"two firmware backends claim {chip.name}: {names}", expected="one backend a chip", remedy=remedy)
-    if chosen:
+    if len(chosen) == 1:
         return chosen[0]
+    names = [f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in chosen or claims]
+    if chosen:
+        what = f"two firmware backends claim {chip.name}: {' and '.join(names)}"
+        remedy = "select only one of the plugins (-p no:NAME), or name one for this GPU in the configuration"
+        raise ConflictError(what, expected="one backend a chip", remedy=remedy)
     if wanted is not None:
-        drives = ", ".join(f"{offer.name} (plugin {offer.plugin or offer.name})" for offer in claims) or "any"
-        raise NotFoundError(f"no backend {wanted!r} that drives {chip.name}", expected=drives, seen=wanted)
+        raise NotFoundError(f"no backend {wanted!r} that drives {chip.name}", expected=", ".join(names) or "any", seen=wanted)
     known = ", ".join(sorted({name for offer in offers for name in offer.chips})) or "a firmware plugin"
     remedy = "install a plugin of family firmware that does (see: nvcore plugins list)"
     raise NotSupportedError(f"no firmware backend drives {chip.name}", expected=known, seen=chip.name, remedy=remedy)
@@ -76,8 +76,7 @@ def read_inventory(session: FirmwareSession) -> Inventory:
     if family is None:
         raise BootError("the firmware has no inventory family", report=session.report, remedy="report this to the backend's author")
     inventory = cast(InventoryFamily, family).read()
-    wrong = implausible(inventory)
-    if wrong:
+    if wrong := implausible(inventory):
         raise FirmwareRefused("the firmware's inventory cannot be true", seen=wrong, remedy="retry; then report it with nvcore dump")
     return inventory
 
@@ -95,16 +94,20 @@ def same_resources(old: Inventory, new: Inventory) -> None:
             raise UsageError(f"the restarted firmware differs in {what}", expected=getattr(old, what), seen=getattr(new, what))
 
 
-def functions_of(identity: GpuIdentity, inventory: Inventory, families: Mapping[str, int], needs: BootNeeds) -> tuple[Function, ...]:
-    """What the GPU offers, with the reason and the remedy for what it does not."""
+def functions_of(
+    identity: GpuIdentity, inventory: Inventory, families: Mapping[str, int], needs: BootNeeds, asked: Sequence[ClientOffer]
+) -> tuple[Function, ...]:
+    """What the GPU offers, with the reason and the remedy for what it does not. asked: the clients whose needs made `needs`; where one for
+    a kind of function was asked and needs nothing, no reset changes that."""
     vgpu, missing = inventory.vgpu, [name for name in ("memory", "channel") if name not in families]
     again = f"reset the GPU with the client selected: nvcore gpus reset {identity.address}"
-    headless = None if needs.display else again
+    kinds = {kind for offer in asked for kind in offer.functions}
+    headless = None if needs.display or "display" in kinds else again
     refused: dict[FunctionKind, tuple[tuple[bool, str, str | None], ...]] = {
         "vgpu": (
+            (not needs.vgpu_host and "vgpu" in kinds, f"no selected client has use for vGPUs of {identity.chip.name}", None),
             (not needs.vgpu_host, "the GPU was not booted as a vGPU host: no client asked for it before the boot", again),
-            (vgpu.reason is not None or not vgpu.host, vgpu.reason or "the firmware runs, but not as a vGPU host",
-             "see: nvcore firmware list"),
+            (not vgpu.host, vgpu.reason or "the firmware runs, but not as a vGPU host", "see: nvcore firmware list"),
             ("vgpu" not in families, "the firmware has no family vgpu", "use a firmware version that has it (see: nvcore firmware list)"),
             (vgpu.functions == 0, "the GPU offers no virtual functions", "enable SR-IOV in the platform's firmware"),
         ),
@@ -112,7 +115,7 @@ def functions_of(identity: GpuIdentity, inventory: Inventory, families: Mapping[
         "display": (
             (not inventory.heads, "the chip has no heads", headless),
             ("display" not in families, "the firmware has no family display", headless),
-            (not needs.display, "no client asked for heads before the boot", again),
+            (not needs.display, "no client asked for heads before the boot", headless),
         ),
     }  # fmt: skip
     first = {kind: next(((why, remedy) for holds, why, remedy in rows if holds), (None, None)) for kind, rows in refused.items()}

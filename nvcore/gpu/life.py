@@ -119,7 +119,7 @@ class Gpu:
             hardware = self._start(device, identity)
             inventory = hardware.inventory
             self.identity = attrs.evolve(identity, uuid=inventory.uuid)
-            self.functions = boot.functions_of(self.identity, inventory, hardware.session.families, self.needs)
+            self.functions = boot.functions_of(self.identity, inventory, hardware.session.families, self.needs, self._host.clients)
             self.unasked, self.left_out = list(self.functions), {}
             self.publish("boot", f"{inventory.name} booted on {inventory.firmware}")
             attach_clients(self, self._host)

@@ -20,26 +20,24 @@ _WAIT = 10.0
 
 def check_gpu(gpu: Gpu) -> list[Finding]:
     """Findings of one GPU; "ok" ones say what was proved."""
-    state, hardware = gpu.state, gpu.hardware
+    state, hardware, name = gpu.state, gpu.hardware, f"GPU {gpu.name}"
     if state.name in ("failed", "lost", "unsupported"):
         severity = "warning" if state.name == "unsupported" else "error"
-        return [Finding(severity, f"GPU {gpu.name} is {state.name}: {state.cause}", state.code, state.remedy)]  # type: ignore[arg-type]
+        return [Finding(severity, f"{name} is {state.name}: {state.cause}", state.code, state.remedy)]  # type: ignore[arg-type]
     if hardware is None:
-        return [Finding("note", f"GPU {gpu.name} is {state.name}")]
+        return [Finding("note", f"{name} is {state.name}")]
     findings = [Finding("warning", text, "NVC-1005", "select only one of the plugins") for text in gpu.conflicts]
-    again = f"mend the client, then: nvcore gpus reset {gpu.name}"
+    reset, again = f"nvcore gpus reset {gpu.name}", f"mend the client, then: nvcore gpus reset {gpu.name}"
     findings += [Finding("note", f"{function} is not driven by {why}", "NVC-1010", again) for function, why in gpu.left_out.items()]
     wrong = hardware.ledger.check({**hardware.grants, "core/bar1": None})
-    said = [f"GPU {gpu.name}: books do not balance: {text}" for text in wrong]
-    findings += [Finding("error", text, "NVC-4010", "report this with nvcore dump") for text in said]
+    findings += [Finding("error", f"{name}: books do not balance: {text}", "NVC-4010", "report this with nvcore dump") for text in wrong]
     if not wrong:
         rows = ", ".join(f"{row.kind} {row.owned:#x} of {row.total:#x}" for row in hardware.ledger.rows())
-        findings.append(Finding("ok", f"GPU {gpu.name}: every unit is free, owned, quarantined or retired ({rows})"))
+        findings.append(Finding("ok", f"{name}: every unit is free, owned, quarantined or retired ({rows})"))
     quarantined = [row for row in hardware.ledger.rows() if row.quarantined]
     if quarantined or hardware.limbo:
-        text = ", ".join(f"{row.kind} {row.quarantined:#x}" for row in quarantined) or "host memory"
-        remedy = f"nvcore gpus reset {gpu.name}"
-        findings.append(Finding("warning", f"GPU {gpu.name}: quarantined until the next reset: {text}", "NVC-4011", remedy))
+        what = ", ".join(f"{row.kind} {row.quarantined:#x}" for row in quarantined) or "host memory"
+        findings.append(Finding("warning", f"{name}: quarantined until the next reset: {what}", "NVC-4011", reset))
     return [*findings, *_check_objects(gpu, hardware)]
 
 

@@ -339,7 +339,7 @@ def test_what_a_gpu_runs_on_is_not_stopped_from_under_it(host: Running, name: st
 
 NO_VGPUS = {
     A100: "firmware 535.113.01 is driven without its vGPU tasks here",
-    H100: "the GPU was not booted as a vGPU host: no client asked for it before the boot",  # vfio has no type for this chip
+    H100: "no selected client has use for vGPUs of GH100",
 }
 
 
@@ -353,6 +353,7 @@ def test_a_gpu_that_publishes_no_vgpu_function_shows_the_reason(firmware: Path) 
             assert gpu["state"] == "running"
             function = next(one for one in gpu["functions"] if one["kind"] == "vgpu")
             assert (function["published"], function["owner"], function["reason"]) == (False, None, reason)
+            assert "gpus reset" not in str(function["remedy"]), "the client is selected: to reset changes nothing"
             assert reason in " ".join(host.run("gpus", "show", name).stdout.split()), "on the screen too"
             assert "hosts no vGPUs" in host.run(*VGPU, "--gpu", name, code=3).stderr
     finally:

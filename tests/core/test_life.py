@@ -10,9 +10,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from nvcore.api.client import Function
+from nvcore.api.client import Function, FunctionKind
 from nvcore.api.errors import ConflictError, NotFoundError, WaitTimeout
 from nvcore.api.grant import GrantRequest
+from nvcore.api.needs import NO_NEEDS
 from nvcore.gpu.life import Gpu
 from nvcore.gpu.settings import GpuSettings, HostSettings
 from nvcore.host import Host
@@ -207,6 +208,16 @@ def test_a_need_that_comes_too_late_leaves_the_function_unpublished_with_a_remed
     host = rig.start()
     vgpu = next(f for f in host.functions if f.kind == "vgpu")
     assert not vgpu.published and "not booted as a vGPU host" in vgpu.reason and vgpu.remedy
+
+
+@pytest.mark.parametrize("kind", ["vgpu", "display"])
+def test_where_a_client_was_asked_and_needs_nothing_no_reset_is_the_remedy(rig: Rig, kind: FunctionKind) -> None:
+    rig.clients[:] = [toy_client("idle", kind, needs=NO_NEEDS)[0]]
+    functions = {function.kind: function for function in rig.start().functions}
+    for function in (functions["vgpu"], functions["display"]):
+        asked = function.kind == kind
+        assert not function.published and ("gpus reset" in str(function.remedy)) != asked
+        assert ("no selected client has use for vGPUs of TU102" == function.reason) == (asked and kind == "vgpu")
 
 
 def test_a_probe_that_raises_leaves_its_function_free_and_the_books_balanced(rig: Rig) -> None:
