@@ -78,8 +78,9 @@ def test_one_bad_function_is_left_out_with_its_reason_and_spoils_nothing(tmp_pat
     assert made.capacity()[0]["left"] == 2
     assert [make(made)["function"] for _ in range(2)] == [2, 3]
     assert "VF 1 does not answer" in (made.capacity()[0]["reason"] or "")
-    with pytest.raises(NoCapacity):
+    with pytest.raises(NoCapacity) as caught:
         make(made)
+    assert caught.value.remedy == "destroy a vGPU, or nvcore gpus reset GPU, for what cannot be used"
 
 
 def test_another_size_does_not_mix_in_equal_size_mode() -> None:
@@ -107,10 +108,10 @@ def test_a_gpu_that_no_type_fits_is_told_with_what_is_needed_and_what_it_has(tmp
 @pytest.mark.parametrize(
     ("places", "unread", "kept", "remedy"),
     [
-        ([], 0, {1: "x"}, "nvcore gpus reset GPU, which brings back what is in quarantine"),
+        ([], 0, {1: "x"}, "nvcore gpus reset GPU, for what cannot be used"),
         ([(0, 1)], 1, {}, "mend the records that cannot be read (`nvcore doctor` names them)"),
         ([(0, 1)], 0, {}, "destroy a vGPU"),
-        ([(0, 1)], 0, {1: "x"}, "destroy a vGPU, or nvcore gpus reset GPU, which brings back what is in quarantine"),
+        ([(0, 1)], 0, {1: "x"}, "destroy a vGPU, or nvcore gpus reset GPU, for what cannot be used"),
     ],
 )
 def test_what_helps_is_what_keeps_the_room(

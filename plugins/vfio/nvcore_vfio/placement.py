@@ -62,6 +62,6 @@ def room(
     ways = [
         *(["destroy a vGPU"] if len(places) > unread else []),
         *(["mend the records that cannot be read (`nvcore doctor` names them)"] if unread else []),
-        *(["nvcore gpus reset GPU, which brings back what is in quarantine"] if kept else []),
+        *(["nvcore gpus reset GPU, for what cannot be used"] if bad else []),
     ]
     return Room(0, None, None, f"{why}: {bad}" if bad else why, ", or ".join(ways) or _ELSEWHERE)
