@@ -54,6 +54,7 @@ class ClientStatus:
     detail: Mapping[str, object] = attrs.field(factory=dict)
 
 
+@may_sleep
 class ClientContext(Protocol):
     """What a client is given to drive one function. Valid until `remove` returned."""
 
@@ -69,14 +70,12 @@ class ClientContext(Protocol):
     def generation(self) -> int:
         """The GPU's generation; grows with every firmware start. Raises ContractError once the client left or was given up."""
 
-    @may_sleep
     def grant(self, request: GrantRequest) -> Grant:
         """A top-level grant of this client. Raises OutOfResources with the ledger unchanged."""
 
     def family(self, name: str) -> Family | None:
         """A family of the running firmware; None when it has none of that name. Never keep it across a `resume`."""
 
-    @may_sleep
     def virtual_function(self, number: int) -> VirtualFunction:
         """VF `number` (from 1). Raises NotFoundError."""
 
@@ -93,12 +92,12 @@ class ClientContext(Protocol):
     def subscribe_vgpu(self, callback: Callable[[VgpuPluginEvent], None]) -> Callable[[], None]:
         """Be told, on the client's delivery thread, of changes of vGPU tasks in the firmware; the result ends it."""
 
-    @may_sleep
     def run(self, call: Callable[[], object], *, timeout: float) -> object:
         """Run `call` on the GPU's life-cycle thread, where session calls are legal, and return or raise what it does. WaitTimeout after
         `timeout` seconds: the call then goes on, its result is dropped."""
 
 
+@may_sleep
 class Client(Protocol):
     """A client at work on one function."""
 
@@ -106,22 +105,20 @@ class Client(Protocol):
     def on_fault(self, fault: Fault) -> None:
         """Hardware of yours stopped: give your fences their errors now; wait for nothing. Runs on the client's delivery thread."""
 
-    @may_sleep
     def quiesce(self, reason: QuiesceReason, deadline: float, generation: int) -> None:
         """Stop using the hardware before `deadline` (the context clock's time). Life-cycle thread."""
 
-    @may_sleep
     def resume(self, vram: Literal["kept", "lost"], generation: int) -> None:
         """Go on with a new generation. Grants are as before; when vram is "lost" their contents are zero. Life-cycle thread."""
 
     def status(self) -> ClientStatus:
-        """How it is. Any thread, at once."""
+        """How it is. Any thread that may sleep; it answers at once."""
 
-    @may_sleep
     def remove(self) -> None:
         """Leave the function. What is left behind, the core takes down. Life-cycle thread."""
 
 
+@may_sleep
 class ClientDriver(Protocol):
     """A driver of functions; one per plugin and host."""
 
@@ -130,6 +127,5 @@ class ClientDriver(Protocol):
     def match(self, function: Function) -> bool:
         """Whether it would drive this function. Pure."""
 
-    @may_sleep
     def probe(self, context: ClientContext) -> Client:
         """Take the function. Life-cycle thread of the GPU."""

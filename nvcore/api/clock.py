@@ -16,7 +16,11 @@ __all__ = ["SYSTEM", "Clock", "SystemClock", "wait_until"]
 
 
 class Clock(Protocol):
-    """A monotonic clock and the three ways to wait on it. Seconds, as float."""
+    """A monotonic clock and the two ways to wait on it. Seconds, as float.
+
+    Its methods bear no marks: `now` may be read anywhere, and a `sleep` or a `wait` is legal wherever its caller may spend that much time:
+    in a signalling section as long as it is bounded (a poll of a register is such), never on a receiver thread.
+    """
 
     def now(self) -> float:
         """Monotonic seconds; the origin means nothing."""

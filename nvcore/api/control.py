@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import attrs
 
 from nvcore.api.errors import UsageError
+from nvcore.api.marks import may_sleep
 
 __all__ = ["BadParameter", "Call", "Caller", "HostView"]
 
@@ -70,6 +71,7 @@ class Call:
         return value
 
 
+@may_sleep
 class HostView(Protocol):
     """What a plugin may ask the running host: the same answers that the control socket gives, as plain JSON-able objects."""
 

@@ -108,6 +108,7 @@ class OpenContext:
     time_scale: float = 1.0
 
 
+@may_sleep
 class FirmwareSession(Protocol):
     """A running firmware on one device. Session calls (of families too) may sleep and are answered, refused, or fail with the first
     cause."""
@@ -126,7 +127,6 @@ class FirmwareSession(Protocol):
     def family(self, name: str) -> Family | None:
         """The family's object (see `nvcore.api.families`), or None."""
 
-    @may_sleep
     def open_tenant(self, label: str) -> Tenant:
         """A root for objects in the firmware that live and die together. One per grant; closing it frees what is below it, channels
         first."""
@@ -145,11 +145,9 @@ class FirmwareSession(Protocol):
     def declare_dead(self, cause: str) -> None:
         """Fail every waiting and every later call with `cause`. The first declaration wins."""
 
-    @may_sleep
     def unload(self) -> UnloadReport:
         """Take the firmware down from wherever it stands, also when dead or half booted. Never raises; idempotent."""
 
-    @may_sleep
     def objects(self) -> Mapping[str, int]:
         """Objects that are alive in the firmware as this side knows them, counted by kind ("client", "device", "space", "channel", …)."""
 

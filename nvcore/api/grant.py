@@ -209,8 +209,9 @@ class Grant(Protocol):
         """Engine shares, as granted."""
 
     @property
+    @may_sleep
     def tenant(self) -> Tenant:
-        """The grant's root in the firmware; objects under it go when the grant goes."""
+        """The grant's root in the firmware, opened on first use; objects under it go when the grant goes."""
 
     def child(self, request: GrantRequest) -> Grant:
         """Cut a child grant out of this one. Raises OutOfResources with the ledger unchanged."""

@@ -8,6 +8,10 @@ A mark is a plain attribute; on a class it is that of every public method that h
 import (environment `NVCORE_LOCKDEP=1`) a mark also wraps the function, so that it is held to its word: `may_sleep` checks where it is
 called, `signalling_safe` runs it in a signalling section, `interrupt_safe` in an atomic one. `follows` gives an implementation the marks
 of its contract. Otherwise calls cost nothing extra.
+
+Every method of a contract is marked, but for hooks (wiring, on the main thread), `Clock` (a bounded wait is legal in a signalling section,
+which no mark says) and `CommandIO` and `Command` (they run without a host). A property is read at once, under leaf locks at most, and bears
+no mark, but for one whose getter is marked. tests/api holds the list.
 """
 
 from __future__ import annotations

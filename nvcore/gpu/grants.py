@@ -103,6 +103,7 @@ class GpuGrant:
         return hardware.ledger.holds(self.name, kind) if hardware is not None else ()
 
     @property
+    @may_sleep
     def tenant(self) -> Tenant:
         """The root in the firmware; opened on first use. Raises FirmwareDead, LeaseRevoked."""
         if self.root is None or not self.root.open:

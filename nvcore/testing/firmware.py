@@ -111,6 +111,7 @@ class FakeSession:
         """inventory, memory, channel; vgpu and display in name only."""
         return {name: family.version for name, family in self._families.items()}
 
+    @may_sleep
     def family(self, name: str) -> Family | None:
         """One of them."""
         return self._families.get(name)

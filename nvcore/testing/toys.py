@@ -154,6 +154,7 @@ class ToyTenant:
             )
         self.generation = generation
 
+    @may_sleep
     def status(self) -> ClientStatus:
         """Running."""
         return ClientStatus("running", f"{len(self._open_fences)} fences open")
@@ -190,6 +191,7 @@ class ToyDriver:
         """The newest tenant."""
         return self.tenants[-1]
 
+    @may_sleep
     def match(self, function: Function) -> bool:
         """Its kind."""
         return function.kind == self.kind

@@ -122,7 +122,7 @@ def no_driver_name() -> ClientOffer:
 
 def says_no() -> ClientOffer:
     Driver = driver_of(Sound)
-    Driver.match = lambda self, function: function.kind == "display"
+    Driver.match = may_sleep(lambda self, function: function.kind == "display")
     return offer_of(Sound, open=Driver)
 
 
@@ -212,7 +212,7 @@ real_sleep = time.sleep  # as with `from time import sleep`
 def of_two_functions(bad: str = "", **methods: Callable[..., Any]) -> ClientOffer:
     """A client of two functions, which differs in these methods on the bad one."""
     Driver = driver_of(lambda context: (mutants if context.function.kind == bad else Sound)(context))
-    Driver.match = lambda self, function: function.kind in ("vgpu", "graphics")
+    Driver.match = may_sleep(lambda self, function: function.kind in ("vgpu", "graphics"))
     mutants = follows(Client)(type("Mutant", (Sound,), methods))
     return offer_of(Sound, functions=("vgpu", "graphics"), needs=lambda identity: BootNeeds(vgpu_host=True), open=Driver)
 
@@ -313,7 +313,7 @@ def lost_raises(self: Sound) -> None:
 
 def both_kinds() -> Callable[[], Any]:
     Driver = driver_of(Sound)
-    Driver.match = lambda self, function: True
+    Driver.match = may_sleep(lambda self, function: True)
     return Driver
 
 

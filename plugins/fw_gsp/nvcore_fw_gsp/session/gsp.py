@@ -65,6 +65,7 @@ class GspSession:
         """Families that this session offers, with their versions."""
         return dict(self._versions)
 
+    @may_sleep
     def family(self, name: str) -> Family | None:
         """The family's object, made on the first use, or None."""
         if name not in self._versions:
