@@ -2,6 +2,9 @@
 
 The order on a fault: the core disables the channels first, then tells the owner (`on_fault`), the owner errors its own fences without
 waiting for hardware, then `quiesce` with a deadline, then `resume` with a new generation. A missed deadline: the core revokes alone.
+
+Threads: each GPU has a life-cycle thread and a callback thread. While a client's callback runs on the second, the first waits for it, with
+a deadline; a callback that misses it is abandoned together with its thread. Each client has a delivery thread of its own besides.
 """
 
 from __future__ import annotations
@@ -93,8 +96,9 @@ class ClientContext(Protocol):
         """Be told, on the client's delivery thread, of changes of vGPU tasks in the firmware; the result ends it."""
 
     def run(self, call: Callable[[], object], *, timeout: float) -> object:
-        """Run `call` on the GPU's life-cycle thread, where session calls are legal, and return or raise what it does. WaitTimeout after
-        `timeout` seconds: the call then goes on, its result is dropped."""
+        """Run `call` on the GPU's life-cycle thread, where session calls are legal, and return or raise what it does; in a callback of
+        this client, which that thread waits for, at once. WaitTimeout after `timeout` seconds: the call then goes on, its result is
+        dropped."""
 
 
 @may_sleep
@@ -106,16 +110,16 @@ class Client(Protocol):
         """Hardware of yours stopped: give your fences their errors now; wait for nothing. Runs on the client's delivery thread."""
 
     def quiesce(self, reason: QuiesceReason, deadline: float, generation: int) -> None:
-        """Stop using the hardware before `deadline` (the context clock's time). Life-cycle thread."""
+        """Stop using the hardware before `deadline` (the context clock's time). Callback thread."""
 
     def resume(self, vram: Literal["kept", "lost"], generation: int) -> None:
-        """Go on with a new generation. Grants are as before; when vram is "lost" their contents are zero. Life-cycle thread."""
+        """Go on with a new generation. Grants are as before; when vram is "lost" their contents are zero. Callback thread."""
 
     def status(self) -> ClientStatus:
         """How it is. Any thread that may sleep; it answers at once."""
 
     def remove(self) -> None:
-        """Leave the function. What is left behind, the core takes down. Life-cycle thread."""
+        """Leave the function. What is left behind, the core takes down. Callback thread."""
 
 
 @may_sleep
@@ -125,7 +129,7 @@ class ClientDriver(Protocol):
     name: str
 
     def match(self, function: Function) -> bool:
-        """Whether it would drive this function. Pure."""
+        """Whether it would drive this function. Pure. Life-cycle thread."""
 
     def probe(self, context: ClientContext) -> Client:
-        """Take the function. Life-cycle thread of the GPU."""
+        """Take the function. Callback thread."""
