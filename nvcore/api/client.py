@@ -74,7 +74,7 @@ class ClientContext(Protocol):
         """The GPU's generation; grows with every firmware start. Raises ContractError once the client left or was given up."""
 
     def grant(self, request: GrantRequest) -> Grant:
-        """A top-level grant of this client. Raises OutOfResources with the ledger unchanged."""
+        """A top-level grant of this client. Raises OutOfResources, or NotSupportedError, with the ledger unchanged."""
 
     def family(self, name: str) -> Family | None:
         """A family of the running firmware; None when it has none of that name. Never keep it across a `resume`."""

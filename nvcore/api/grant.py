@@ -26,7 +26,7 @@ GrantState = Literal["live", "quiescing", "revoked", "released"]
 @attrs.frozen
 class Share:
     """A share of an engine: `weight` against the other shares of that engine (1 to 1000), `timeslice_us` None for the firmware's
-    default."""
+    default. A host that cannot set them, as none can yet, refuses all but the defaults with NotSupportedError."""
 
     engine: str
     weight: int = 100
@@ -39,7 +39,8 @@ class GrantRequest:
 
     vram: bytes; vram_align: bytes, power of two, at least 4 KiB (the VMMU segment for vGPUs); vram_at: exact start or None; top_down:
     search from the end. channels: a contiguous run of ids, `channels_at` its exact start; power_of_two_channels: aligned to its own size.
-    bar1: bytes of window, whole 2 MiB entries. functions: VF numbers (from 1) by name. heads: how many. shares: engines.
+    bar1: bytes of window, whole 2 MiB entries. functions: VF numbers (from 1) by name. heads: how many. shares: engines
+    that it will run on, all alike so far (see `Share`).
     """
 
     label: str

@@ -13,9 +13,9 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, OutOfResources, UsageError
+from nvcore.api.errors import DeviceGone, FirmwareDead, LeaseRevoked, NotSupportedError, OutOfResources, UsageError
 from nvcore.api.families import ChannelFamily, ChannelSpec, Tenant
-from nvcore.api.grant import Grant, GrantRequest, GrantState
+from nvcore.api.grant import Grant, GrantRequest, GrantState, Share
 from nvcore.api.inventory import Range
 from nvcore.api.marks import follows, interrupt_safe, may_sleep, signalling_safe
 from nvcore.gpu.parts import GpuChannel, GpuSpace, GrantBuffer, Line, MemoryLease, Owned
@@ -44,8 +44,8 @@ class GpuGrant:
     def __init__(self, hardware: Hardware, client: str, function: str, request: GrantRequest, parent: GpuGrant | None = None) -> None:
         for share in request.shares:
             hardware.engine(share.engine)
-            if not 1 <= share.weight <= 1000:
-                raise UsageError("a share's weight is out of range", expected="1 to 1000", seen=share.weight)
+            if share != Share(share.engine):
+                raise NotSupportedError("scheduling weights are not built yet", seen=f"{share}", remedy="leave weight and timeslice_us out")
         self._hardware: Hardware | None = hardware
         self.client, self.function, self.label, self.parent = client, function, request.label, parent
         self.vm: str | None = request.vm or (parent.vm if parent else None)
