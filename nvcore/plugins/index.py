@@ -123,7 +123,7 @@ def _folder(index: Index, folder: str, names: list[str], hidden: str) -> None:
         if name[0] == "~":
             index.leftovers.append(os.path.join(folder, name))
             continue
-        if not name.endswith((".dist-info", ".egg-info")):
+        if name != "EGG-INFO" and not name.endswith((".dist-info", ".egg-info")):
             continue
         metadata = os.path.join(folder, name)
         try:
@@ -159,19 +159,19 @@ def _distribution(folder: str, name: str, hidden: str) -> Distribution:
     """Read one metadata folder; METADATA itself only where there are entry points of ours. Raises _Damaged."""
     metadata = os.path.join(folder, name)
     stem, _, kind = name.rpartition(".")
-    if kind == "egg-info":
+    if kind != "dist-info":  # an egg's own folder has neither: "EGG-INFO"
         spelled, _, version = stem.partition("-py")[0].partition("-")
     else:  # a version holds no dash; a name does where an old tool wrote the folder
         spelled, _, version = stem.rpartition("-") if "-" in stem else (stem, "", "")
     text = _read(metadata, "entry_points.txt")
     dist = Distribution(spelled, version, metadata, folder, hidden)
     dist.entry_points = _entry_points(text) if text and "nvcore." in text else []
-    if not spelled:
-        raise _Damaged("it has no name")
-    if not dist.entry_points and (version or kind == "dist-info"):
+    if name == "EGG-INFO" and not folder.endswith(".egg"):
+        raise _Damaged("an EGG-INFO counts in a folder *.egg only")
+    if spelled and not dist.entry_points and (version or kind == "dist-info"):
         return dist
     text = _read(metadata, "METADATA" if kind == "dist-info" else "PKG-INFO")
-    if text is None and kind == "egg-info":
+    if text is None and kind != "dist-info":
         text = _read(metadata, "")  # Debian ships egg-info as one file
     headers = _fields(text or "")
     dist.spelled = headers.get("name", [""])[0]
@@ -179,7 +179,7 @@ def _distribution(folder: str, name: str, hidden: str) -> Distribution:
         raise _Damaged("its metadata has no Name" if text is not None else "it has no METADATA file")
     dist.name, dist.version = normalise(dist.spelled), headers.get("version", [version])[0]
     dist.requires = headers.get("requires-dist", [])
-    if kind == "egg-info" and dist.entry_points and not dist.requires:  # sections `[extra:marker]`; what no extra asks for counts
+    if kind != "dist-info" and dist.entry_points and not dist.requires:  # sections `[extra:marker]`; what no extra asks for counts
         sections = ((section.partition(":"), line) for section, line in _lines(_read(metadata, "requires.txt") or ""))
         dist.requires = [f"{line}; {marker}" if marker else line for (extra, _, marker), line in sections if not extra]
     return dist

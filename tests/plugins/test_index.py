@@ -44,6 +44,19 @@ def test_the_scan_says_what_importlib_metadata_says(tmp_path: Path, others: list
     assert len(ours) == 4
 
 
+def test_an_egg_is_read_where_the_path_leads_into_it_and_named_where_it_is_damaged(tmp_path: Path, others: list[str]) -> None:
+    good, bad = (tmp_path / f"{name}-4-py3.11.egg" for name in ("lays", "cracked"))
+    for egg, headers in ((good, "Name: lays\nVersion: 4\n"), (bad, "Version: 4\n")):
+        (egg / "EGG-INFO").mkdir(parents=True)
+        (egg / "EGG-INFO" / "PKG-INFO").write_text(headers)
+        (egg / "EGG-INFO" / "entry_points.txt").write_text("[nvcore.client.v1]\nlays = lays_mod\n")
+    ours, theirs = both(good, others)
+    assert ours == theirs == {("nvcore.client.v1", "lays", "lays_mod")}
+    index = scan([str(bad), str(good)])
+    assert [(plugin.name, plugin.version, plugin.location) for plugin in inventory(index)] == [("lays", "4", str(good))]
+    assert [(p.code, p.where) for p in index.problems] == [("NVC-1110", str(bad / "EGG-INFO"))]
+
+
 def test_a_dashed_folder_of_an_old_tool_keeps_its_name_and_version(tmp_path: Path) -> None:
     (tmp_path / "old-tool-dist-1.2.3.dist-info").mkdir()
     (tmp_path / "some_egg-2.0-py3.11.egg-info").write_text("Name: some-egg\nVersion: 2.0\n")
@@ -140,11 +153,16 @@ def _bad_points(info: Path) -> None:
     (info / "entry_points.txt").write_bytes(b"[nvcore.client.v1]\nx = \xff\n")
 
 
-@pytest.mark.parametrize("damage", [_undecodable, _nameless, _gone, _bad_points])
+def _stray_egg(info: Path) -> Path:
+    (info / "METADATA").rename(info / "PKG-INFO")
+    return info.rename(info.with_name("EGG-INFO"))
+
+
+@pytest.mark.parametrize("damage", [_undecodable, _nameless, _gone, _bad_points, _stray_egg])
 def test_damaged_metadata_is_named_and_skipped_and_the_rest_goes_on(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
     info = plugin(tmp_path, "hurt", "")
     plugin(tmp_path, "well", "")
-    damage(info)
+    info = damage(info) or info
     index = scan([str(tmp_path)])
     assert [plugin.name for plugin in inventory(index)] == ["well"]
     assert [(p.code, p.where) for p in index.problems] == [("NVC-1110", str(info))]
