@@ -13,9 +13,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nvcore_softgpu.device import SoftDevice
-from nvcore_softgpu.serve import report
 from nvcore.api.errors import NvcoreError
+from nvcore_softgpu.serve import report
 from tests.fw_gsp.soft import bench
 from tests.fw_gsp.test_session_objects import make_channel
 from tests.fw_gsp.test_session_vgpu import NEEDS, TYPE, make

@@ -183,6 +183,11 @@ class ChipFacts(Protocol):
         ...
 
     @property
+    def image(self) -> str:
+        """Family of the firmware images that it runs: tu10x or ga10x."""
+        ...
+
+    @property
     def tables(self) -> int:
         """Page-table format: 2 or 3."""
         ...
