@@ -53,7 +53,8 @@ class Bench:
         self.source = f"softgpu:{chip}?vram={vram}&name=t{next(_names)}{armed}"
         self.device = self.bus.open(self.source)
         self.version = version
-        self.backend = GspBackend(lambda: [root or synthetic_root()])
+        vbios: Sequence[str] = options.pop("vbios", ())
+        self.backend = GspBackend(lambda: [root or synthetic_root()], lambda: vbios)
         self.events: list[FirmwareEvent] = []
         self.stages: list[BootStage] = []
         self.saved: list[SavedState] = []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from nvcore.api.device import PciIdentity
 from nvcore.api.errors import OutOfResources
 from nvcore_fw_gsp.boot.fwsec import prepare_fwsec
 from nvcore_fw_gsp.boot.io import BootIo
 from nvcore_fw_gsp.boot.memory import HostMemory
+from nvcore_fw_gsp.boot.vbios_sources import vbios_sources
 from nvcore_fw_gsp.images.container import GenericBootloader
 from nvcore_fw_gsp.vbios.errors import VbiosError
 
@@ -17,6 +19,7 @@ from .test_boot_sequencer import Bar
 from .test_queue_rings import Clock
 
 SHADOW, PRODUCTION, PROM = 0x088050, 0x82074C, 0x300000
+IDENTITY = PciIdentity("0000:41:00.0", 0x10DE, 0x20B0, 0x10DE, 0x134F, 0xA1, 0x030200)
 
 
 class Buffer:
@@ -78,7 +81,9 @@ def test_the_shadow_over_the_rom_is_taken_off_for_the_reading_and_put_back_whate
     bar = Rom(rom_files.rom(rom_files.ucode_v2()) if sound else b"")
     memory, generic = HostMemory(Device({}), 47), GenericBootloader(MemorySource(image_files.generic()))  # type: ignore[arg-type]
     try:
-        found = prepare_fwsec(BootIo(bar, Clock(), 1.0), memory, generic)  # type: ignore[arg-type]
+        io = BootIo(bar, Clock(), 1.0)  # type: ignore[arg-type]
+        sources = vbios_sources(io, IDENTITY, ())
+        found = prepare_fwsec(io, memory, generic, sources)  # type: ignore[arg-type]
         assert sound and found.version == 2
     except VbiosError:
         assert not sound

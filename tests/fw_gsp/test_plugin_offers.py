@@ -1,7 +1,8 @@
-"""What the plugin offers and what an operator can tell it: `[plugins.fw_gsp] firmware_dir`."""
+"""What the plugin offers and what an operator can tell it: `[plugins.fw_gsp]`."""
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,26 @@ def test_a_wrong_folder_is_refused_before_the_host_starts(wrong):
     assert caught.value.expected
 
 
+def test_configured_roms_reach_the_backend(tmp_path):
+    info = host(tmp_path / "state")
+    [offer] = plugin.nvcore_firmware_backends(info)
+    backend = offer.open()
+    assert tuple(backend._vbios()) == ()
+    configure(info, vbios=["/one.rom", "/two.rom"])
+    assert backend._vbios() == ("/one.rom", "/two.rom")
+
+
+@pytest.mark.parametrize("wrong", ["/one.rom", ["relative.rom"], [""], ["/a\0b"], [5], None])
+def test_a_wrong_path_of_a_rom_is_refused_before_the_host_starts(wrong):
+    with pytest.raises(ConfigError, match=r"value|refused") as caught:
+        configure(host(), vbios=wrong)
+    assert caught.value.expected
+
+
 def test_without_a_section_nothing_is_configured():
     [section] = operator.nvcore_config_sections(host())
-    assert build(section, None).firmware_dir == ()
+    record = build(section, None)
+    assert record.firmware_dir == record.vbios == ()
 
 
 def test_the_offer_names_what_the_backend_boots():
@@ -74,12 +92,18 @@ def test_the_offer_names_what_the_backend_boots():
     assert (set(offer.chips), tuple(offer.versions)) == (set(BOOT_CHIPS), VERSIONS)
 
 
-VALID = b'[plugins.fw_gsp]\nfirmware_dir = ["/first", "/second/with space"]\n'
+VALID = b'[plugins.fw_gsp]\nfirmware_dir = ["/first", "/second/with space"]\nvbios = ["/board.rom"]\n'
 VALUES = ("", "5", '"/a"', "[]", '["/a"]', "[[]]", '["a"]', "[true]", "{}", '{a = "/x"}', '["/a", 5]', "1979-05-27", "inf", '["/\\u0000"]')
+
+
+def wrong(chooser: random.Random) -> bytes:
+    """A section with one key of some value."""
+    return f"[plugins.fw_gsp]\n{chooser.choice(('firmware_dir', 'vbios'))} = {chooser.choice(VALUES)}\n".encode()
 
 
 def test_two_thousand_sections_of_any_bytes_or_values_are_a_record_or_a_named_error():
     [section] = operator.nvcore_config_sections(host())
-    made = records(section, lambda chooser: VALID if chooser.random() >= 0.5 else VALID[:32] + f"{chooser.choice(VALUES)}\n".encode())
-    assert all(isinstance(folder, str) and folder.startswith("/") for record in made for folder in record.firmware_dir)
+    made = records(section, lambda chooser: VALID if chooser.random() >= 0.5 else wrong(chooser))
+    assert all(isinstance(path, str) and path.startswith("/") for record in made for path in (*record.firmware_dir, *record.vbios))
+    assert not any("\0" in path for record in made for path in record.vbios)
     assert 100 < len(made) < 1900

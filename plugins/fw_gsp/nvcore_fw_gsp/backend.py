@@ -1,7 +1,7 @@
 """The firmware backend for GSP-RM: which images there are, and how a device gets from reset to a session.
 
-Owns the search folders. `open` and `recover` run on a GPU's life-cycle thread; two GPUs are opened by two threads at the same time, so
-nothing here is shared but the folders' names. Never starts a firmware that it cannot take down again.
+Owns the names of the search folders and of the ROM files. `open` and `recover` run on a GPU's life-cycle thread; two GPUs are opened by
+two threads at the same time, so nothing here is shared but these names. Never starts a firmware that it cannot take down again.
 Source: nvcore.api.firmware.FirmwareBackend.
 """
 
@@ -30,12 +30,13 @@ FREED_AFTER_BOOT = ("image", "radix3", "signature", "bootloader", "FMC")
 
 
 class GspBackend:
-    """See `nvcore.api.firmware.FirmwareBackend`. roots: folders to search, asked for at each use; None = the usual ones."""
+    """See `nvcore.api.firmware.FirmwareBackend`. roots: folders to search; None = the usual ones. vbios: files with ROMs, for GPUs whose
+    own is of no use. Both are asked for at each use."""
 
     name = "fw_gsp"
 
-    def __init__(self, roots: Callable[[], Sequence[str]] | None = None) -> None:
-        self._roots = roots
+    def __init__(self, roots: Callable[[], Sequence[str]] | None = None, vbios: Callable[[], Sequence[str]] = tuple) -> None:
+        self._roots, self._vbios = roots, vbios
 
     def roots(self) -> Sequence[str]:
         """Folders that are searched, in order."""
@@ -74,6 +75,7 @@ class GspBackend:
             lambda *event: desk_box[0].handle(*event),
             lambda *note: desk_box[0].note(*note),
             lambda cause: desk_box[0].halted(cause),
+            self._vbios(),
         )
         boot.resolve = lambda version: self._resolve(context.chip.name, version, images)
         desk = EventDesk(boot.abi, EngineNumbers(boot.abi, boot.manifest), context.deliver)
@@ -123,7 +125,7 @@ class GspBackend:
             images = self._resolve(context.chip.name, saved.version, None) if saved is not None and ours else self._choose(context)
         except NvcoreError as error:
             return look_only(context, error)
-        return recover(context, images)
+        return recover(context, images, self._vbios())
 
     def _choose(self, context: OpenContext) -> ImageSet:
         from nvcore_fw_gsp.images.find import choose

@@ -39,6 +39,6 @@ def nvcore_firmware_backends(host: HostInfo) -> Iterable[FirmwareOffer]:
     def open_backend() -> FirmwareBackend:
         from nvcore_fw_gsp.backend import GspBackend
 
-        return GspBackend(roots)
+        return GspBackend(roots, lambda: getattr(host.config, "vbios", ()))
 
     return [FirmwareOffer("gsp-rm", "GSP-RM firmware, booted and driven over its message queues", CHIPS, VERSIONS, open_backend)]

@@ -18,6 +18,7 @@ from nvcore_fw_gsp.boot.recover import precheck
 from nvcore_fw_gsp.boot.stages import Stage
 from nvcore_fw_gsp.boot.state import Boot, UnloadBundle
 from nvcore_fw_gsp.boot.ucode import load_ucode, run_on_sec2
+from nvcore_fw_gsp.boot.vbios_sources import vbios_sources
 from nvcore_fw_gsp.images.container import GenericBootloader
 
 __all__ = ["BOOTER_FLOW"]
@@ -46,9 +47,10 @@ def unload_bundle(boot: Boot) -> str:
     boot.booter_load = load_ucode(boot.io, load, boot.chip.name)
     booter = load_ucode(boot.io, unload, boot.chip.name)
     assert boot.generic is not None
-    fwsec = prepare_fwsec(boot.io, boot.memory, boot.generic)
+    sources = vbios_sources(boot.io, boot.device.identity, boot.vbios)
+    fwsec = prepare_fwsec(boot.io, boot.memory, boot.generic, sources)
     boot.bundle = UnloadBundle(booter, fwsec)
-    return f"booter unload {booter.ucode.size} bytes, FWSEC-SB of descriptor version {fwsec.version}, ROM {fwsec.rom_version}"
+    return f"booter unload {booter.ucode.size} bytes, FWSEC-SB of descriptor version {fwsec.version}, {fwsec.origin}"
 
 
 def plan(boot: Boot) -> str:

@@ -6,6 +6,7 @@ Source: field case F01 (open-gpu-kernel-modules issues 1104 and 1058, tinygrad i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from nvcore.api.errors import NvcoreError
@@ -20,6 +21,7 @@ from nvcore_fw_gsp.boot.stages import SKIPPED, Stage, StageLog
 from nvcore_fw_gsp.boot.state import Boot, UnloadBundle
 from nvcore_fw_gsp.boot.ucode import load_ucode
 from nvcore_fw_gsp.boot.unload import run_unload
+from nvcore_fw_gsp.boot.vbios_sources import vbios_sources
 from nvcore_fw_gsp.images.container import GenericBootloader
 from nvcore_fw_gsp.images.find import ImageSet
 
@@ -48,7 +50,7 @@ def precheck(boot: Boot) -> str:
             where="WPR2",
             remedy="unload the driver that owns it; if there is none any more: nvcore gpus reset GPU",
         )
-    report = _saved_unload(boot.context, boot.resolve(saved.version), None)
+    report = _saved_unload(boot.context, boot.resolve(saved.version), None, boot.vbios)
     if not report.clean:
         raise WprStillUp(
             "a firmware of an earlier run of this host is still up and could not be taken down",
@@ -72,8 +74,8 @@ def _goes_by_itself(boot: Boot) -> bool:
     return True
 
 
-def recover(context: OpenContext, images: ImageSet) -> UnloadReport:
-    """As `FirmwareBackend.recover`, with the files of the saved version. Never raises for the device's behaviour."""
+def recover(context: OpenContext, images: ImageSet, vbios: Sequence[str]) -> UnloadReport:
+    """As `FirmwareBackend.recover`, with the files of the saved version; vbios: as in `Boot`. Never raises for the device's behaviour."""
     boot = Boot(context, images, lambda *_: None, lambda *_: None, lambda _: None)
     log = StageLog(context.clock, context.progress)
     regions: list[tuple[int, int] | None] = []
@@ -90,7 +92,7 @@ def recover(context: OpenContext, images: ImageSet) -> UnloadReport:
     if not wpr.is_ours(context.saved, boot.chip.name, boot.device.identity.address, regions[0]):
         cause = "the firmware is not one that an earlier run of this host started: its driver must unload it, or an operator reset the GPU"
         return UnloadReport(tuple(log.stages), clean=False, needs_reset=False, cause=cause)
-    return _saved_unload(context, images, log.stages)
+    return _saved_unload(context, images, log.stages, vbios)
 
 
 def look_only(context: OpenContext, error: NvcoreError) -> UnloadReport:
@@ -105,9 +107,9 @@ def look_only(context: OpenContext, error: NvcoreError) -> UnloadReport:
     )
 
 
-def _saved_unload(context: OpenContext, images: ImageSet, before: list[BootStage] | None) -> UnloadReport:
+def _saved_unload(context: OpenContext, images: ImageSet, before: list[BootStage] | None, vbios: Sequence[str]) -> UnloadReport:
     """Unload with nothing but the files: the queues of the earlier run are gone with its memory."""
-    boot = Boot(context, images, lambda *_: None, lambda *_: None, lambda _: None)
+    boot = Boot(context, images, lambda *_: None, lambda *_: None, lambda _: None, vbios)
     log = StageLog(context.clock, context.progress)
     boot.touched = True
     error = log.run((Stage("unload-files", _files), Stage("flush-page", common.flush_page), Stage("unload-bundle", _bundle)), boot, boot.io)
@@ -132,9 +134,10 @@ def _bundle(boot: Boot) -> str:
     boot.started = True
     loaded = load_ucode(boot.io, booter, boot.chip.name)
     try:
-        fwsec = prepare_fwsec(boot.io, boot.memory, GenericBootloader(generic))
+        sources = vbios_sources(boot.io, boot.device.identity, boot.vbios)
+        fwsec = prepare_fwsec(boot.io, boot.memory, GenericBootloader(generic), sources)
     except NvcoreError as error:  # the reference driver goes on without it too
         boot.bundle = UnloadBundle(loaded, None, f"no FWSEC-SB: {error}")
         return boot.bundle.no_fwsec
     boot.bundle = UnloadBundle(loaded, fwsec)
-    return "ready"
+    return fwsec.origin

@@ -5,7 +5,7 @@ Owns the host's side of a firmware: memory, queues, ucodes kept for the unload. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nvcore.api.device import Device, DmaBuffer
 from nvcore.api.firmware import OpenContext
@@ -52,7 +52,7 @@ class Boot:
 
     vgpu_host: the firmware is started as a vGPU host; no_vgpu: why not. started: it may be running; touched: its protected region may
     be up; in_doubt: a half-done exchange may need a function reset. wpr: expected protected region.
-    on_event: told every event that the boot itself has no use for.
+    on_event: told every event that the boot itself has no use for. vbios: files with ROMs, looked at when the GPU's own is of no use.
     """
 
     def __init__(
@@ -62,11 +62,12 @@ class Boot:
         on_event: EventHandler,
         on_note: Callable[[str, str], None],
         on_death: Callable[[str], None],
+        vbios: Sequence[str] = (),
     ) -> None:
         self.context = context
         self.device: Device = context.device
         self.chip: BootChip = BOOT_CHIPS[context.chip.name]
-        self.images = images
+        self.images, self.vbios = images, vbios
         self.abi: Abi = load(images.version)
         self.manifest: Manifest = manifest(images.version)
         self.io = BootIo(context.device.bars[0], context.clock, context.time_scale)

@@ -55,12 +55,15 @@ class Extended:
 
 class Vbios:
     """What was found: `images`, `version` as in "92.00.22.11.01" ("" when it is not told), FWSEC descriptors' pointers by application
-    id."""
+    id, and the byte sum of the PC-AT image (0 when it is sound; some boards' is not, and their FWSEC runs)."""
 
-    __slots__ = ("extended", "fwsec", "images", "name", "version")
+    __slots__ = ("byte_sum", "extended", "fwsec", "images", "name", "version")
 
-    def __init__(self, name: str, images: Sequence[RomImage], extended: Extended, version: str, fwsec: dict[int, int]) -> None:
+    def __init__(
+        self, name: str, images: Sequence[RomImage], extended: Extended, version: str, fwsec: dict[int, int], byte_sum: int
+    ) -> None:
         self.name, self.images, self.extended, self.version, self.fwsec = name, images, extended, version, fwsec
+        self.byte_sum = byte_sum
 
     def fwsec_pointer(self, debug: bool) -> int:
         """Pointer of the FWSEC descriptor for a chip whose debug fuse is open, or not. Raises FwsecMissing."""
@@ -98,7 +101,7 @@ def read_vbios(rom: Rom) -> Vbios:
     fwsec = _ucode_table(area, pointer, rom.name)
     if not fwsec:
         raise FwsecMissing("the falcon ucode table lists no FWSEC", expected="application 0x05, 0x45 or 0x85", where=rom.name)
-    return Vbios(rom.name, images, area, _version(content, tokens, rom.name), fwsec)
+    return Vbios(rom.name, images, area, _version(content, tokens, rom.name), fwsec, sum(content) & 0xFF)
 
 
 def _tokens(content: bytes, name: str) -> dict[int, tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""Errors of a ROM: cannot be read, is malformed, or holds no usable FWSEC. Codes NVC-2030 to 2033.
+"""Errors of a ROM: cannot be read, is malformed, or holds no usable FWSEC. Codes NVC-2030 to 2034.
 
 Owns nothing else; any thread.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nvcore.api.errors import FormatError
 
-__all__ = ["FwsecMissing", "VbiosError", "VbiosFormatError", "VbiosUnreadable"]
+__all__ = ["FwsecMissing", "VbiosError", "VbiosForeign", "VbiosFormatError", "VbiosUnreadable"]
 
 
 class VbiosError(FormatError):
@@ -33,3 +33,9 @@ class FwsecMissing(VbiosError):
     """The ROM is sound and holds no FWSEC that fits."""
 
     code = "NVC-2033"
+
+
+class VbiosForeign(VbiosError):
+    """The ROM in a file is sound and is that of another device; both devices' ids are in `seen`."""
+
+    code = "NVC-2034"
