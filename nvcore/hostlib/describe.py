@@ -59,6 +59,7 @@ def summarise_gpu(gpu: Gpu) -> dict[str, Any]:
     report, hardware = gpu.boot_report, gpu.hardware  # each looked at once: the GPU may be taken down meanwhile
     booted = report if report is not None and report.image.problem is None else None
     books = {row.kind: row for row in hardware.ledger.rows()} if hardware is not None else {}
+    given = [grant.functions for grant in tuple(hardware.grants.values()) if grant.parent is not None] if hardware is not None else []
     return {
         "source": gpu.source,
         **_pick(gpu.identity, address="address", uuid="uuid", chip="chip.name"),
@@ -67,6 +68,7 @@ def summarise_gpu(gpu: Gpu) -> dict[str, Any]:
         "generation": gpu.generation,
         **_pick(books.get("vram"), vram_total="total", vram_owned="owned", vram_quarantined="quarantined"),
         **_pick(books.get("functions"), functions_total="total", functions_owned="owned"),
+        "functions_used": sum(map(len, given)) if "functions" in books else None,
         "faults": {rung.value: count for rung, count in gpu.ladder.counts.items()},
         "conflicts": list(gpu.conflicts),
     }

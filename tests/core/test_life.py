@@ -217,7 +217,7 @@ def test_where_a_client_was_asked_and_needs_nothing_no_reset_is_the_remedy(rig: 
     for function in (functions["vgpu"], functions["display"]):
         asked = function.kind == kind
         assert not function.published and ("gpus reset" in str(function.remedy)) != asked
-        assert ("no selected client has use for vGPUs of TU102" == function.reason) == (asked and kind == "vgpu")
+        assert (function.reason == "no selected client has use for vGPUs of TU102") == (asked and kind == "vgpu")
 
 
 def test_a_probe_that_raises_leaves_its_function_free_and_the_books_balanced(rig: Rig) -> None:

@@ -1,4 +1,5 @@
-"""Four situations of a host as the daemon would describe them; the same ones make the pictures of the documents."""
+"""Four situations of a host as the daemon describes them; the same ones make the pictures of the documents. Two of them can be had with
+software GPUs: test_real_screens.py compares those with what a daemon says."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 NOW = 1_790_000_000.0
 
 _GPU = {
-    "source": "softgpu:ga100?vram=40G",
+    "source": "softgpu:ga100?vram=40G&address=0000:41:00.0",
     "address": "0000:41:00.0",
     "uuid": "GPU-5a100000-0000-4000-8000-000000000041",
     "chip": "GA100",
@@ -20,11 +21,12 @@ _GPU = {
     "firmware": "570.144",
     "firmware_kind": "vendor",
     "generation": 1,
-    "vram_total": 40 << 30,
-    "vram_owned": 36 << 30,
+    "vram_total": 0x9D9B00000,
+    "vram_owned": 0x960000000,
     "vram_quarantined": 0,
     "functions_total": 16,
-    "functions_owned": 2,
+    "functions_owned": 16,
+    "functions_used": 2,
     "faults": {"channel": 0, "grant": 0, "gpu": 0, "lost": 0},
     "conflicts": [],
     "number": 0,
@@ -57,28 +59,29 @@ def _vgpu(name: str, slot: int, vm: str | None, state: str = "running") -> dict[
     }
 
 
+def _event(sequence: int, kind: str, text: str, gpu: str = "0000:41:00.0", **more: str) -> dict[str, Any]:
+    return {"sequence": sequence, "time": 1.0 * sequence, "wall": NOW - 187_200 + sequence, "kind": kind, "gpu": gpu, "text": text, **more}
+
+
 def all_well() -> dict[str, Any]:
     """Two GPUs, two vGPUs, nothing wrong."""
     second = {
         **copy.deepcopy(_GPU),
-        "source": "softgpu:gh100",
+        "source": "softgpu:gh100?vram=80G&address=0000:c1:00.0",
         "address": "0000:c1:00.0",
+        "uuid": "GPU-5a100000-0000-4000-8000-0000000000c1",
         "chip": "GH100",
         "number": 1,
         "vram_owned": 0,
-        "vram_total": 80 << 30,
+        "vram_total": 0x13F3100000,
         "functions_total": None,
         "functions_owned": None,
+        "functions_used": None,
     }
-    event = {
-        "sequence": 7,
-        "time": 1.0,
-        "wall": NOW - 60,
-        "kind": "vgpu",
-        "gpu": "0000:41:00.0",
-        "text": "web-02 (A100-4C) created",
-        "action": "started",
-    }
+    events = []
+    for number, name in ((1, "web-01"), (2, "web-02")):
+        events.append(_event(2 * number, "vgpu", f"task of VF {number}: started"))
+        events.append(_event(2 * number + 1, "vgpu", f"{name} (A100-4C) created", owner="vfio", vm=name, action="started"))
     return {
         "version": "0.1.0",
         "pid": 4711,
@@ -98,43 +101,31 @@ def all_well() -> dict[str, Any]:
                 "title": "vGPUs",
                 "order": 20,
                 "columns": _COLUMNS,
-                "rows": [_vgpu("web-01", 0, "web-01"), _vgpu("web-02", 1, None)],
+                "rows": [_vgpu("web-01", 0, "web-01"), _vgpu("web-02", 1, "web-02")],
             }
         ],
         "plugins": [],
-        "events": [event],
+        "events": events,
     }
 
 
 def a_gpu_failed() -> dict[str, Any]:
-    """The second GPU did not boot, and on the first one a vGPU failed."""
+    """The second GPU did not boot, and on the first one a vGPU that was declared could not be made again."""
     host = all_well()
-    reason = "the vGPU task of function 2 crashed during the negotiation of the protocol (NVC-2215)"
-    host["panels"][0]["rows"][1].update(state="failed", started_at=None, reason=reason)
+    reason = "the vGPU task of function 1 crashed during the negotiation of the protocol (NVC-2215)"
+    host["panels"][0]["rows"][0].update(state="failed", started_at=None, reason=reason)
     host["partial"] = True
-    host["gpus"][1].update(
-        state="failed",
-        code="NVC-2104",
-        cause="booter: SEC2 did not halt within 2 s; mailbox0 0x00000000",
-        remedy="reset the device, then nvcore gpus retry 0000:c1:00.0",
-        firmware=None,
-        firmware_kind=None,
-        vram_total=None,
-        vram_owned=None,
-        faults={"channel": 0, "grant": 0, "gpu": 1, "lost": 0},
-    )
-    host["events"].append(
-        {
-            "sequence": 8,
-            "time": 2.0,
-            "wall": NOW - 30,
-            "kind": "fault",
-            "gpu": "0000:c1:00.0",
-            "text": "boot failed",
-            "code": "NVC-2104",
-            "action": "left down",
-        }
-    )
+    host["gpus"][0]["functions_used"] = 1
+    cause = "GH100 did not boot 570.144: the FSP refused the chain of trust; expected error 0; seen error 0xa1"
+    code, remedy = "NVC-2133", "reset the device: nvcore gpus reset GPU"
+    host["gpus"][1].update(state="failed", code=code, cause=cause, remedy=remedy, uuid=None, generation=0)
+    host["gpus"][1].update(vram_total=None, vram_owned=None, vram_quarantined=None)
+    host["events"] = [
+        _event(1, "state", f"failed: {cause}", "0000:c1:00.0", code=code, action=remedy),
+        _event(2, "vgpu", "task of VF 1: crashed"),
+        _event(3, "vgpu", "task of VF 2: started"),
+        _event(4, "state", "running"),
+    ]
     return host
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console, RenderableType
 
 from nvcore.cli.args import Arguments
 from nvcore.cli.context import Context
+from nvcore.cli.main import main
 from nvcore.cli.status import _tables
 from nvcore.cli.views.overview import ASCII, UNICODE, duration, gib, mark_of, no_daemon, overview
 
@@ -80,11 +82,21 @@ def test_nothing_is_cut_at_any_width(make: Callable[[], dict[str, Any]], width: 
 
 def test_a_gpu_that_is_not_well_has_its_code_cause_and_remedy_on_the_screen() -> None:
     seen = text(overview(SCREENS["gpu-failed"](), UNICODE, now=NOW), 120)
-    assert "✗ failed" in seen and "NVC-2104" in seen and "nvcore gpus retry" in seen and "nvcore explain NVC-2104" in seen
+    assert "✗ failed" in seen and "NVC-2133" in seen and "nvcore gpus reset" in seen and "nvcore explain NVC-2133" in seen
+
+
+def test_every_code_on_a_screen_has_its_page() -> None:
+    screens = [no_daemon(PLUGINS, "/run/x", UNICODE), *(overview(make(), UNICODE, now=NOW) for make in SCREENS.values())]
+    codes = {code for screen in screens for code in re.findall(r"NVC-\d+", text(screen, 160))}
+    assert {"NVC-2133", "NVC-8001"} <= codes
+    for code in codes:
+        assert main(["explain", code]) == 0
 
 
 def test_what_is_unknown_is_shown_as_unknown_and_never_as_zero() -> None:
-    row = next(line for line in text(overview(SCREENS["gpu-failed"](), UNICODE, now=NOW), 120).splitlines() if "0000:c1" in line)
+    host = SCREENS["gpu-failed"]()
+    host["gpus"][1].update(firmware=None, firmware_kind=None)
+    row = next(line for line in text(overview(host, UNICODE, now=NOW), 120).splitlines() if "0000:c1" in line)
     assert row.split()[:4] == ["1", "0000:c1:00.0", "GH100", "–"]
     assert "0G" not in row and "0/0" not in row
 

@@ -33,7 +33,7 @@ _MARKS: Final = {
 }
 _EVENTS = 5
 _BAR = 7  # cells
-_GPU = ("GPU", "right"), ("BDF", ""), ("CHIP", ""), ("FIRMWARE", ""), ("STATE", ""), ("FB GRANTED", ""), ("VF", "right"), ("FAULT", "right")
+_GPU = {"GPU": "right", "BDF": "", "CHIP": "", "FIRMWARE": "", "STATE": "", "FB GRANTED": "", "VF USED": "right", "FAULT": "right"}
 
 
 def overview(host: dict[str, Any], glyphs: Glyphs, *, now: float | None = None) -> RenderableType:
@@ -87,10 +87,10 @@ class _Pen:
     def gpus(self, host: dict[str, Any]) -> RenderableType:
         if not host["gpus"]:
             return Text("no GPU is configured: add [[gpu]] source = … to the configuration, or nvcore run --gpu SOURCE", style="dim")
-        table = _table(_GPU)
+        table = _table(_GPU.items())
         for gpu in host["gpus"]:
             firmware = f"{gpu['firmware']} synthetic" if gpu["firmware_kind"] == "synthetic" else gpu["firmware"]
-            functions = f"{gpu['functions_owned']}/{gpu['functions_total']}" if gpu["functions_total"] else None
+            functions = f"{gpu['functions_used']}/{gpu['functions_total']}" if gpu["functions_total"] else None
             faults = sum(gpu["faults"].values())
             cells = [self.text(value) for value in (gpu["number"], gpu["address"] or gpu["source"], gpu["chip"], firmware)]
             cells += [self.state(gpu["state"]), self.bar(gpu["vram_owned"], gpu["vram_total"]), self.text(functions)]
