@@ -30,9 +30,8 @@ class Subscription:
         self._kinds = None if kinds is None else frozenset(kinds)
         self._owners = None if owners is None else frozenset(owners)
         self._queue: deque[Event] = deque(maxlen=max(1, limit))
-        self._lost = 0
         self._flag = Flag()
-        self.closed = False
+        self._lost, self.closed = 0, False
 
     @interrupt_safe
     def offer(self, event: Event) -> None:

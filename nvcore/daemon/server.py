@@ -60,8 +60,7 @@ class ControlServer:
         declared, listed = sorted(methods_of(offer.text)), sorted([*offer.observe, *offer.control])
         if declared != listed:
             raise UsageError(f"interface {offer.name}: methods and description differ", expected=declared, seen=listed)
-        missing = [method for method in declared if not callable(getattr(offer.handler, method, None))]
-        if missing:
+        if missing := [method for method in declared if not callable(getattr(offer.handler, method, None))]:
             raise UsageError(f"interface {offer.name}: the handler lacks methods", expected=declared, seen=f"without {missing}")
         self._interfaces[offer.name] = offer
 

@@ -72,8 +72,7 @@ def take_down_leftover(backend: FirmwareBackend, context: OpenContext, reset: Ca
 
 def read_inventory(session: FirmwareSession) -> Inventory:
     """The inventory of a session just opened, checked where the core relies on it. Raises BootError."""
-    family = session.family("inventory")
-    if family is None:
+    if (family := session.family("inventory")) is None:
         raise BootError("the firmware has no inventory family", report=session.report, remedy="report this to the backend's author")
     inventory = cast(InventoryFamily, family).read()
     if wrong := implausible(inventory):

@@ -210,8 +210,7 @@ class Ladder:
 
         if self.down() or grant.ended:
             return
-        since = self._tried_lately(grant.name)
-        if since is not None:
+        if (since := self._tried_lately(grant.name)) is not None:
             self.meet_gpu("grant-reset-failed", f"{grant.name} faulted again {since:.1f} s after its reset: {fault.cause}")
             return
         grant.set_quiescing(True)

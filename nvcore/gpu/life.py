@@ -173,8 +173,7 @@ class Gpu:
             wake=self.receiver.wake, version=settings.version, saved=store.load(self.name), save=partial(store.store, self.name),
             time_scale=settings.time_scale,
         )  # fmt: skip
-        said = boot.take_down_leftover(self.backend, context, device.reset)
-        if said is not None:
+        if said := boot.take_down_leftover(self.backend, context, device.reset):
             store.drop(self.name)
             self.publish("boot", said)
             device.set_bus_master(True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from nvcore import __version__
 from nvcore.api import GENERATIONS
 from nvcore.plugins.index import Distribution, EntryPoint, Index
-from nvcore.plugins.names import normalise
+from nvcore.plugins.names import did_you_mean, normalise
 from nvcore.plugins.states import Plugin
 from nvcore.plugins.versions import VersionSyntax, check
 
@@ -101,30 +101,33 @@ def _duplicates(plugins: list[Plugin]) -> None:
 
 
 def select(plugins: list[Plugin], selection: Selection) -> list[Plugin]:
-    """Apply `selection` to the inventory in place; names asked for and not installed are added as failed. Returns the list."""
+    """Apply `selection` to the inventory in place; names that are not installed are added: as failed where they were asked for, as disabled
+    where they were to be left out. Returns the list."""
     known: set[str] = set()
     for plugin in plugins:
         names = {normalise(plugin.name), normalise(plugin.distribution)}
         known |= names
         plugin.required = bool(names & selection.required)
-        why = selection.against(names)
-        if why is not None:
+        if why := selection.against(names):
             plugin.state, plugin.code, plugin.reason, plugin.remedy = "disabled", None, why, None
         elif plugin.state == "found":
             plugin.state = "selected"
             plugin.selected_by = "default" if selection.only is None else selection.only_by
     wanted = [plugin for plugin in plugins if plugin.state == "selected"]  # one of two namesakes that was disabled leaves the other alone
     for plugin in wanted:
-        others = [twin.distribution for twin in wanted if twin.name == plugin.name and twin is not plugin]
-        if others:
+        if others := [twin.distribution for twin in wanted if twin.name == plugin.name and twin is not plugin]:
             reason = f"the name {plugin.name!r} is claimed by {' and '.join(sorted([plugin.distribution, *others]))}; neither is loaded"
             plugin.fail("NVC-1106", reason, f"pip uninstall {others[0]}, or -p no:{others[0]}")
     asked = {**dict.fromkeys(selection.required, "[plugins] required"), **dict.fromkeys(selection.only or (), selection.only_by)}
     installed = ", ".join(sorted({plugin.name for plugin in plugins})) or "none"
-    for name in sorted(asked.keys() - known) if not selection.none else ():
+    for name in sorted({*asked, *selection.disabled} - known) if not selection.none else ():
         absent = Plugin(name, "", "", "")
         absent.required = name in selection.required
         remedy = f"install the distribution that provides it, or correct the name; installed: {installed}"
-        absent.fail("NVC-1115", f"asked for by {asked[name]}, and not installed", remedy)
+        if name in selection.disabled:
+            meant = did_you_mean(name, known, "nothing is left out by it")
+            absent.end("disabled", None, f"{selection.disabled[name]}, and not installed; {meant}", None)
+        else:
+            absent.fail("NVC-1115", f"asked for by {asked[name]}, and not installed", remedy)
         plugins.append(absent)
     return plugins

@@ -60,8 +60,7 @@ def _parts(text: str) -> tuple[str, ...]:
             return "", text, "", "", "", "", "", "", "", ""
         import re
 
-        match = re.fullmatch(_PATTERN, text)
-        if match is not None:
+        if match := re.fullmatch(_PATTERN, text):
             return match.groups("")
     raise VersionSyntax(f"{text[:_LIMIT]!r} is not a version")
 

@@ -378,6 +378,19 @@ def test_a_name_that_is_asked_for_and_not_installed_is_listed(site: Path) -> Non
     assert "good" in row(host, "goood")["remedy"]
 
 
+def test_a_name_that_is_to_be_left_out_and_not_installed_is_listed_and_nothing_is_wrong_with_it(site: Path) -> None:
+    with_good(site)
+    host = PluginHost()
+    host.load(Selection(only=["good", "xyzzy"], disabled=["goood", "xyzzy"]))
+    assert not host.partial() and row(host, "good")["state"] == "registered"
+    for name, meant in (("goood", "did you mean good?"), ("xyzzy", "nothing is left out by it")):
+        found = row(host, name)
+        assert (found["state"], found["code"], found["remedy"]) == ("disabled", None, None)
+        assert found["reason"] == f"-p no:{name}, and not installed; {meant}"
+    with pytest.raises(RequiredPluginError, match="required plugin xyzzy is disabled"):
+        PluginHost().load(Selection(required=["xyzzy"], disabled=["xyzzy"]))
+
+
 @pytest.mark.parametrize("name", ["absent", "raises"])
 def test_a_required_plugin_that_is_not_usable_stops_the_host(site: Path, name: str) -> None:
     plugin(site, "raises", "1 / 0")
