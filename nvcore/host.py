@@ -66,8 +66,11 @@ class Host:
         for gpu in self.gpus:
             if name in (gpu.name, gpu.source) or (gpu.identity is not None and name == gpu.identity.uuid):
                 return gpu
-        known = ", ".join(gpu.name for gpu in self.gpus) or "none configured"
-        raise NotFoundError(f"no GPU {name!r}", expected=known, remedy="nvcore gpus lists them")
+        from nvcore.plugins.names import did_you_mean
+
+        known = [gpu.name for gpu in self.gpus]
+        remedy = did_you_mean(name, known, "nvcore gpus lists them")
+        raise NotFoundError(f"no GPU {name!r}", expected=", ".join(known) or "none configured", remedy=remedy)
 
     # start and stop
 

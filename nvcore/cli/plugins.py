@@ -13,6 +13,7 @@ from nvcore.api.errors import NotFoundError, UnreachableError
 from nvcore.cli.context import Context
 from nvcore.cli.output import cell
 from nvcore.plugins.index import Index, scan
+from nvcore.plugins.names import did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def list_plugins(context: Context) -> int:
         found = _registered(context, index) if load else [plugin.as_dict() for plugin in context.plugins(index)]
     problems = [] if names else [problem.as_dict() for problem in index.problems]
     if names:
-        found = [row for row in found if names[0] in (row["name"], row["distribution"])]
+        known, found = [row["name"] for row in found], [row for row in found if names[0] in (row["name"], row["distribution"])]
         if not found:
-            raise NotFoundError(f"no plugin {names[0]!r}", remedy="nvcore plugins list")
+            raise NotFoundError(f"no plugin {names[0]!r}", remedy=did_you_mean(names[0], known, "nvcore plugins list"))
     if not context.tabular:
         context.view("plugins", found, source=source, problems=problems)
     elif names:
