@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from devtools import lint, wheels
@@ -54,8 +55,12 @@ def main(argv: list[str]) -> int:
     if argv:
         return pytest(argv)
     start = time.monotonic()
-    say("lint")
-    found = lint.main([])
+    say("lint, and the wheels meanwhile")
+    lint.tools()
+    with ThreadPoolExecutor(1) as beside:
+        linted = beside.submit(lint.main, [])
+        installed()
+    found = linted.result()
     say("tests, on installed wheels")
     status = pytest(["-q", "tests", *(f"--ignore={folder}" for folder in _APART)])
     if found:

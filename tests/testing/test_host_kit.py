@@ -128,11 +128,13 @@ def test_what_is_not_there_is_named(nvcore_host: Make) -> None:
 @pytest.mark.parametrize("fault", ["grant_fault", "gpu_fault", "lose"])
 def test_a_client_whose_on_fault_waits_is_told_so_at_once(fault: str, nvcore_host: Make) -> None:
     offer, driver = toy_client("toy", "graphics")
-    driver.hooks["on_fault"] = lambda: threading.Event().wait(2.0)
+    release = threading.Event()
+    driver.hooks["on_fault"] = lambda: release.wait(20.0)
     kit = nvcore_host(offer, settings=HostSettings(quiesce=0.3, boot=20.0, call=5.0, settle=0.0))
     said = r"toy breaks client-on-fault: .*waited: missed-deadline: toy: on_fault did not end"
     with pytest.raises(BrokenContract, match=said) as caught:
         getattr(kit, fault)(*(["toy"] if fault == "grant_fault" else []))
+    release.set()
     driver.tenant.stop()
     assert "nvcore" not in str(caught.value).partition("still is")[2], "the place is the plugin's"
 
