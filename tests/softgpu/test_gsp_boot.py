@@ -208,6 +208,20 @@ def test_a_resume_that_is_cut_off_says_nothing_later() -> None:
     assert driver.gsp.view()["phase"] == "halted"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "phase"), [(bytes(8), "unloaded"), (struct.pack("<BB2xI", 1, 0, 3), "suspended")], ids=["unloaded", "suspended"]
+)
+def test_a_firmware_that_ends_during_a_resume_stays_ended(arguments: bytes, phase: str) -> None:
+    driver = suspended_driver()
+    assert driver.gsp.resume() is None
+    driver.call(0x2F, arguments)
+    if phase == "suspended":
+        driver.gsp.stop()
+    driver.env.ticker.advance(1.0)
+    assert driver.receive() is None
+    assert driver.gsp.view()["phase"] == phase and not driver.gsp.running
+
+
 def test_an_image_that_nobody_knows_does_not_start() -> None:
     driver = Driver(Env())
     driver.env.memory.write(Aperture.SYSTEM, 0x30003800, bytes(64))

@@ -145,6 +145,8 @@ class BehaviouralGsp:
         return None
 
     def _resumed(self) -> None:
+        if self._phase != "resuming":
+            return  # it was told to end meanwhile
         self._phase = "running"
         if self._env.faults.take("no-init-done") is None:
             self._init_done()
