@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any, Final, get_args
+from typing import Any, Final, NoReturn, get_args
 
 import attrs
 
@@ -36,10 +36,10 @@ __all__ = ["check_client"]
 _KINDS: Final[tuple[FunctionKind, ...]] = get_args(FunctionKind)
 _STATES: Final = ("running", "quiesced", "failed", "gone")
 _AT_ONCE: Final = 0.5
-"""Real seconds that a call which must not wait may take on a busy machine."""
+"""Real seconds that a call which must not wait may take on a busy machine, where it cannot be tried again."""
 
 _STILL: Final = 0.05
-"""Real seconds for which a call that waits for nothing may stand still, as on a busy machine; once more is no evidence."""
+"""Real seconds for which a call that waits for nothing may stand still, as on a busy machine; once more, however long, is no evidence."""
 
 _TRIES: Final = 3
 """In so many faults of a rung, one after the other, it is."""
@@ -175,6 +175,8 @@ def _check_life(
         _check_runs(kit, watch, offer, use, "client-again")
         _hit(watch, busy, kit, offer)
         kit.lose()
+        if watch.stood_still > _AT_ONCE:  # a GPU is lost only once
+            _waits(watch.name, f"it stood still for {watch.stood_still:.2f} s")
         _after_fault(watch, "client-lost")
         _check_removed(watch, "client-lost")
         watch.kept.clear()  # what is kept of a GPU that is lost, the core takes down
@@ -255,7 +257,7 @@ def _check_faults(kit: HostKit, watch: Watch, offer: ClientOffer, use: Use, busy
             if watch.stood_still < _STILL:
                 return
         seen = f"in each of {_TRIES} faults it stood still for {_STILL:g} s or more, now {watch.stood_still:.2f} s ({rung})"
-        broken("client-on-fault", offer.name, f"it waits: {seen}; what has to wait belongs into quiesce()")
+        _waits(offer.name, seen)
 
     def stop_channel(function: Function) -> None:
         hardware = kit.gpu.hardware
@@ -272,12 +274,15 @@ def _check_faults(kit: HostKit, watch: Watch, offer: ClientOffer, use: Use, busy
     fault("GPU fault", kit.gpu_fault)
 
 
+def _waits(who: str, seen: str) -> NoReturn:
+    broken("client-on-fault", who, f"it waits: {seen}; what has to wait belongs into quiesce()")
+
+
 def _after_fault(watch: Watch, clause: str, where: str = "") -> None:
     """What on_fault, quiesce and resume did, in the order in which the core needs them."""
     who, raised = watch.name, watch.raised
-    if watch.sleepers or watch.stood_still > _AT_ONCE:
-        slept = watch.sleepers[0] if watch.sleepers else f"it stood still for {watch.stood_still:.2f} s"
-        broken("client-on-fault", who, f"it waits: {slept}{where}; what has to wait belongs into quiesce()")
+    if watch.sleepers:
+        _waits(who, f"{watch.sleepers[0]}{where}")
     if "on_fault" in raised:
         broken("client-on-fault", who, f"on_fault raised {raised['on_fault']}{where}")
     if watch.open_fences:
