@@ -230,3 +230,4 @@ class Ladder:
             gpu.lose(why if since is None else f"{why}; {since:.1f} s after a reset")
         else:
             self._climb(fault, owners, gpu.restart_firmware, lambda why: gpu.lose(f"{fault.cause}, and the restart failed: {why}"), None)
+            self.tried[gpu.name] = gpu.clock.now()  # it counts from its end: what died under a slow probe or resume did not come through

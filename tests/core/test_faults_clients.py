@@ -93,7 +93,8 @@ def test_a_client_that_meets_the_death_of_the_gpu_on_its_way_back_is_not_blamed(
 @pytest.mark.parametrize("probe", ["fails", "hangs"])
 def test_clients_that_a_dying_gpu_came_under_or_was_not_ready_for_are_asked_when_it_runs_again(rig: Rig, probe: str) -> None:
     release = threading.Event()
-    rig.settings.call = 0.3
+    if probe == "hangs":
+        rig.settings.call = 1.0
 
     def dies() -> None:
         rig.a.hooks.clear()
@@ -112,14 +113,17 @@ def test_clients_that_a_dying_gpu_came_under_or_was_not_ready_for_are_asked_when
     rig.doctor_ok()
 
 
-def test_a_gpu_that_dies_under_its_client_each_time_is_lost_and_asks_it_again_with_a_retry_only(rig: Rig) -> None:
+@pytest.mark.parametrize("takes", [0.0, 0.8], ids=["quick", "slower than what settles"])
+def test_a_gpu_that_dies_under_its_client_each_time_is_lost_and_asks_it_again_with_a_retry_only(rig: Rig, takes: float) -> None:
     asked: list[int] = []
+    rig.settings.settle = 0.4 if takes else 60.0
 
     def dies() -> None:
         gate = rig.gpu.hardware.gate
         asked.append(rig.gpu.generation)
         rig.session.halt("dies")
         until(lambda: not gate.open, "met")
+        time.sleep(takes)
 
     rig.a.hooks["probe"] = dies
     host = rig.start()
