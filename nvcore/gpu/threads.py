@@ -132,7 +132,7 @@ def fails(problems: list[str], what: str, call: Callable[..., object], *args: ob
     """Make a call, a step of a way down that goes on whatever happens; whether it raised, which is then among the problems."""
     try:
         call(*args)
-    except Exception as error:  # isolation boundary: worker
+    except BaseException as error:  # isolation boundary: worker
         problems.append(f"{what}: {describe_error(error)[0]}")
         return True
     return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -265,20 +266,23 @@ def test_a_fault_that_an_operator_came_before_is_not_climbed_any_more(rig: Rig, 
     assert (rig.gpu.state.name, rig.gpu.generation, len(rig.backend.sessions)) == (state, generation, boots)
 
 
-def test_a_session_that_raises_when_it_is_declared_dead_keeps_no_gpu_from_its_reset(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [KeyError, CancelledError])
+def test_a_session_that_raises_when_it_is_declared_dead_keeps_no_gpu_from_its_reset(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
     rig.start()
     declare_dead = rig.session.declare_dead
 
     def broken(cause: str) -> None:
         declare_dead(cause)
-        raise KeyError("a bug in declare_dead")
+        raise kind("a bug")
 
     monkeypatch.setattr(rig.session, "declare_dead", broken)
     rig.gpu.ladder.meet_gpu("test-fault")
     rig.running(2)
     assert told(rig.a.tenant) == ["on_fault", "quiesce gpu-reset", "resume lost 2"]
     assert [event.action for event in rig.host.events.since() if event.kind == "fault"] == [
-        "GPU disabled, all owners told; session: KeyError: 'a bug in declare_dead'"
+        f"GPU disabled, all owners told; session: {kind.__name__}: {kind('a bug')}"
     ]
     rig.doctor_ok()
 
