@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from nvcore_vfio.client import VfioDriver
 from nvcore_vfio.control import VgpuHandler
 from nvcore_vfio.errors import NoFirmware, NotStored, UnknownVgpu, VgpuExists, VgpuInUse
 from nvcore_vfio.manager import Manager
+from nvcore_vfio.shelf import Shelf
 
 from .fake import FakeContext, FakeVgpu
 from .test_manager import make, manager
@@ -333,3 +334,26 @@ def test_while_its_gpu_goes_down_they_are_told_so_and_not_changed(down: Down, mo
     monkeypatch.setattr(Manager, "end", watched)
     client.remove()
     assert seen == ["its GPU is going down"] and down.stored("ran")["autostart"]
+
+
+@pytest.mark.parametrize("what", ["driver", "shelf"])
+def test_threads_that_ask_first_at_the_same_time_get_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    meet, answered = Barrier(2), Event()
+    real: Callable[..., object] = {"driver": VfioDriver, "shelf": Shelf}[what]
+
+    def build(*given: object) -> object:
+        if meet.wait(10) == 1:  # this thread is in the middle of it until the other has its own, and works with it
+            assert answered.wait(10)
+        return real(*given)
+
+    host, driver = HostInfo("0", {}, "daemon", SYSTEM, state_dir=tmp_path / "plugins" / "vfio"), VfioDriver(None, tmp_path)
+    monkeypatch.setattr("nvcore_vfio.client.VfioDriver" if what == "driver" else "nvcore_vfio.shelf.Shelf", build)
+
+    def ask() -> object:
+        found = plugin.driver(host) if what == "driver" else driver.shelf
+        answered.set()
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = [job.result(20) for job in [pool.submit(ask), pool.submit(ask)]]
+    assert one is two is ask()

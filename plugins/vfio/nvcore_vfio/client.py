@@ -33,7 +33,7 @@ class VfioDriver:
     def __init__(self, limit: int | None = None, records: Path | None = None) -> None:
         self._limit, self._records = limit, records
         self._begun: list[Manager] = []
-        self._shelf: Shelf | None = None
+        self._made: dict[str, Shelf] = {}  # the one shelf, once asked for
         self._names: dict[str, object] = {}
 
     @property
@@ -50,12 +50,13 @@ class VfioDriver:
 
     @property
     def shelf(self) -> Shelf:
-        """The vGPUs of GPUs that host none now."""
-        if self._shelf is None:
+        """The vGPUs of GPUs that host none now. One for all threads, also the first that ask: it knows who has which records."""
+        found = self._made.get("shelf")
+        if found is None:
             from nvcore_vfio.shelf import Shelf
 
-            self._shelf = Shelf(self._records)
-        return self._shelf
+            found = self._made.setdefault("shelf", Shelf(self._records))  # atomic: of two that are made the first stays
+        return found
 
     @may_sleep
     def match(self, function: Function) -> bool:

@@ -34,7 +34,7 @@ def driver(host: HostInfo) -> VfioDriver:
         limit = getattr(host.config, "vgpus_per_gpu", 0) or None
         # plugins/NAME is the plugin's own; a client's records lie in clients/NAME, also while no GPU gives it a context
         records = host.state_dir.parent.parent / "clients" / "vfio" if host.state_dir is not None else None
-        found = host.shared["driver"] = VfioDriver(limit, records)
+        found = host.shared.setdefault("driver", VfioDriver(limit, records))  # atomic: another thread may be here too
     return found
 
 
