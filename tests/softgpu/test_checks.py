@@ -45,12 +45,22 @@ def test_violations_come_first_and_whole_then_what_is_not_known(bus):
 
 def test_what_a_driver_does_after_a_fault_acted_is_a_note_that_names_the_fault(bus):
     device = opened(bus, "&fault=zero:0x1fa824,read")
-    device.bars[0].write32(0x1FA824, 1)
-    device.bars[0].read32(0x00FF00)
-    assert [found.severity for found in findings(bus.cards())] == ["error", "warning"]  # armed, and not yet acted
-    device.bars[0].read32(0x1FA824)
-    for found in findings(bus.cards()):
-        assert found.severity == "note" and "in which faults that were armed acted (zero)" in found.text
+    bar0 = device.bars[0]
+    bar0.write32(0x1FA824, 0)
+    bar0.read32(0x00FF00)
+    before, _ = said = list(findings(bus.cards()))
+    assert [found.severity for found in said] == ["error", "warning"]  # armed, and not yet acted
+    bar0.read32(0x1FA824)
+    assert next(findings(bus.cards())) == before  # it did that by itself
+    bar0.write32(0x1FA824, 0)  # the same again makes it no smaller
+    for value in range(1, 8):
+        bar0.write32(0x1FA824, value)
+    said = list(findings(bus.cards()))
+    assert [found.severity for found in said] == ["error"] + ["note"] * 7
+    assert said[0].text.endswith("(x2)") and said[0].remedy == before.remedy and "armed" not in said[0].text
+    assert said[6].text.endswith(": 2 further violations")
+    for found in said[1:]:
+        assert "in which faults that were armed acted (zero)" in found.text
         assert found.remedy == "let the driver run on a software GPU without faults: what it does wrong there is its own"
 
 

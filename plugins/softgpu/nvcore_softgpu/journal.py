@@ -6,6 +6,7 @@ whatever a guest does: one entry per distinct violation, the first texts only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 __all__ = ["Journal", "Violation"]
@@ -14,13 +15,14 @@ LIMIT: Final = 512
 
 
 class Violation:
-    """One kind of violation: its name, the text of its first occurrence, and how often it occurred."""
+    """One kind of violation: its name, the text of its first occurrence, whether a fault had acted by then, and how often it occurred."""
 
-    __slots__ = ("count", "name", "text")
+    __slots__ = ("after_fault", "count", "name", "text")
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, after_fault: bool) -> None:
         self.name = name
         self.text = text
+        self.after_fault = after_fault
         self.count = 1
 
     def __repr__(self) -> str:
@@ -30,7 +32,9 @@ class Violation:
 class Journal:
     """Violations in the order first seen, unknown registers by (offset, write), unknown controls by command."""
 
-    def __init__(self) -> None:
+    def __init__(self, acted: Sequence[str] = ()) -> None:
+        """acted: the log of the faults that acted, which grows."""
+        self._acted = acted
         self._violations: dict[tuple[str, str], Violation] = {}
         self.total = 0
         self.dropped = 0
@@ -49,7 +53,7 @@ class Journal:
         if known is not None:
             known.count += 1
         elif len(self._violations) < LIMIT:
-            self._violations[(name, text)] = Violation(name, text)
+            self._violations[(name, text)] = Violation(name, text, bool(self._acted))
         else:
             self.dropped += 1
 

@@ -62,8 +62,8 @@ class Model:
         self.chip = chip
         self.shelf = shelf
         self.programs = programs
-        self.journal = Journal()
         self.faults = faults or ArmedFaults()
+        self.journal = Journal(self.faults.acted)
         self.ticker = ModelTicker(clock, lock)
         self.memory = PhysicalMemory(vram_size, self.journal)
         self.mmu = Mmu(self.memory, self.journal, chip.tables)
