@@ -98,19 +98,60 @@ def test_the_control_socket_s_verbs_do_what_they_say_on_the_gpu_that_is_meant(ho
 
 def test_a_name_is_given_once_also_when_two_gpus_are_asked_at_the_same_time(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[NvcoreError] = []
+    firmware = hosts.contexts[0].firmware
+    assert firmware is not None
+    bootload = firmware.bootload
 
-    def run(call: Callable[[], object], *, timeout: float) -> object:  # the other request comes while this GPU is at work
-        with pytest.raises(VgpuExists, match="a vGPU a is being created") as caught:
-            hosts.ask("Create", type="A100-4C", name="a", gpu=TWO)
-        refused.append(caught.value)
-        return call()
+    def meanwhile(*given: Any) -> int:  # the other requests come while this GPU is at work; the second passed the early check before it
+        for other in (lambda: hosts.ask("Create", type="A100-4C", name="a", gpu=TWO), lambda: make(hosts.two, "a")):
+            with pytest.raises(VgpuExists, match="a vGPU a is being created") as caught:
+                other()
+            refused.append(caught.value)
+        return bootload(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(hosts.contexts[0], "run", run)
+        patch.setattr(firmware, "bootload", meanwhile)
         hosts.ask("Create", type="A100-4C", name="a", gpu=ONE)
-    assert [(row["gpu"], row["name"]) for row in hosts.ask("List")["vgpus"]] == [(ONE, "a")] and len(refused) == 1
+    assert [(row["gpu"], row["name"]) for row in hosts.ask("List")["vgpus"]] == [(ONE, "a")] and len(refused) == 2
     hosts.ask("Destroy", name="a")
     assert hosts.ask("Create", type="A100-4C", name="a", gpu=TWO)["vgpu"]["gpu"] == TWO
+
+
+@pytest.mark.parametrize("named", ["while it waits", "while it is made"])
+def test_a_name_is_given_once_also_when_nobody_waits_any_more_for_the_first_that_has_it(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    jobs: list[Callable[[], object]] = []
+
+    def run(call: Callable[[], object], *, timeout: float) -> object:  # the GPU is busy with something else
+        jobs.append(call)
+        raise WaitTimeout("busy")
+
+    monkeypatch.setattr(hosts.contexts[0], "run", run)
+    with pytest.raises(WaitTimeout, match="it was not called off and goes on"):
+        hosts.ask("Create", type="A100-4C", name="a", gpu=ONE)
+    firmware = hosts.contexts[0].firmware
+    assert firmware is not None and len(jobs) == 1
+    if named == "while it waits":  # the one that comes to its turn first has the name
+        assert hosts.ask("Create", type="A100-4C", name="a", gpu=TWO)["vgpu"]["state"] == "running"
+        with pytest.raises(VgpuExists, match="vGPU a exists"):
+            jobs[0]()
+        assert "bootload" not in firmware.calls
+    else:
+        bootload = firmware.bootload
+
+        def meanwhile(*given: Any) -> int:
+            with pytest.raises(VgpuExists, match="a vGPU a is being created"):
+                hosts.ask("Create", type="A100-4C", name="a", gpu=TWO)
+            return bootload(*given)
+
+        monkeypatch.setattr(firmware, "bootload", meanwhile)
+        jobs[0]()
+    first = TWO if named == "while it waits" else ONE
+    assert [(row["gpu"], row["name"], row["state"]) for row in hosts.ask("List")["vgpus"]] == [(first, "a", "running")]
+    monkeypatch.undo()
+    hosts.ask("Destroy", name="a")
+    assert hosts.ask("Create", type="A100-4C", name="a", gpu=ONE)["vgpu"]["gpu"] == ONE  # nothing holds the name any more
 
 
 def test_a_client_that_leaves_is_no_host_of_vgpus_any_more(hosts: Hosts) -> None:

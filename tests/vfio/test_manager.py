@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ KIND = TYPES[0]
 
 
 def manager(context: FakeContext, limit: int | None = None) -> Manager:
-    made = Manager(context, limit)  # type: ignore[arg-type]
+    made = Manager(context, limit, nullcontext)  # type: ignore[arg-type]
     made.begin()
     return made
 

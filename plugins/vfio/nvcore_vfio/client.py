@@ -70,7 +70,7 @@ class VfioDriver:
 
         if context.family("vgpu") is None:
             raise NotSupportedError(f"the firmware of {context.gpu.address} has no vGPU operations")
-        manager = Manager(context, self._limit)
+        manager = Manager(context, self._limit, self.naming)
         self.shelf.claim(manager)
         try:
             manager.begin()
@@ -111,24 +111,36 @@ class VfioDriver:
         names = ", ".join(row["name"] for row in self.rows())
         raise UnknownVgpu(f"no vGPU {name}", expected=names or "none is declared", seen=ascii(name))
 
-    @contextmanager
-    def naming(self, name: str) -> Iterator[None]:
-        """While a vGPU of this name is made no other is, on no GPU. Raises VgpuExists when there is one, or a record that cannot be used;
-        UsageError when it is no name."""
+    def check_free(self, name: str) -> None:
+        """Raise VgpuExists when a GPU has a vGPU of this name, makes one, or has such a record that cannot be used; UsageError when it is
+        no name. It holds nothing: an early answer for who would wait for a GPU's turn first."""
         from nvcore_vfio.declared import check_name
 
         check_name(name)  # a record's file is named by it
+        if name in self._names:
+            raise _in_the_making(name)
+        self._check_unused(name)
+
+    @contextmanager
+    def naming(self, name: str) -> Iterator[None]:
+        """While a vGPU of this name is made no other is, on no GPU. Raises VgpuExists as `check_free`.
+
+        Entered by the job that makes it, on its GPU's life-cycle thread: who asked for it may have given up waiting. No thread waits here.
+        """
         mine = object()
         if self._names.setdefault(name, mine) is not mine:
-            raise VgpuExists(f"a vGPU {name} is being created", remedy="choose another name")
+            raise _in_the_making(name)
         try:
-            up = self.managers
-            for manager in up.values():
-                manager.check_free(name)
-            self.shelf.check_free(name, up)
+            self._check_unused(name)
             yield
         finally:
             del self._names[name]
+
+    def _check_unused(self, name: str) -> None:
+        up = self.managers
+        for manager in up.values():
+            manager.check_free(name)
+        self.shelf.check_free(name, up)
 
     def manager(self, gpu: str | None) -> Manager:
         """The manager of a GPU, by address or UUID, or of the first GPU with room. Raises NoVgpuHost, ConflictError."""
@@ -148,6 +160,10 @@ class VfioDriver:
             return manager
         remedy = "`nvcore gpus show GPU` and `nvcore doctor` say why not, `nvcore plugins` whether vfio was stopped"
         raise NoVgpuHost("no GPU hosts vGPUs", remedy=remedy)
+
+
+def _in_the_making(name: str) -> VgpuExists:
+    return VgpuExists(f"a vGPU {name} is being created", remedy="choose another name")
 
 
 class VfioClient:

@@ -5,7 +5,6 @@ Runs on the control socket's threads. The methods' names are varlink's.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ class VgpuHandler:
     def Create(self, call: Call) -> dict[str, Any]:
         """Declare and start."""
         kind, gpu, name = call.text("type"), call.optional("gpu"), call.optional("name")
-        with self._driver.naming(name) if name is not None else nullcontext():
-            row = self._driver.manager(gpu).create(kind, name=name, vm=call.optional("vm"), start=call.flag("start", True))
-        return {"vgpu": row}
+        if name is not None:
+            self._driver.check_free(name)
+        return {"vgpu": self._driver.manager(gpu).create(kind, name=name, vm=call.optional("vm"), start=call.flag("start", True))}
 
     def Start(self, call: Call) -> dict[str, Any]:
         """Start a declared one."""

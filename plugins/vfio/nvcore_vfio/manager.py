@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid as uuids
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Final, TypeVar, cast
 
 from nvcore.api.client import ClientContext, ClientStatus
@@ -43,10 +43,10 @@ _T = TypeVar("_T")
 
 
 class Manager:
-    """All vGPUs of one GPU."""
+    """All vGPUs of one GPU. naming: holds a name on all GPUs of the host while its vGPU is made; raises VgpuExists, and never waits."""
 
-    def __init__(self, context: ClientContext, limit: int | None) -> None:
-        self.context = context
+    def __init__(self, context: ClientContext, limit: int | None, naming: Callable[[str], AbstractContextManager[object]]) -> None:
+        self.context, self._naming = context, naming
         self.books, self.pool = Books(), Pool(context, limit)
         self._life = LifeCycle(context, self.books, self.pool)
         self.recovery = Recovery(context, self.books, self.pool, self._life)
@@ -101,7 +101,12 @@ class Manager:
         """Declare a vGPU, and start it. Raises NoCapacity, VgpuExists, NotStored and what a start raises; then nothing is declared."""
         kind = type_named(type_name)
         checked = check_name(name or f"{type_name.lower()}-{uuids.uuid4().hex[:6]}")
-        return self._on_life_cycle(lambda: self._create(kind, checked, vm, start))
+
+        def create() -> dict[str, Any]:
+            with self._naming(checked):  # here, not where it is waited for: who waits may give up, and this goes on
+                return self._create(kind, checked, vm, start)
+
+        return self._on_life_cycle(create)
 
     def start(self, name: str, *, pid: int | None = None) -> dict[str, Any]:
         """Start a declared vGPU, one that failed anew; `pid` claims it for a process."""
