@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from devtools.layout import STATE
 
-__all__ = ["Failed", "Step", "clean_environment", "say", "step", "supervised"]
+__all__ = ["Failed", "Step", "beside", "clean_environment", "say", "step", "supervised"]
 
 _LEAKS = (
     "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "VIRTUAL_ENV",
@@ -47,9 +48,25 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 def supervised(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> int:
     """Run a program that starts others; its exit status. An interrupt of this process goes to it, which gets time to take down its own."""
-    with subprocess.Popen([str(c) for c in command], cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL) as child:
+    with _child(command, cwd, env, None) as child:
+        return child.wait()
+
+
+@contextmanager
+def beside(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log: Path) -> Iterator[Callable[[], int]]:
+    """Run such a program during the block, with what it prints in `log`; gives what waits for its exit status."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as output, _child(command, cwd, env, output) as child:
+        yield child.wait
+
+
+@contextmanager
+def _child(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str], output: IO[bytes] | None) -> Iterator[subprocess.Popen[bytes]]:
+    merged = None if output is None else subprocess.STDOUT
+    words = [str(word) for word in command]
+    with subprocess.Popen(words, cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=merged) as child:
         try:
-            return child.wait()
+            yield child
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt) or not sys.stdin.isatty():  # a terminal has told both
                 child.send_signal(signal.SIGINT)

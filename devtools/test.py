@@ -10,18 +10,22 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from devtools import lint, wheels
 from devtools.environments import python_of, refreshed, wheelhouse
 from devtools.layout import ROOT, STATE, locked
 from devtools.pips import pip
-from devtools.say import clean_environment, say, supervised
+from devtools.say import beside, clean_environment, say, supervised
 
 __all__ = ["installed", "main", "pytest"]
 
 _APART = ("tests/system", "tests/bench")
+_INSIDE = ("api", "boots", "config", "core", "fw_gsp", "hw", "locks", "plugins", "softgpu", "vfio_user", "vmm")
+"""Folders whose tests do their work in their own process: as much work as all others have, which mostly wait for programs."""
 
 
 def installed() -> tuple[Path, Path]:
@@ -34,6 +38,17 @@ def installed() -> tuple[Path, Path]:
 
 def pytest(arguments: list[str], **more: str) -> int:
     """Run pytest on installed wheels, with what the install tests need told in the environment; its status."""
+    with _ready(more) as (command, env):
+        return supervised([*command, *_cache("pytest"), *arguments], cwd=ROOT, env=env)
+
+
+def _cache(name: str) -> list[str]:
+    return ["-o", f"cache_dir={STATE / 'cache' / name}"]
+
+
+@contextmanager
+def _ready(more: Mapping[str, str]) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """pytest's command and environment; meanwhile nothing that it uses is changed."""
     folder, built = installed()
     env = clean_environment(
         NVCORE_LOCKDEP="1", PYTHONSAFEPATH="1", NVCORE_TEST_WHEELS=str(built),
@@ -41,13 +56,26 @@ def pytest(arguments: list[str], **more: str) -> int:
         HYPOTHESIS_STORAGE_DIRECTORY=str(STATE / "cache/hypothesis"), **more,
     )
     env["PATH"] = os.pathsep.join([str(folder / "bin"), env.get("PATH", "/usr/bin:/bin")])
-    cache = f"cache_dir={STATE / 'cache/pytest'}"
-    command = [str(python_of(folder)), "-P", "-m", "pytest", "-o", cache, "--durations=8", "--durations-min=3", *arguments]
     sys.stdout.flush()
     # a shell ignores SIGINT for what it starts in the background, and the programs that tests interrupt would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with locked("the tests", "tests", shared=True):
-        return supervised(command, cwd=ROOT, env=env)
+        yield [str(python_of(folder)), "-P", "-m", "pytest", "--durations=8", "--durations-min=3"], env
+
+
+def _everything() -> int:
+    """All tests but those apart, by two processes at once: those that work inside theirs, and those that start others."""
+    inside, log = [f"tests/{name}" for name in _INSIDE], STATE / "log/tests-inside.txt"
+    rest = ["tests", *(f"--ignore={folder}" for folder in [*_APART, *inside])]
+    with (
+        _ready({}) as (command, env),
+        beside([*command, *_cache("pytest-inside"), "-q", *inside], cwd=ROOT, env=env, log=log) as ended,
+    ):
+        status = supervised([*command, *_cache("pytest"), "-q", *rest], cwd=ROOT, env=env)
+        other = ended()
+    say(f"tests that work inside their process, run beside those ({log}):")
+    say(log.read_text("utf-8", "replace").rstrip())
+    return status or other
 
 
 def main(argv: list[str]) -> int:
@@ -57,12 +85,12 @@ def main(argv: list[str]) -> int:
     start = time.monotonic()
     say("lint, and the wheels meanwhile")
     lint.tools()
-    with ThreadPoolExecutor(1) as beside:
-        linted = beside.submit(lint.main, [])
+    with ThreadPoolExecutor(1) as beside_it:
+        linted = beside_it.submit(lint.main, [])
         installed()
     found = linted.result()
     say("tests, on installed wheels")
-    status = pytest(["-q", "tests", *(f"--ignore={folder}" for folder in _APART)])
+    status = _everything()
     if found:
         say(f"lint found something{', the tests passed' if status == 0 else ''}")
     elif status == 0:

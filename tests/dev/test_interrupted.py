@@ -93,14 +93,31 @@ def test_a_state_folder_that_cannot_be_written_is_an_error_with_a_remedy(tmp_pat
     assert "/there/.nvcore" in errors and "NVCORE_DEV_STATE=FOLDER" in errors and "Traceback" not in errors
 
 
-def test_the_tests_are_interrupted_too_and_take_down_what_they_started(tmp_path: Path) -> None:
+ALONE = "from devtools.say import supervised; return supervised([sys.executable, 'program.py'], cwd=folder, env={})"
+BESIDE = """\
+from devtools.say import beside, supervised
+            with beside([sys.executable, 'program.py'], cwd=folder, env={}, log=folder / 'log/said') as ended:
+                return supervised([sys.executable, '-c', 'import time; time.sleep(60)'], cwd=folder, env={}) or ended()
+"""
+
+
+@pytest.mark.parametrize("body", [ALONE, BESIDE], ids=["alone", "beside"])
+def test_the_tests_are_interrupted_too_and_take_down_what_they_started(body: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    body = "from devtools.say import supervised; return supervised([sys.executable, 'program.py'], cwd=folder, env={})"
     with dev(body, tmp_path) as process:
         until((tmp_path / "up").exists, "the program runs")
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=LIMIT)
     assert process.returncode == 143 and (tmp_path / "down").exists()
+
+
+def test_what_runs_beside_has_its_words_in_a_log_and_its_status_is_told(tmp_path: Path) -> None:
+    from devtools.say import beside
+
+    program = [sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"]
+    with beside(program, cwd=tmp_path, env={}, log=tmp_path / "log/said") as ended:
+        assert ended() == 3
+    assert sorted((tmp_path / "log/said").read_text().split()) == ["err", "out"]
 
 
 def test_an_interrupted_demo_leaves_no_vgpus_to_the_next_and_keeps_its_images(tmp_path: Path) -> None:
